@@ -1,0 +1,18 @@
+//! What every crate of Tidemill shares: ids, time, the project spec, the columnar frame, and the ports.
+//!
+//! - [`clock`]: the only place that reads the machine's clock or sleeps.
+//! - [`spec`]: `tidemill.yaml`, one model's whole life, with errors that name file, line, column and key.
+//! - [`frame`]: a typed columnar batch, the currency between protocols, models and the prediction log.
+//! - [`ports`]: object-safe traits behind which DataFusion and the model runtimes stand.
+//! - [`predictions`]: what the prediction log holds.
+//!
+//! Deliberately absent: SQL, object stores, HTTP, statistics, model code. A type that one crate alone uses lives there.
+
+pub mod clock;
+pub mod digest;
+pub mod frame;
+pub mod ids;
+pub mod ports;
+pub mod predictions;
+pub mod snapshot;
+pub mod spec;

@@ -1,0 +1,272 @@
+//! Object-safe ports: plain data in, plain data out. `control`, `serving` and `api` call these; `data` and `models` stand behind
+//! them, so the tests of the former link neither DataFusion nor a trainer.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::digest::Digest;
+use crate::frame::{FeatureSchema, Frame, Labels, Scores, Task};
+use crate::ids::PredictionId;
+use crate::predictions::{LabelValue, PredictionBatch};
+use crate::snapshot::SnapshotManifest;
+use crate::spec::Spec;
+
+/// Who has to act on an error, which decides its status at the edge and whether a retry helps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Blame {
+    /// The caller's input: do not retry unchanged.
+    Caller,
+    /// A fault of ours: retry may help.
+    Us,
+    /// Something we depend on (disk, store, user's command).
+    Upstream,
+}
+
+/// Why a port could not do its work. `message` is written for the reader: what, where, expected, what to do.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct PortError {
+    /// Who has to act.
+    pub blame: Blame,
+    /// A stable code, one page each in `docs/errors/`.
+    pub code: &'static str,
+    /// What happened, where, and what to do.
+    pub message: String,
+}
+
+impl PortError {
+    /// An error in the caller's input.
+    pub fn caller(code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            blame: Blame::Caller,
+            code,
+            message: message.into(),
+        }
+    }
+
+    /// A fault of ours.
+    pub fn internal(code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            blame: Blame::Us,
+            code,
+            message: message.into(),
+        }
+    }
+
+    /// A fault of something we depend on.
+    pub fn upstream(code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            blame: Blame::Upstream,
+            code,
+            message: message.into(),
+        }
+    }
+}
+
+/// A model that is loaded and answers. Cheap to share; called from many threads at once.
+pub trait Model: Send + Sync + std::fmt::Debug {
+    /// What it needs and gives.
+    fn signature(&self) -> &ModelSignature;
+    /// Answers a batch of rows whose schema is the signature's.
+    ///
+    /// # Errors
+    /// If the rows do not fit, or an answer is not finite.
+    fn predict(&self, rows: &Frame) -> Result<Scores, PortError>;
+}
+
+/// What a model needs and gives.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ModelSignature {
+    /// Its inputs, in order.
+    pub features: Arc<FeatureSchema>,
+    /// The question it answers.
+    pub task: Task,
+    /// The classes of a multiclass model, in the order of its probabilities.
+    pub classes: Arc<[String]>,
+}
+
+/// A stored model: its files by name. `model.json` is always there and says the format.
+pub type ModelBundle = BTreeMap<String, Vec<u8>>;
+
+/// Turns bundles into models.
+pub trait ModelRuntime: Send + Sync {
+    /// Loads a bundle.
+    ///
+    /// # Errors
+    /// If the format is unknown or the files are broken.
+    fn load(&self, bundle: &ModelBundle) -> Result<Arc<dyn Model>, PortError>;
+}
+
+/// What the built-in trainer gets.
+#[derive(Debug)]
+pub struct TrainRequest {
+    /// Inputs.
+    pub rows: Frame,
+    /// Truth, one a row.
+    pub labels: Labels,
+    /// How long to search: perpetual's budget.
+    pub budget: f64,
+    /// Makes the result repeatable.
+    pub seed: u64,
+}
+
+/// A trained model and what training measured.
+#[derive(Debug)]
+pub struct TrainOutput {
+    /// The model's files.
+    pub bundle: ModelBundle,
+    /// Numbers by name, such as the number of trees.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// The built-in trainer. Blocking: call it from a blocking thread.
+pub trait Trainer: Send + Sync {
+    /// Trains. The same request gives the same bytes.
+    ///
+    /// # Errors
+    /// If the data cannot be learnt from (one class only, no rows), or the trainer fails.
+    fn train(&self, request: TrainRequest) -> Result<TrainOutput, PortError>;
+    /// Name and version of the algorithm, part of the run key.
+    fn identity(&self) -> &'static str;
+}
+
+/// A served row with its label, on the way into a snapshot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServedLabel {
+    /// Which prediction.
+    pub prediction_id: PredictionId,
+    /// What was true.
+    pub value: LabelValue,
+}
+
+/// What a snapshot is made of.
+pub struct SnapshotRequest {
+    /// The project.
+    pub spec: Arc<Spec>,
+    /// The folder that holds `tidemill.yaml`; relative sources start there.
+    pub root: PathBuf,
+    /// Rows of the source with a time in `[from, until)`; `None` leaves the source out. A bound that is `None` is open.
+    pub source: Option<(Option<Timestamp>, Option<Timestamp>)>,
+    /// Served predictions, and
+    pub served: Vec<PredictionBatch>,
+    /// their labels; predictions without one are left out.
+    pub labels: Vec<ServedLabel>,
+    /// Labels of source rows count only if known by now.
+    pub as_of: Timestamp,
+}
+
+/// The rows of a snapshot in memory, sorted by time.
+#[derive(Debug, Clone)]
+pub struct LabelledRows {
+    /// Inputs.
+    pub rows: Frame,
+    /// Truth.
+    pub labels: Labels,
+    /// The time of each row; empty if the spec has no time column.
+    pub times: Vec<Timestamp>,
+}
+
+/// A row of a source on its way through a replay.
+#[derive(Debug, Clone)]
+pub struct ReplayRow {
+    /// When it is to be predicted.
+    pub at: Timestamp,
+    /// Its key.
+    pub key: Option<Arc<str>>,
+    /// What was true, if ever known.
+    pub label: Option<LabelValue>,
+    /// When that became known.
+    pub label_at: Option<Timestamp>,
+}
+
+/// Part of a source, sorted by time: the inputs, and for each row when and what.
+#[derive(Debug, Clone)]
+pub struct ReplayChunk {
+    /// Inputs.
+    pub rows: Frame,
+    /// One a row.
+    pub meta: Vec<ReplayRow>,
+}
+
+/// What `tidemill init` and `doctor` learn about a column of a data file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ColumnSummary {
+    /// Its name.
+    pub name: String,
+    /// Arrow's name of its type.
+    pub data_type: String,
+    /// `numeric`, `categorical`, `time` or `other`.
+    pub role: String,
+    /// Rows that are null.
+    pub nulls: u64,
+    /// Distinct values, exact up to 10,000.
+    pub distinct: u64,
+    /// Smallest, for numbers and times, as text.
+    pub min: Option<String>,
+    /// Largest, for numbers and times, as text.
+    pub max: Option<String>,
+    /// Up to ten values.
+    pub examples: Vec<String>,
+}
+
+/// A look at a data file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SourceSummary {
+    /// Rows in all.
+    pub rows: u64,
+    /// The columns, in the file's order.
+    pub columns: Vec<ColumnSummary>,
+}
+
+/// Everything that DataFusion, Arrow and Parquet do for the rest of the house.
+#[async_trait]
+pub trait DataEngine: Send + Sync {
+    /// Looks at a data file, folder or glob.
+    async fn inspect(&self, root: &std::path::Path, source: &str) -> Result<SourceSummary, PortError>;
+
+    /// Checks that the spec's columns and expressions exist in its source with fitting types.
+    async fn check_spec(&self, root: &std::path::Path, spec: &Spec) -> Result<(), PortError>;
+
+    /// Builds, validates and stores a snapshot. A quarantined one is stored too: the manifest says so.
+    async fn build_snapshot(&self, request: SnapshotRequest) -> Result<SnapshotManifest, PortError>;
+
+    /// Reads a snapshot's rows.
+    async fn load_snapshot(&self, manifest: &SnapshotManifest) -> Result<LabelledRows, PortError>;
+
+    /// Writes labelled rows as one Parquet file for a user's own trainer: features, label column, time column.
+    async fn export_rows(
+        &self,
+        manifest: &SnapshotManifest,
+        rows: &LabelledRows,
+    ) -> Result<Vec<u8>, PortError>;
+
+    /// Reads the rows of the spec's source with a time in `[from, until)`, sorted by time, with their labels.
+    async fn read_replay(
+        &self,
+        root: &std::path::Path,
+        spec: &Spec,
+        from: Timestamp,
+        until: Timestamp,
+    ) -> Result<ReplayChunk, PortError>;
+
+    /// The first and last time in the spec's source.
+    async fn time_range(
+        &self,
+        root: &std::path::Path,
+        spec: &Spec,
+    ) -> Result<Option<(Timestamp, Timestamp)>, PortError>;
+
+    /// The names, sizes and modification marks of the source's files, as one digest: it changes when data arrives.
+    async fn source_digest(&self, root: &std::path::Path, spec: &Spec) -> Result<Digest, PortError>;
+
+    /// Prediction batches of one endpoint as a Parquet file (zstd).
+    fn encode_predictions(&self, batches: &[PredictionBatch]) -> Result<Vec<u8>, PortError>;
+
+    /// The batches of such a file; equal to what was encoded, request by request.
+    fn decode_predictions(&self, parquet: &[u8]) -> Result<Vec<PredictionBatch>, PortError>;
+}
