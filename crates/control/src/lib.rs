@@ -1,1 +1,27 @@
-//! placeholder
+//! The loop: everything that decides. Each decision is a pure function of state, event and time; thin shells load, decide, and commit
+//! state, events and decision records in one transaction.
+//!
+//! - [`pipeline`]: triggers → runs → steps (snapshot, train, evaluate, gate, register), with leases.
+//! - [`monitor`]: windows → signals → alerts.
+//! - [`delivery`]: gates, rollouts, the registry's aliases, routes.
+//! - [`feedback`]: what clients say of predictions, and the join of predictions with labels.
+//! - [`view`]: what the API and the page show.
+//!
+//! Deliberately absent: SQL (in `store`), DataFusion and trainers (behind `core::ports`), HTTP (in `api`), formulas (in `stats`).
+
+mod context;
+mod control;
+pub mod delivery;
+mod error;
+pub mod feedback;
+mod lineage;
+mod memory;
+pub mod monitor;
+pub mod pipeline;
+mod report;
+mod reproduce;
+pub mod view;
+
+pub use context::Parts;
+pub use control::Control;
+pub use error::{ControlError, Result};

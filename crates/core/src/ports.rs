@@ -111,6 +111,8 @@ pub struct TrainRequest {
     pub labels: Labels,
     /// How long to search: perpetual's budget.
     pub budget: f64,
+    /// At most so many rounds of boosting (perpetual's `iteration_limit`); `None` leaves it to the budget.
+    pub iterations: Option<u32>,
     /// Makes the result repeatable.
     pub seed: u64,
 }

@@ -1,1 +1,28 @@
-//! placeholder
+//! Data: the only crate that knows DataFusion. It stands behind [`tidemill_core::ports::DataEngine`].
+//!
+//! - [`DataFusionEngine`] is the port; everything else is how it does it.
+//! - `sources/` finds the files of `data.source` and reads them as one table; its errors name file, line, column and value.
+//! - `query` turns the spec's time, label and `known_at` into expressions; `rows`, `replay` and `inspect` read with them.
+//! - `snapshots/` builds, profiles, writes and loads content-addressed Parquet; `predictions/` is the codec of the prediction log.
+//! - `expectations/` validates in one scan, in Great Expectations' terms and JSON: one file per expectation, one line in a registry.
+//!
+//! Deliberately absent: SQL databases and object store drivers (bytes go through `store::objects`), the clock (times are arguments), models
+//! and metrics, decisions about what a failed expectation or a drifted column means, and all of HTTP.
+
+mod columns;
+mod engine;
+#[cfg(test)]
+mod engine_tests;
+pub mod error;
+pub mod expectations;
+mod inspect;
+mod predictions;
+mod query;
+mod replay;
+mod rows;
+mod session;
+mod snapshots;
+mod sources;
+
+pub use engine::DataFusionEngine;
+pub use error::DataError;

@@ -1,1 +1,22 @@
-//! placeholder
+//! Models: the only crate that knows a runtime or a trainer.
+//!
+//! - [`Runtime`] turns a bundle (`model.json` and its files) into a loaded model, by the manifest's `format`.
+//! - [`BuiltinTrainer`] trains gradient-boosted trees with the `perpetual` crate; the same request gives the same bytes.
+//! - `trees` is one engine of flat arrays that answers for every tree format, bit for bit as the format's own library does;
+//!   `lightgbm` and `perpetual` translate into it.
+//! - `encode` turns typed columns into the numbers that trees compare.
+//!
+//! Deliberately absent: stores and files (bundles come and go as bytes), HTTP, async, clocks, batching and routing (see
+//! `serving`), and gates (see `control`). ONNX comes with a later release.
+
+mod encode;
+mod error;
+mod lightgbm;
+mod manifest;
+mod perpetual;
+mod runtime;
+mod trainer;
+mod trees;
+
+pub use runtime::{Runtime, SUPPORTED_FORMATS};
+pub use trainer::BuiltinTrainer;

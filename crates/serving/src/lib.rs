@@ -1,1 +1,32 @@
-//! placeholder
+//! The hot path: routing table, guards and fallbacks, prediction log.
+//!
+//! - [`Router`]: the immutable routing table, swapped whole; reading it takes no lock.
+//! - [`coerce`]: the guard at the door; JSON-like values become a typed frame, or an error that names field, row and value.
+//! - [`Server`]: route → guard → champion or canary by sticky position → fallbacks → shadows → log → answer.
+//! - [`PredictionLog`]: a write-ahead log of prediction batches; what was answered is on disk before the answer leaves.
+//! - [`Metrics`]: counters and a latency histogram, all atomics.
+//!
+//! Deliberately absent: SQL, object stores, Parquet, HTTP, gRPC and every protocol's words, model formats, statistics, and any
+//! decision about rollouts: whoever decides builds a [`Route`] and puts it in the [`Router`].
+
+#![warn(missing_docs)]
+
+mod answer;
+mod error;
+mod guard;
+mod log;
+mod metrics;
+mod routing;
+mod server;
+#[cfg(test)]
+mod server_tests;
+#[cfg(test)]
+mod testing;
+
+pub use answer::{CANARY_FAILED, CHAMPION_FAILED, NO_MODEL_YET, PREVIOUS_FAILED};
+pub use error::ServeError;
+pub use guard::{Finding, MAX_FINDINGS, RawColumn, RawValue, SchemaError, coerce};
+pub use log::{LiveStats, LogOptions, PredictionLog, Recovery, SegmentId};
+pub use metrics::{Latency, Metrics};
+pub use routing::{Canary, Deployment, Route, Router, RoutingTable, default_row};
+pub use server::{InferRequest, InferResponse, Server};

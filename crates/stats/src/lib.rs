@@ -15,6 +15,7 @@
 pub mod drift;
 mod error;
 pub mod exact_float;
+mod kolmogorov;
 pub mod metrics;
 pub mod multiplicity;
 pub mod paired;

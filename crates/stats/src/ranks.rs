@@ -1,12 +1,5 @@
 //! Sorting of floats and midranks, shared by AUC, DeLong and the rank tests.
 
-use std::cmp::Ordering;
-
-/// Ascending order of floats without NaN; `-0.0` and `0.0` are equal.
-pub(crate) fn ascending(a: &f64, b: &f64) -> Ordering {
-    (a + 0.0).total_cmp(&(b + 0.0))
-}
-
 /// A sorted copy.
 pub(crate) fn sorted(values: &[f64]) -> Vec<f64> {
     let mut copy: Vec<f64> = values.iter().map(|v| v + 0.0).collect();

@@ -191,6 +191,9 @@ pub struct TrainingSpec {
     pub timeout: Span,
     /// How hard the built-in trainer searches, 0.1 to 2: more is slower and fits finer.
     pub budget: f64,
+    /// The built-in trainer stops after so many rounds of boosting: a cap against overfitting where rows are not independent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iterations: Option<u32>,
     /// Makes training repeatable.
     pub seed: u64,
     /// Train on the latest rows of this length. Default: all.
@@ -212,6 +215,7 @@ impl Default for TrainingSpec {
             params: serde_json::Map::new(),
             timeout: Span::HOUR,
             budget: 0.5,
+            iterations: None,
             seed: 42,
             window: None,
             first_after: None,

@@ -1,0 +1,67 @@
+//! What every request passes on its way in and out: an id, a trace, and an error's shape.
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Uri};
+use axum::middleware::Next;
+use axum::response::Response;
+use tidemill_core::clock::Stopwatch;
+use tidemill_core::ids;
+use tidemill_core::ports::Blame;
+use tracing::Instrument as _;
+
+use crate::control_plane::App;
+use crate::error::{ApiError, Protocol};
+
+const REQUEST_ID: &str = "x-request-id";
+/// The longest id that is taken over from a client's header.
+const MAX_REQUEST_ID: usize = 200;
+
+/// Gives the request an id, traces it, and gives an error the shape of the protocol that was spoken.
+pub(crate) async fn layer(State(app): State<App>, request: Request, next: Next) -> Response {
+    let id = request_id(&request).unwrap_or_else(|| ids::fresh(app.now()));
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let span = tracing::info_span!("request", %id, %method, path);
+    let watch = Stopwatch::start();
+
+    let mut response = next.run(request).instrument(span.clone()).await;
+
+    let status = response.status();
+    if let Some(error) = taken_error(&mut response) {
+        let protocol = Protocol::of_path(&path).unwrap_or(Protocol::V1);
+        if error.blame == Blame::Caller {
+            tracing::debug!(parent: &span, code = error.code, message = error.message, "refused");
+        } else {
+            tracing::error!(parent: &span, code = error.code, message = error.message, "failed");
+        }
+        response = protocol.render(&error, response);
+    }
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    tracing::debug!(parent: &span, status = status.as_u16(), micros = watch.micros(), "answered");
+    response
+}
+
+fn request_id(request: &Request) -> Option<String> {
+    let id = request.headers().get(REQUEST_ID)?.to_str().ok()?;
+    let fits = !id.is_empty() && id.len() <= MAX_REQUEST_ID;
+    fits.then(|| id.to_owned())
+}
+
+/// The error of a response. What axum's own extractors refuse comes without one: only paths that are not UTF-8 do.
+fn taken_error(response: &mut Response) -> Option<ApiError> {
+    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+        return Some(error);
+    }
+    (response.status() == axum::http::StatusCode::BAD_REQUEST).then(|| {
+        ApiError::bad_request(
+            "bad_path",
+            "the path cannot be read: expected UTF-8, percent-encoded",
+        )
+    })
+}
+
+/// What a known path answers to another method.
+pub(crate) async fn method_not_allowed(method: axum::http::Method, uri: Uri) -> ApiError {
+    ApiError::method_not_allowed(method.as_str(), uri.path())
+}

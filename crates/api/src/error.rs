@@ -1,0 +1,389 @@
+//! Errors at the edge: what went wrong, free of any protocol, and the one place where each protocol gives it its own shape.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use tidemill_core::ports::{Blame, PortError};
+use tidemill_serving::ServeError;
+use tidemill_store::StoreError;
+
+/// What sort of error it is, which decides the status.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Kind {
+    /// 400: the request itself is wrong.
+    BadRequest,
+    /// 404: what the request names is not there.
+    NotFound,
+    /// 405: the path is there, but not with this method.
+    MethodNotAllowed,
+    /// 409: the request contradicts what is stored.
+    Conflict,
+    /// 413: the body is too large.
+    TooLarge,
+    /// 415: the body has a type that is not read here.
+    UnsupportedMediaType,
+    /// 500: a fault of ours.
+    Internal,
+    /// 503: not now.
+    Unavailable,
+    /// 504: it took too long.
+    Timeout,
+    /// 507: there is no room to store it.
+    InsufficientStorage,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 10] = [
+        Self::BadRequest,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::Conflict,
+        Self::TooLarge,
+        Self::UnsupportedMediaType,
+        Self::Internal,
+        Self::Unavailable,
+        Self::Timeout,
+        Self::InsufficientStorage,
+    ];
+
+    /// The HTTP status, the same in every protocol.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Conflict => StatusCode::CONFLICT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::InsufficientStorage => StatusCode::INSUFFICIENT_STORAGE,
+        }
+    }
+
+    /// MLflow's own word for it (`mlflow.protos.databricks_pb2.ErrorCode`).
+    fn mlflow_code(self) -> &'static str {
+        match self {
+            Self::BadRequest | Self::MethodNotAllowed | Self::TooLarge | Self::UnsupportedMediaType => {
+                "BAD_REQUEST"
+            }
+            Self::NotFound => "RESOURCE_DOES_NOT_EXIST",
+            Self::Conflict => "RESOURCE_CONFLICT",
+            Self::Internal => "INTERNAL_ERROR",
+            Self::Unavailable | Self::InsufficientStorage => "TEMPORARILY_UNAVAILABLE",
+            Self::Timeout => "DEADLINE_EXCEEDED",
+        }
+    }
+}
+
+/// An error on its way to a client.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// Who has to act.
+    pub blame: Blame,
+    /// What sort of error it is.
+    pub kind: Kind,
+    /// A stable code, one page each under `/docs/errors/`.
+    pub code: &'static str,
+    /// What happened, where, and what to do.
+    pub message: String,
+    /// The same for machines, where there is more to say.
+    pub details: Option<Value>,
+}
+
+impl ApiError {
+    fn caller(kind: Kind, code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            blame: Blame::Caller,
+            kind,
+            code,
+            message: message.into(),
+            details: None,
+        }
+    }
+
+    /// The request itself is wrong.
+    pub fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
+        Self::caller(Kind::BadRequest, code, message)
+    }
+
+    /// What the request names is not there.
+    pub fn not_found(code: &'static str, message: impl Into<String>) -> Self {
+        Self::caller(Kind::NotFound, code, message)
+    }
+
+    /// The request contradicts what is stored.
+    pub fn conflict(code: &'static str, message: impl Into<String>) -> Self {
+        Self::caller(Kind::Conflict, code, message)
+    }
+
+    /// The body has a type that is not read here.
+    pub fn unsupported_media_type(message: impl Into<String>) -> Self {
+        Self::caller(Kind::UnsupportedMediaType, "unsupported_media_type", message)
+    }
+
+    /// The body is larger than [`crate::extract::BODY_LIMIT`].
+    pub(crate) fn too_large(limit: usize) -> Self {
+        let megabytes = limit / (1024 * 1024);
+        Self::caller(
+            Kind::TooLarge,
+            "body_too_large",
+            format!("the body is larger than {megabytes} MiB: send fewer rows at a time"),
+        )
+    }
+
+    /// No route has this path.
+    pub(crate) fn unknown_route(method: &str, path: &str) -> Self {
+        Self::caller(
+            Kind::NotFound,
+            "unknown_route",
+            format!("there is no `{method} {path}`: every route is listed at `/api/v1/openapi.json`"),
+        )
+    }
+
+    /// A route has this path, but not with this method.
+    pub(crate) fn method_not_allowed(method: &str, path: &str) -> Self {
+        Self::caller(
+            Kind::MethodNotAllowed,
+            "method_not_allowed",
+            format!("`{path}` does not take `{method}`: the `Allow` header says what it takes"),
+        )
+    }
+
+    /// A fault of ours.
+    pub fn internal(code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            blame: Blame::Us,
+            kind: Kind::Internal,
+            code,
+            message: message.into(),
+            details: None,
+        }
+    }
+
+    /// Not now.
+    pub fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            blame: Blame::Us,
+            kind: Kind::Unavailable,
+            code,
+            message: message.into(),
+            details: None,
+        }
+    }
+
+    /// Adds what machines may want to know.
+    pub fn with_details(mut self, details: Value) -> Self {
+        self.details = Some(details);
+        self
+    }
+}
+
+impl From<PortError> for ApiError {
+    fn from(error: PortError) -> Self {
+        // A port's error may have been the store's or the log's: the code still says which.
+        let kind = match error.code {
+            "not_found" | "unknown_endpoint" | "unknown_version" => Kind::NotFound,
+            "conflict" | "stale_lease" => Kind::Conflict,
+            "store_disk_full" | "log_full" => Kind::InsufficientStorage,
+            "store_closed" | "log_closed" => Kind::Unavailable,
+            _ => match error.blame {
+                Blame::Caller => Kind::BadRequest,
+                Blame::Us => Kind::Internal,
+                Blame::Upstream => Kind::Unavailable,
+            },
+        };
+        Self {
+            blame: error.blame,
+            kind,
+            code: error.code,
+            message: error.message,
+            details: None,
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        let kind = match &error {
+            StoreError::NotFound { .. } => Kind::NotFound,
+            StoreError::Conflict { .. } | StoreError::StaleLease { .. } | StoreError::ReadOnly => Kind::Conflict,
+            StoreError::DiskFull { .. } => Kind::InsufficientStorage,
+            StoreError::Io { .. }
+            | StoreError::Objects { .. }
+            | StoreError::Locked { .. }
+            | StoreError::Closed => Kind::Unavailable,
+            _ => Kind::Internal,
+        };
+        Self {
+            blame: error.blame(),
+            kind,
+            code: error.code(),
+            message: error.to_string(),
+            details: None,
+        }
+    }
+}
+
+impl From<ServeError> for ApiError {
+    fn from(error: ServeError) -> Self {
+        let kind = match &error {
+            ServeError::UnknownEndpoint { .. } | ServeError::UnknownVersion { .. } => Kind::NotFound,
+            ServeError::Schema(_) => Kind::BadRequest,
+            ServeError::SchemaChanged { .. }
+            | ServeError::NoModel { .. }
+            | ServeError::AllFailed { .. }
+            | ServeError::Log { .. }
+            | ServeError::Closed => Kind::Unavailable,
+            ServeError::LogFull { .. } => Kind::InsufficientStorage,
+            ServeError::Corrupt { .. } | ServeError::Internal(_) => Kind::Internal,
+        };
+        let details = match &error {
+            ServeError::Schema(schema) => Some(json!(schema)),
+            _ => None,
+        };
+        Self {
+            blame: error.blame(),
+            kind,
+            code: error.code(),
+            message: error.to_string(),
+            details,
+        }
+    }
+}
+
+/// The bare status, with the error as an extension: [`crate::edge`] gives it the shape of the protocol that was spoken.
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.kind.status().into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// The protocols, told apart by path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Protocol {
+    /// The Open Inference Protocol.
+    OpenInference,
+    /// MLflow's scoring protocol.
+    Mlflow,
+    /// Our own.
+    V1,
+}
+
+impl Protocol {
+    /// The protocol that a path belongs to; `None` for paths of the page.
+    pub(crate) fn of_path(path: &str) -> Option<Self> {
+        let first = path.trim_start_matches('/').split('/').next().unwrap_or("");
+        match first {
+            "v2" => Some(Self::OpenInference),
+            "invocations" | "ping" | "health" | "version" => Some(Self::Mlflow),
+            "api" | "metrics" | "docs" => Some(Self::V1),
+            _ => None,
+        }
+    }
+
+    /// An error's body in this protocol.
+    pub(crate) fn error_body(self, error: &ApiError) -> Value {
+        match self {
+            Self::OpenInference => json!({ "error": error.message }),
+            Self::Mlflow => json!({
+                "error_code": error.kind.mlflow_code(),
+                "message": error.message,
+                "stack_trace": null,
+            }),
+            Self::V1 => json!({
+                "error": {
+                    "code": error.code,
+                    "message": error.message,
+                    "details": error.details,
+                    "docs": format!("/docs/errors/{}", error.code),
+                }
+            }),
+        }
+    }
+
+    /// Writes an error into the response that carried it, keeping headers such as `Allow`.
+    pub(crate) fn render(self, error: &ApiError, mut response: Response) -> Response {
+        let body = self.error_body(error).to_string();
+        let headers = response.headers_mut();
+        headers.remove(header::CONTENT_LENGTH);
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        headers.insert("x-tidemill-error", HeaderValue::from_static(error.code));
+        if error.kind == Kind::Unavailable {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        *response.body_mut() = Body::from(body);
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every kind, its status, and its shape in every protocol.
+    #[test]
+    fn every_kind_of_error_has_its_status_and_its_shape_in_every_protocol() {
+        let table = [
+            (Kind::BadRequest, 400, "BAD_REQUEST"),
+            (Kind::NotFound, 404, "RESOURCE_DOES_NOT_EXIST"),
+            (Kind::MethodNotAllowed, 405, "BAD_REQUEST"),
+            (Kind::Conflict, 409, "RESOURCE_CONFLICT"),
+            (Kind::TooLarge, 413, "BAD_REQUEST"),
+            (Kind::UnsupportedMediaType, 415, "BAD_REQUEST"),
+            (Kind::Internal, 500, "INTERNAL_ERROR"),
+            (Kind::Unavailable, 503, "TEMPORARILY_UNAVAILABLE"),
+            (Kind::Timeout, 504, "DEADLINE_EXCEEDED"),
+            (Kind::InsufficientStorage, 507, "TEMPORARILY_UNAVAILABLE"),
+        ];
+        assert_eq!(table.map(|row| row.0), Kind::ALL);
+        for (kind, status, mlflow) in table {
+            let error = ApiError {
+                blame: Blame::Caller,
+                kind,
+                code: "some_code",
+                message: "`x` is wrong".into(),
+                details: Some(json!({"field": "x"})),
+            };
+            assert_eq!(kind.status().as_u16(), status);
+            assert_eq!(
+                Protocol::OpenInference.error_body(&error),
+                json!({"error": "`x` is wrong"})
+            );
+            assert_eq!(
+                Protocol::Mlflow.error_body(&error),
+                json!({"error_code": mlflow, "message": "`x` is wrong", "stack_trace": null})
+            );
+            assert_eq!(
+                Protocol::V1.error_body(&error),
+                json!({"error": {
+                    "code": "some_code",
+                    "message": "`x` is wrong",
+                    "details": {"field": "x"},
+                    "docs": "/docs/errors/some_code",
+                }})
+            );
+        }
+    }
+
+    #[test]
+    fn a_path_tells_its_protocol() {
+        assert_eq!(
+            Protocol::of_path("/v2/models/x/infer"),
+            Some(Protocol::OpenInference)
+        );
+        assert_eq!(Protocol::of_path("/invocations/x"), Some(Protocol::Mlflow));
+        assert_eq!(Protocol::of_path("/api/v1/nothing"), Some(Protocol::V1));
+        assert_eq!(Protocol::of_path("/runs/1"), None);
+        assert_eq!(Protocol::of_path("/v2x"), None);
+    }
+}

@@ -1,0 +1,162 @@
+//! Bodies, queries and path segments, with errors that name the place.
+
+use std::fmt::Write as _;
+
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::error::ApiError;
+
+/// The largest body that is read.
+pub(crate) const BODY_LIMIT: usize = 64 * 1024 * 1024;
+
+/// The body of a request, at most [`BODY_LIMIT`] long.
+pub(crate) struct Body(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Body {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
+        match axum::body::to_bytes(request.into_body(), BODY_LIMIT).await {
+            Ok(bytes) => Ok(Self(bytes)),
+            Err(error) if is_length_limit(&error) => Err(ApiError::too_large(BODY_LIMIT)),
+            Err(error) => Err(ApiError::bad_request(
+                "body_interrupted",
+                format!("the body could not be read to its end: {error}"),
+            )),
+        }
+    }
+}
+
+fn is_length_limit(error: &axum::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        if inner.to_string().contains("length limit") {
+            return true;
+        }
+        source = inner.source();
+    }
+    false
+}
+
+/// A JSON body of our own protocol. The content type must say so: a browser then asks before a foreign page may send it.
+pub(crate) struct Json<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let media_type = media_type(request.headers());
+        if media_type.as_deref() != Some("application/json") {
+            return Err(ApiError::unsupported_media_type(format!(
+                "the content type is `{}`: send `application/json`",
+                media_type.unwrap_or_default()
+            )));
+        }
+        let Body(bytes) = Body::from_request(request, state).await?;
+        parse_json(&bytes).map(Self)
+    }
+}
+
+/// A query string; unknown and ill-typed parameters are refused by name.
+pub(crate) struct Params<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        Query::<T>::try_from_uri(&parts.uri)
+            .map(|Query(params)| Self(params))
+            .map_err(|rejection| {
+                let reason = std::error::Error::source(&rejection)
+                    .map_or_else(|| rejection.body_text(), ToString::to_string);
+                ApiError::bad_request("bad_query", format!("the query string does not fit: {reason}"))
+            })
+    }
+}
+
+/// The content type without its parameters, in lower case; `None` where none is given.
+pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let bare = value.split(';').next().unwrap_or(value);
+    Some(bare.trim().to_ascii_lowercase())
+}
+
+/// Parses JSON; an error says line and column, and what was expected there.
+pub(crate) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    if bytes.is_empty() {
+        return Err(ApiError::bad_request(
+            "malformed_json",
+            "the body is empty: send a JSON object",
+        ));
+    }
+    serde_json::from_slice(bytes).map_err(|error| json_error(&error, bytes))
+}
+
+fn json_error(error: &serde_json::Error, bytes: &[u8]) -> ApiError {
+    let (line, column) = (error.line(), error.column());
+    let details = json!({ "line": line, "column": column });
+    let full = error.to_string();
+    let suffix = format!(" at line {line} column {column}");
+    let reason = full.strip_suffix(&suffix).unwrap_or(&full);
+    let place = format!("line {line}, column {column}");
+    if error.is_data() {
+        return ApiError::bad_request(
+            "bad_body",
+            format!("the body does not fit at {place}: {reason}"),
+        )
+        .with_details(details);
+    }
+    let mut message = format!("the body is not valid JSON at {place}: {reason}");
+    if let Some(word) = python_constant(bytes, line, column) {
+        // Python's json.dumps writes these, and they are the commonest cause.
+        let _ = write!(message, " (`{word}` is not JSON: a missing value is `null`)");
+    }
+    ApiError::bad_request("malformed_json", message).with_details(details)
+}
+
+/// The constant at an error's place that Python writes and JSON does not know.
+fn python_constant(bytes: &[u8], line: usize, column: usize) -> Option<&'static str> {
+    let text = bytes.split(|&b| b == b'\n').nth(line.checked_sub(1)?)?;
+    // serde_json points at the last byte it has read, which lies within the word.
+    let from = column.saturating_sub(2).min(text.len());
+    ["NaN", "-Infinity", "Infinity"]
+        .into_iter()
+        .find(|word| text[from..].starts_with(word.as_bytes()) || text[from..].get(1..).is_some_and(|rest| rest.starts_with(word.as_bytes())))
+}
+
+/// Reads one item of a list; the error says which.
+pub(crate) fn parse_item<T: DeserializeOwned>(item: Value, place: &str) -> Result<T, ApiError> {
+    serde_json::from_value(item).map_err(|error| {
+        ApiError::bad_request("bad_body", format!("`{place}` does not fit: {error}"))
+            .with_details(json!({ "field": place }))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn malformed_json_is_reported_with_its_place() {
+        let error = parse_json::<Value>(b"{\"a\": 1,\n \"b\": }").unwrap_err();
+        assert_eq!(error.code, "malformed_json");
+        assert_eq!(
+            error.message,
+            "the body is not valid JSON at line 2, column 7: expected value"
+        );
+        assert_eq!(error.details, Some(json!({"line": 2, "column": 7})));
+    }
+
+    #[test]
+    fn pythons_nan_gets_a_hint() {
+        for body in ["[1.0, NaN]", "[NaN]", "[1,Infinity]", "[-Infinity]"] {
+            let error = parse_json::<Value>(body.as_bytes()).unwrap_err();
+            assert!(error.message.contains("missing value is `null`"), "{body}: {error}");
+        }
+    }
+}

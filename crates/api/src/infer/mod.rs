@@ -1,0 +1,269 @@
+//! The way that all prediction protocols share: named columns in, the hot path asked, one answer a row out.
+
+mod cell;
+
+use std::sync::Arc;
+
+use tidemill_core::clock::Stopwatch;
+use tidemill_core::frame::{FeatureKind, FeatureSchema, Scores};
+use tidemill_core::ids::{EndpointName, VersionNumber};
+use tidemill_core::predictions::Role;
+use tidemill_serving::{
+    Finding, InferRequest, InferResponse, MAX_FINDINGS, RawColumn, Route, SchemaError, ServeError, coerce,
+};
+
+pub(crate) use cell::{Cell, Cells, FlatCells, Record};
+
+use crate::control_plane::App;
+use crate::error::ApiError;
+
+/// Bodies longer than this are parsed on a blocking thread, so that they do not hold up small ones.
+const HEAVY_BYTES: usize = 256 * 1024;
+/// The longest id of a request that is kept.
+const MAX_REQUEST_ID: usize = 200;
+
+/// A named column as a client wrote it.
+pub(crate) struct CellColumn {
+    pub name: String,
+    pub cells: Vec<Cell>,
+}
+
+/// Which endpoint is asked, and how.
+pub(crate) struct Call {
+    pub route: Arc<Route>,
+    /// The column that carries each row's key.
+    pub key: Option<String>,
+    pub version: Option<VersionNumber>,
+    pub received: Stopwatch,
+}
+
+impl Call {
+    /// A request to the endpoint called `name`.
+    pub(crate) fn to(app: &App, name: &EndpointName, version: Option<VersionNumber>) -> Result<Self, ApiError> {
+        let received = Stopwatch::start();
+        let route = route(app, name)?;
+        // A key that is a feature too is both.
+        let key = app.key_column(name);
+        Ok(Self {
+            route,
+            key,
+            version,
+            received,
+        })
+    }
+
+    /// Whether this column carries keys and is no feature.
+    pub(crate) fn is_key_only(&self, column: &str) -> bool {
+        self.key.as_deref() == Some(column) && self.route.schema.index_of(column).is_none()
+    }
+}
+
+/// The route of an endpoint.
+pub(crate) fn route(app: &App, name: &EndpointName) -> Result<Arc<Route>, ApiError> {
+    let router = app.serving().router();
+    router.route(name).ok_or_else(|| {
+        let name = name.clone();
+        let known = router.names();
+        ServeError::UnknownEndpoint { name, known }.into()
+    })
+}
+
+/// What a protocol read from a body.
+pub(crate) struct Reading<E> {
+    pub columns: Vec<CellColumn>,
+    /// The caller's id of the request.
+    pub request_id: Option<String>,
+    /// What else the protocol needs for its answer.
+    pub rest: E,
+}
+
+/// What a protocol writes its answer from.
+pub(crate) struct Answer<E> {
+    pub route: Arc<Route>,
+    pub response: InferResponse,
+    pub rest: E,
+}
+
+/// Reads a body into columns, checks them, and asks the hot path.
+pub(crate) async fn predict<R, E>(
+    app: &App,
+    call: Call,
+    body_len: usize,
+    read: R,
+) -> Result<Answer<E>, ApiError>
+where
+    R: FnOnce(&Call) -> Result<Reading<E>, ApiError> + Send + 'static,
+    E: Send + 'static,
+{
+    let prepare = move || -> Result<(Arc<Route>, InferRequest, E), ApiError> {
+        let Reading {
+            columns,
+            request_id,
+            rest,
+        } = read(&call)?;
+        check_request_id(request_id.as_deref())?;
+        let (keys, columns) = split_keys(&call, columns)?;
+        let rows = coerce(&call.route.schema, columns).map_err(ServeError::from)?;
+        let request = InferRequest {
+            endpoint: call.route.endpoint.clone(),
+            request_id: request_id.filter(|id| !id.is_empty()),
+            rows,
+            keys,
+            received: call.received,
+            version: call.version,
+        };
+        Ok((call.route, request, rest))
+    };
+    let (route, request, rest) = if body_len > HEAVY_BYTES {
+        tokio::task::spawn_blocking(prepare)
+            .await
+            .map_err(|error| ApiError::internal("internal", format!("reading the request failed: {error}")))??
+    } else {
+        prepare()?
+    };
+    let response = app.serving().predict(request).await?;
+    Ok(Answer {
+        route,
+        response,
+        rest,
+    })
+}
+
+fn check_request_id(id: Option<&str>) -> Result<(), ApiError> {
+    let length = id.map_or(0, str::len);
+    if length > MAX_REQUEST_ID {
+        return Err(ApiError::bad_request(
+            "bad_request_id",
+            format!("the request's id has {length} bytes, expected at most {MAX_REQUEST_ID}"),
+        ));
+    }
+    Ok(())
+}
+
+type Keys = Vec<Option<Arc<str>>>;
+
+/// Takes the keys out; everything else becomes what the guard reads.
+fn split_keys(call: &Call, columns: Vec<CellColumn>) -> Result<(Keys, Vec<RawColumn>), ApiError> {
+    let mut keys = Keys::new();
+    let mut raw = Vec::with_capacity(columns.len());
+    let mut findings = Findings::default();
+    for column in columns {
+        for (row, cell) in column.cells.iter().enumerate() {
+            if matches!(cell, Cell::Nested) {
+                findings.value(
+                    &column.name,
+                    row,
+                    "an array or object",
+                    "a number, a text, a boolean or null",
+                );
+            }
+        }
+        if call.key.as_deref() == Some(&column.name) {
+            keys = column.cells.iter().map(Cell::to_key).collect();
+        }
+        if !call.is_key_only(&column.name) {
+            let schema = &call.route.schema;
+            let kind = schema
+                .index_of(&column.name)
+                .map_or(FeatureKind::Numeric, |i| schema.features[i].kind);
+            raw.push(RawColumn {
+                name: column.name,
+                values: column.cells.into_iter().map(|cell| cell.into_raw(kind)).collect(),
+            });
+        }
+    }
+    findings.finish()?;
+    Ok((keys, raw))
+}
+
+/// Collects what does not fit, up to [`MAX_FINDINGS`].
+#[derive(Default)]
+pub(crate) struct Findings(SchemaError);
+
+impl Findings {
+    fn push(&mut self, finding: Finding) {
+        if self.0.findings.len() < MAX_FINDINGS {
+            self.0.findings.push(finding);
+        } else {
+            self.0.omitted += 1;
+        }
+    }
+
+    /// A value that does not fit.
+    pub(crate) fn value(&mut self, field: &str, row: usize, shown: &str, expected: &str) {
+        let shown: String = shown.chars().take(80).collect();
+        self.push(Finding {
+            field: field.to_owned(),
+            row: Some(row),
+            message: format!("field `{field}` row {row}: `{shown}` is not {expected}"),
+            value: Some(shown),
+            expected: expected.to_owned(),
+        });
+    }
+
+    /// A row that does not fit.
+    pub(crate) fn row(&mut self, field: &str, row: usize, got: &str, expected: String) {
+        self.push(Finding {
+            field: field.to_owned(),
+            row: Some(row),
+            value: Some(got.to_owned()),
+            message: format!("`{field}` row {row} is {got}, expected {expected}"),
+            expected,
+        });
+    }
+
+    /// A field that does not fit as a whole.
+    pub(crate) fn field(&mut self, field: &str, got: &str, expected: String) {
+        self.push(Finding {
+            field: field.to_owned(),
+            row: None,
+            value: Some(got.to_owned()),
+            message: format!("field `{field}`: {got}, expected {expected}"),
+            expected,
+        });
+    }
+
+    /// An error if anything was found.
+    pub(crate) fn finish(self) -> Result<(), ApiError> {
+        if self.0.findings.is_empty() {
+            return Ok(());
+        }
+        Err(ServeError::Schema(self.0).into())
+    }
+}
+
+/// A feature's name for every position, and whether all are numbers.
+pub(crate) fn all_numeric(schema: &FeatureSchema) -> bool {
+    schema.features.iter().all(|feature| feature.kind == FeatureKind::Numeric)
+}
+
+/// The class with the largest probability, one a row; `None` where the task is another.
+pub(crate) fn labels(scores: &Scores) -> Option<Vec<String>> {
+    let Scores::Multiclass { classes, .. } = scores else {
+        return None;
+    };
+    let label = |row| {
+        let probabilities: &[f64] = scores.row(row);
+        // The first of equals, so that an answer does not depend on how one searches.
+        let best = (0..probabilities.len()).fold(0, |best, i| {
+            if probabilities[i] > probabilities[best] { i } else { best }
+        });
+        classes.get(best).cloned().unwrap_or_default()
+    };
+    Some((0..scores.rows()).map(label).collect())
+}
+
+/// A role's name on the wire.
+pub(crate) fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Champion => "champion",
+        Role::Canary => "canary",
+        Role::Previous => "previous",
+        Role::Default => "default",
+    }
+}
+
+/// Whether any row was not answered as it should have been.
+pub(crate) fn any_degraded(response: &InferResponse) -> bool {
+    response.degraded.iter().any(Option::is_some)
+}

@@ -1,0 +1,130 @@
+//! `GET /metrics`: what serving has counted, in Prometheus' text format.
+
+use std::fmt::Write as _;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use tidemill_serving::{Latency, Metrics, Route};
+
+use crate::control_plane::App;
+
+/// `GET /metrics`
+pub(crate) async fn metrics(State(app): State<App>) -> impl IntoResponse {
+    let serving = app.serving();
+    let mut page = Page::default();
+    page.counters(&serving.metrics());
+    page.latency(&serving.metrics().latency);
+    let live = serving.log().live_stats();
+    page.gauge(
+        "tidemill_wal_live_rows",
+        "Rows in the prediction log that are not yet Parquet.",
+        live.rows as f64,
+    );
+    let table = serving.router().table();
+    let mut routes: Vec<&Route> = table.routes.values().map(AsRef::as_ref).collect();
+    routes.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
+    page.routes(&routes);
+    if let Some(bytes) = resident_bytes() {
+        page.gauge(
+            "process_resident_memory_bytes",
+            "Resident memory size in bytes.",
+            bytes,
+        );
+    }
+    let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (content_type, page.0)
+}
+
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: f64) {
+        self.head(name, "gauge", help);
+        let _ = writeln!(self.0, "{name} {value}");
+    }
+
+    fn counters(&mut self, m: &Metrics) {
+        let counters = [
+            ("tidemill_requests_total", "Prediction requests answered, repeats included.", m.requests),
+            ("tidemill_request_repeats_total", "Requests answered from an earlier answer.", m.repeats),
+            ("tidemill_request_errors_total", "Prediction requests refused or failed.", m.errors),
+            ("tidemill_predictions_total", "Predictions recorded, one a row.", m.appended_rows),
+            ("tidemill_shadow_failures_total", "Batches that a shadow failed to answer.", m.shadow_failures),
+            ("tidemill_wal_bytes_total", "Bytes written to the prediction log.", m.appended_bytes),
+            ("tidemill_wal_batches_total", "Batches written to the prediction log.", m.appended_batches),
+            ("tidemill_wal_fsyncs_total", "Times the prediction log was forced to disk.", m.fsyncs),
+            ("tidemill_wal_refused_rows_total", "Rows that the prediction log refused.", m.dropped_rows),
+        ];
+        for (name, help, value) in counters {
+            self.head(name, "counter", help);
+            let _ = writeln!(self.0, "{name} {value}");
+        }
+        let fallbacks = [
+            ("canary", m.canary_failed_rows),
+            ("champion", m.champion_failed_rows),
+            ("previous", m.previous_failed_rows),
+        ];
+        let name = "tidemill_fallback_rows_total";
+        self.head(name, "counter", "Rows that a deployment failed to answer, by its role.");
+        for (role, rows) in fallbacks {
+            let _ = writeln!(self.0, "{name}{{role=\"{role}\"}} {rows}");
+        }
+        let name = "tidemill_default_rows_total";
+        self.head(name, "counter", "Rows answered by the endpoint's default.");
+        let _ = writeln!(self.0, "{name} {}", m.default_rows);
+    }
+
+    fn latency(&mut self, latency: &Latency) {
+        let name = "tidemill_request_duration_seconds";
+        self.head(name, "histogram", "From a request's arrival to its recorded answer.");
+        let mut below = 0;
+        for (bound, count) in latency.bounds_us.iter().zip(&latency.counts) {
+            below += count;
+            let _ = writeln!(self.0, "{name}_bucket{{le=\"{}\"}} {below}", seconds(*bound));
+        }
+        let _ = writeln!(self.0, "{name}_bucket{{le=\"+Inf\"}} {}", latency.count);
+        let _ = writeln!(self.0, "{name}_sum {}", seconds(latency.sum_us));
+        let _ = writeln!(self.0, "{name}_count {}", latency.count);
+    }
+
+    fn routes(&mut self, routes: &[&Route]) {
+        let name = "tidemill_route_share";
+        self.head(name, "gauge", "Share of an endpoint's traffic, by version and role.");
+        for route in routes {
+            let endpoint = escaped(route.endpoint.as_str());
+            let canary = route.canary.as_ref();
+            let share = canary.map_or(0.0, |canary| canary.share);
+            let champion = route.champion.iter().map(|d| ("champion", d.version, 1.0 - share));
+            let canary = canary.into_iter().map(|c| ("canary", c.deployment.version, share));
+            let shadows = route.shadows.iter().map(|d| ("shadow", d.version, 0.0));
+            for (role, version, share) in champion.chain(canary).chain(shadows) {
+                let _ = writeln!(
+                    self.0,
+                    "{name}{{endpoint=\"{endpoint}\",version=\"{version}\",role=\"{role}\"}} {share}"
+                );
+            }
+        }
+    }
+}
+
+fn seconds(micros: u64) -> f64 {
+    micros as f64 / 1e6
+}
+
+fn escaped(label: &str) -> String {
+    label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+/// Linux only; elsewhere the metric is absent.
+fn resident_bytes() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024.0)
+}

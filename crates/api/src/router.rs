@@ -1,0 +1,137 @@
+//! All routes, as a table of contents. Each is declared once: the router and the OpenAPI document both come from here.
+
+use std::sync::Arc;
+
+use axum::handler::Handler;
+use axum::http::Method;
+use axum::middleware;
+use axum::routing::{MethodFilter, MethodRouter, on};
+
+use crate::control_plane::{App, ControlPlane};
+use crate::v1::{clock, endpoints, events, feedback, lists, models, openapi, runs, spec, status};
+use crate::{docs, edge, mlflow, open_inference, page, prometheus};
+
+/// A route, and what the OpenAPI document says of it.
+pub(crate) struct Route {
+    pub method: Method,
+    pub path: &'static str,
+    pub summary: &'static str,
+    /// Names of query parameters.
+    pub query: &'static [&'static str],
+    /// The schema of the body, by its name in [`openapi`].
+    pub body: Option<&'static str>,
+    handler: MethodRouter<App>,
+}
+
+impl Route {
+    fn query(mut self, names: &'static [&'static str]) -> Self {
+        self.query = names;
+        self
+    }
+
+    fn body(mut self, schema: &'static str) -> Self {
+        self.body = Some(schema);
+        self
+    }
+}
+
+fn route<H, T>(method: Method, filter: MethodFilter, path: &'static str, handler: H, summary: &'static str) -> Route
+where
+    H: Handler<T, App>,
+    T: 'static,
+{
+    Route {
+        method,
+        path,
+        summary,
+        query: &[],
+        body: None,
+        handler: on(filter, handler),
+    }
+}
+
+fn get<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H, summary: &'static str) -> Route {
+    route(Method::GET, MethodFilter::GET, path, handler, summary)
+}
+
+fn post<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H, summary: &'static str) -> Route {
+    route(Method::POST, MethodFilter::POST, path, handler, summary)
+}
+
+/// What every list of a noun can be asked.
+const LIST: &[&str] = &["endpoint", "model", "monitor", "kind", "after", "since", "limit"];
+
+/// The whole API.
+#[rustfmt::skip] // a table reads better with one route a line
+pub(crate) fn routes() -> Vec<Route> {
+    vec![
+        // The Open Inference Protocol v2
+        get("/v2", open_inference::server_metadata, "The server's name, version and extensions"),
+        get("/v2/health/live", open_inference::live, "Whether the server runs"),
+        get("/v2/health/ready", open_inference::ready, "Whether the server can answer"),
+        get("/v2/models/{model}", open_inference::model_metadata, "An endpoint's inputs and outputs"),
+        get("/v2/models/{model}/ready", open_inference::model_ready, "Whether an endpoint can answer"),
+        post("/v2/models/{model}/infer", open_inference::infer, "Predict").body("InferenceRequest"),
+        get("/v2/models/{model}/versions/{version}", open_inference::model_metadata, "A loaded version's inputs and outputs"),
+        get("/v2/models/{model}/versions/{version}/ready", open_inference::model_ready, "Whether a version is loaded"),
+        post("/v2/models/{model}/versions/{version}/infer", open_inference::infer, "Predict with one version").body("InferenceRequest"),
+
+        // MLflow's scoring protocol
+        post("/invocations", mlflow::invoke_default, "Predict with the only endpoint").body("ScoringRequest"),
+        post("/invocations/{endpoint}", mlflow::invoke, "Predict").body("ScoringRequest"),
+        get("/ping", mlflow::ping, "Whether the server can answer"),
+        get("/health", mlflow::ping, "Whether the server can answer"),
+        get("/version", mlflow::version, "Tidemill's version"),
+
+        // Our own protocol
+        get("/api/v1/status", status::status, "The server at a glance"),
+        get("/api/v1/endpoints", endpoints::list, "Endpoints").query(LIST),
+        get("/api/v1/endpoints/{endpoint}", endpoints::show, "An endpoint"),
+        get("/api/v1/endpoints/{endpoint}/timeline", endpoints::timeline, "An endpoint's whole life"),
+        post("/api/v1/endpoints/{endpoint}/promote", endpoints::promote, "Make a version champion by hand").body("Promote"),
+        post("/api/v1/endpoints/{endpoint}/rollback", endpoints::rollback, "Take the latest change back by hand").body("Rollback"),
+        get("/api/v1/models", models::list, "Registered models").query(LIST),
+        get("/api/v1/models/{model}", models::show, "A registered model"),
+        get("/api/v1/models/{model}/versions", models::versions, "A model's versions").query(LIST),
+        get("/api/v1/models/{model}/versions/{version}", models::version, "A model version"),
+        get("/api/v1/models/{model}/aliases", models::aliases, "A model's aliases").query(LIST),
+        get("/api/v1/models/{model}/history", models::history, "Every change of a model's aliases").query(LIST),
+        get("/api/v1/runs", runs::list, "Pipeline runs").query(LIST),
+        post("/api/v1/runs", runs::start, "Start a run by hand").body("StartRun"),
+        get("/api/v1/runs/{id}", runs::show, "A pipeline run"),
+        get("/api/v1/snapshots", lists::snapshots, "Snapshots").query(LIST),
+        get("/api/v1/snapshots/{digest}", lists::snapshot, "A snapshot"),
+        get("/api/v1/decisions", lists::decisions, "Decision records").query(LIST),
+        get("/api/v1/decisions/{id}", lists::decision, "A decision record"),
+        get("/api/v1/rollouts", lists::rollouts, "Rollouts").query(LIST),
+        get("/api/v1/rollouts/{id}", lists::rollout, "A rollout"),
+        get("/api/v1/alerts", lists::alerts, "Alerts").query(LIST),
+        get("/api/v1/windows", lists::windows, "Closed monitor windows").query(LIST),
+        get("/api/v1/lineage/predictions/{id}", status::lineage, "Everything behind a prediction, and what came of it"),
+        post("/api/v1/feedback", feedback::record, "Say what was true of predictions").body("FeedbackBody"),
+        get("/api/v1/events", events::list, "The event log").query(&["after", "limit"]),
+        get("/api/v1/events/stream", events::stream, "The event log, live, by server-sent events").query(&["after"]),
+        get("/api/v1/spec", spec::spec, "The project's spec"),
+        get("/api/v1/spec/schema", spec::schema, "The JSON Schema of `tidemill.yaml`"),
+        get("/api/v1/clock", clock::show, "What the server's clock shows"),
+        post("/api/v1/clock/advance", clock::advance, "Move a virtual clock").body("Advance"),
+        get("/api/v1/openapi.json", openapi::document, "This document"),
+
+        // For machines and people
+        get("/metrics", prometheus::metrics, "What serving has counted, in Prometheus' text format"),
+        get("/docs/errors/{code}", docs::error_page, "What an error means and what to do, as Markdown"),
+    ]
+}
+
+/// The whole of HTTP over the rest of the house: every protocol, and the page on every other path.
+pub fn router(control: Arc<dyn ControlPlane>) -> axum::Router {
+    let mut router = axum::Router::new();
+    for route in routes() {
+        router = router.route(route.path, route.handler);
+    }
+    router
+        .method_not_allowed_fallback(edge::method_not_allowed)
+        .fallback(page::fallback)
+        .layer(middleware::from_fn_with_state(Arc::clone(&control), edge::layer))
+        .with_state(control)
+}

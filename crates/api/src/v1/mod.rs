@@ -1,0 +1,20 @@
+//! Our own protocol, `/api/v1`: what the page, the CLI and scripts speak. One file a noun.
+
+pub(crate) mod clock;
+pub(crate) mod endpoints;
+pub(crate) mod events;
+pub(crate) mod feedback;
+pub(crate) mod lists;
+pub(crate) mod models;
+pub(crate) mod openapi;
+pub(crate) mod runs;
+pub(crate) mod spec;
+pub(crate) mod status;
+
+use axum::Json;
+use serde_json::Value;
+
+use crate::error::ApiError;
+
+/// What most handlers give.
+pub(crate) type Answer<T = Value> = Result<Json<T>, ApiError>;

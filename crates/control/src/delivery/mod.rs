@@ -1,0 +1,9 @@
+//! How a version comes to answer: evaluation, gates, rollouts, the registry's aliases, and the routes that follow from them.
+
+pub(crate) mod bundles;
+pub(crate) mod endpoints;
+pub mod evaluation;
+pub mod gates;
+pub(crate) mod reconcile;
+pub mod rollouts;
+pub(crate) mod routes;

@@ -1,0 +1,22 @@
+//! No value is one of a set.
+
+use super::Expectation;
+use super::check::{Check, Refused, RowCheck, Unexpected};
+use super::expect_column_values_to_be_in_set::in_set;
+use super::kwargs::Kwargs;
+
+/// `expect_column_values_to_not_be_in_set`.
+pub const EXPECTATION: Expectation = Expectation {
+    name: "expect_column_values_to_not_be_in_set",
+    summary: "values are not in `value_set`",
+    plan,
+};
+
+fn plan(kwargs: &Kwargs<'_>) -> Result<Check, Refused> {
+    Ok(Check::Rows(RowCheck {
+        column: kwargs.column()?.name().clone(),
+        unexpected: Unexpected::Where(in_set(kwargs, false)?),
+        judges_nulls: false,
+        mostly: kwargs.mostly()?,
+    }))
+}

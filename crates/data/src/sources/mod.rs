@@ -1,0 +1,11 @@
+//! From `data.source` to files, and from files to one table.
+
+mod locate;
+mod resolve;
+mod schema;
+mod table;
+
+pub use locate::{first_bad_row, first_not_number, first_row_where};
+pub use resolve::resolve;
+pub use schema::SchemaCache;
+pub use table::Source;

@@ -1,0 +1,163 @@
+//! `LightGBM`'s text format (`Booster.save_model`), versions 2 to 4, into the tree engine.
+//!
+//! Source: `LightGBM` 4.7, `src/boosting/gbdt_model_text.cpp`, `src/io/tree.cpp`, `include/LightGBM/tree.h` and
+//! `src/objective/*.hpp`. Linear trees are refused; statistics of the training (gains, weights, counts) are skipped.
+
+mod objective;
+mod tree;
+
+use tidemill_core::frame::Task;
+
+use crate::error::{Broken, shorten};
+use crate::trees::Ensemble;
+use objective::Objective;
+use tree::Section;
+
+/// A model file, read.
+#[derive(Debug)]
+pub(crate) struct LightGbm {
+    /// The trees and their link.
+    pub ensemble: Ensemble,
+    /// What the objective says about the question; `None` if the file has none (a custom objective).
+    pub task: Option<Task>,
+    /// The inputs' number.
+    pub features: usize,
+    /// The inputs' names; may be `Column_0` and so on.
+    pub feature_names: Vec<String>,
+}
+
+/// Reads a text model.
+pub(crate) fn parse(text: &str) -> Result<LightGbm, Broken> {
+    let mut lines = text
+        .lines()
+        .enumerate()
+        .map(|(index, line)| (index + 1, line.trim_end()));
+    match lines.next() {
+        Some((_, "tree")) => {}
+        first => {
+            return Err(Broken::new(
+                1,
+                format!(
+                    "the first line is `{}`",
+                    shorten(first.map_or("", |(_, line)| line))
+                ),
+                "`tree`, as `Booster.save_model` writes it",
+            ));
+        }
+    }
+    let (header, trees) = split_sections(lines)?;
+    let shape = Shape::read(&header)?;
+    if !trees.len().is_multiple_of(shape.outputs) {
+        return Err(Broken::new(
+            header.first_line,
+            format!("the file holds {} trees", trees.len()),
+            format!(
+                "a multiple of `num_tree_per_iteration`, {}; the file is cut off",
+                shape.outputs
+            ),
+        ));
+    }
+    let mut ensemble = Ensemble::new(vec![0.0; shape.outputs], shape.objective.link);
+    for (index, section) in trees.iter().enumerate() {
+        let parsed = tree::parse(section, shape.features)?;
+        let output = (index % shape.outputs) as u32;
+        ensemble
+            .push_tree(output, &parsed.nodes, &parsed.leaves, &parsed.sets)
+            .map_err(|error| Broken::new(section.first_line, error.to_string(), "a smaller model"))?;
+    }
+    if shape.average && !trees.is_empty() {
+        ensemble.divide_by((trees.len() / shape.outputs) as f64);
+    }
+    Ok(LightGbm {
+        ensemble,
+        task: shape.objective.task,
+        features: shape.features,
+        feature_names: shape.feature_names,
+    })
+}
+
+/// What the header says.
+struct Shape {
+    outputs: usize,
+    features: usize,
+    feature_names: Vec<String>,
+    objective: Objective,
+    average: bool,
+}
+
+impl Shape {
+    fn read(header: &Section<'_>) -> Result<Self, Broken> {
+        let (line, version) = header.require("version")?;
+        if !["v2", "v3", "v4"].contains(&version) {
+            let found = format!("`version` is `{}`", shorten(version));
+            return Err(Broken::new(
+                line,
+                found,
+                "v2, v3 or v4; save the model with LightGBM 2.2 or later",
+            ));
+        }
+        let (line, text) = header.require("num_tree_per_iteration")?;
+        let outputs: usize = tree::number(line, "num_tree_per_iteration", text)?;
+        if outputs == 0 {
+            return Err(Broken::new(line, "`num_tree_per_iteration` is 0", "at least 1"));
+        }
+        let (line, text) = header.require("max_feature_idx")?;
+        let last: usize = tree::number(line, "max_feature_idx", text)?;
+        let features = last.checked_add(1).ok_or_else(|| {
+            Broken::new(
+                line,
+                "`max_feature_idx` is too large",
+                "the number of features less one",
+            )
+        })?;
+        let objective = match header.get("objective") {
+            Some((line, text)) => Objective::parse(line, text)?,
+            None => Objective::unknown(),
+        };
+        if objective.outputs.is_some_and(|classes| classes != outputs) {
+            return Err(Broken::new(
+                header.first_line,
+                format!("`num_tree_per_iteration` is {outputs}"),
+                "the number of classes that `objective` names",
+            ));
+        }
+        let names = header.get("feature_names").map_or("", |(_, names)| names);
+        Ok(Self {
+            outputs,
+            features,
+            feature_names: names.split_ascii_whitespace().map(str::to_owned).collect(),
+            objective,
+            average: header.get("average_output").is_some(),
+        })
+    }
+}
+
+/// Cuts the file into its header and one section a tree.
+fn split_sections<'a>(
+    lines: impl Iterator<Item = (usize, &'a str)>,
+) -> Result<(Section<'a>, Vec<Section<'a>>), Broken> {
+    let mut header = Section::new(1);
+    let mut trees: Vec<Section<'a>> = Vec::new();
+    let mut last = 1;
+    for (line, text) in lines {
+        last = line;
+        if text == "end of trees" {
+            return Ok((header, trees));
+        }
+        if text.is_empty() {
+            continue;
+        }
+        let (key, value) = text.split_once('=').unwrap_or((text, ""));
+        if key == "Tree" {
+            trees.push(Section::new(line));
+            continue;
+        }
+        let section = trees.last_mut().unwrap_or(&mut header);
+        section.push(key, line, value);
+    }
+    Err(Broken::new(
+        last,
+        "the file ends",
+        "`end of trees` after the last tree; the file is cut off",
+    ))
+}

@@ -1,0 +1,143 @@
+//! `model.json`: what a bundle says about itself.
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use tidemill_core::frame::{Feature, FeatureKind, FeatureSchema, Task};
+use tidemill_core::ports::ModelBundle;
+
+use crate::error::BundleError;
+
+/// The manifest's name in every bundle.
+pub(crate) const MANIFEST_FILE: &str = "model.json";
+
+/// The manifest of a bundle.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    /// Which engine reads the file.
+    pub format: String,
+    /// The model file's name in the bundle.
+    pub file: String,
+    /// The question; the file may say it too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<Task>,
+    /// The classes, in the order of the model's outputs.
+    #[serde(default, deserialize_with = "texts", skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
+    /// The inputs, in the order in which the model reads them.
+    pub features: Vec<ManifestFeature>,
+    /// What trained it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub library: Option<String>,
+}
+
+/// One input of a model.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ManifestFeature {
+    /// The column.
+    pub name: String,
+    /// What it holds.
+    pub kind: FeatureKind,
+    /// The levels of a categorical input; a level's position is its code.
+    #[serde(default, deserialize_with = "texts", skip_serializing_if = "Vec::is_empty")]
+    pub categories: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Header {
+    format: String,
+}
+
+impl Manifest {
+    /// Reads and checks the manifest of a bundle.
+    pub fn read(bundle: &ModelBundle) -> Result<Self, BundleError> {
+        let bytes = file(bundle, MANIFEST_FILE)?;
+        // The format first: another format's manifest may look different in every other field.
+        let header: Header = serde_json::from_slice(bytes).map_err(BundleError::Manifest)?;
+        if !crate::SUPPORTED_FORMATS.contains(&header.format.as_str()) {
+            return Err(BundleError::UnknownFormat(header.format));
+        }
+        let manifest: Self = serde_json::from_slice(bytes).map_err(BundleError::Manifest)?;
+        manifest.check().map_err(BundleError::Contradiction)?;
+        Ok(manifest)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.features.is_empty() {
+            return Err(
+                "`features` is empty; list the model's inputs in the order in which it reads them".into(),
+            );
+        }
+        let mut names = HashSet::new();
+        for feature in &self.features {
+            if !names.insert(feature.name.as_str()) {
+                return Err(format!("feature `{}` is listed twice", feature.name));
+            }
+            if feature.kind == FeatureKind::Numeric && !feature.categories.is_empty() {
+                return Err(format!(
+                    "feature `{}` is numeric and has `categories`; make its kind `categorical` or drop them",
+                    feature.name
+                ));
+            }
+            if let Some(level) = first_duplicate(&feature.categories) {
+                return Err(format!(
+                    "feature `{}` lists category `{level}` twice",
+                    feature.name
+                ));
+            }
+        }
+        match first_duplicate(&self.classes) {
+            Some(class) => Err(format!("`classes` lists `{class}` twice")),
+            None => Ok(()),
+        }
+    }
+
+    /// The inputs without their levels.
+    pub fn schema(&self) -> FeatureSchema {
+        let features = self.features.iter();
+        FeatureSchema {
+            features: features
+                .map(|feature| Feature {
+                    name: feature.name.clone(),
+                    kind: feature.kind,
+                })
+                .collect(),
+        }
+    }
+}
+
+/// A file of a bundle.
+pub(crate) fn file<'a>(bundle: &'a ModelBundle, name: &str) -> Result<&'a [u8], BundleError> {
+    bundle.get(name).map(Vec::as_slice).ok_or_else(|| {
+        let names: Vec<String> = bundle.keys().map(|key| format!("`{key}`")).collect();
+        BundleError::NoFile {
+            name: name.to_owned(),
+            present: if names.is_empty() {
+                "nothing".into()
+            } else {
+                names.join(", ")
+            },
+        }
+    })
+}
+
+fn first_duplicate(texts: &[String]) -> Option<&String> {
+    let mut seen = HashSet::new();
+    texts.iter().find(|text| !seen.insert(text.as_str()))
+}
+
+/// Levels and classes may be written as texts, numbers or booleans; here they are texts.
+fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let values = Vec::<serde_json::Value>::deserialize(deserializer)?;
+    values
+        .into_iter()
+        .map(|value| match value {
+            serde_json::Value::String(text) => Ok(text),
+            serde_json::Value::Number(number) => Ok(number.to_string()),
+            serde_json::Value::Bool(truth) => Ok(truth.to_string()),
+            other => Err(serde::de::Error::custom(format!(
+                "`{other}` is neither text, number nor boolean"
+            ))),
+        })
+        .collect()
+}

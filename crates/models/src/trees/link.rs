@@ -1,0 +1,85 @@
+//! From a row's raw sums to its answer.
+
+/// What happens to the sums of an ensemble. Each formula is written as the library that trained the model computes it, so
+/// that answers are equal to the last bit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Link {
+    /// The sum is the answer.
+    Identity,
+    /// `1 / (1 + exp(-slope * x))`, for each output on its own.
+    Sigmoid {
+        /// `LightGBM`'s `sigmoid` parameter; 1 elsewhere.
+        slope: f64,
+    },
+    /// Probabilities that sum to one.
+    Softmax,
+    /// `exp(x)`: Poisson, gamma and Tweedie regression.
+    Exp,
+    /// `sign(x) * x * x`: regression on the square root of the label (`reg_sqrt`).
+    SignedSquare,
+    /// `log(1 + exp(x))`: `cross_entropy_lambda`.
+    LogOnePlusExp,
+}
+
+impl Link {
+    /// Turns the sums of one row into its answer.
+    pub fn apply(self, row: &mut [f64]) {
+        match self {
+            Self::Identity => {}
+            Self::Sigmoid { slope } => {
+                for value in row {
+                    *value = 1.0 / (1.0 + (-slope * *value).exp());
+                }
+            }
+            Self::Softmax => softmax(row),
+            Self::Exp => {
+                for value in row {
+                    *value = value.exp();
+                }
+            }
+            Self::SignedSquare => {
+                for value in row {
+                    let sign = f64::from(i8::from(*value > 0.0) - i8::from(*value < 0.0));
+                    *value = sign * *value * *value;
+                }
+            }
+            Self::LogOnePlusExp => {
+                for value in row {
+                    *value = value.exp().ln_1p();
+                }
+            }
+        }
+    }
+}
+
+fn softmax(row: &mut [f64]) {
+    let largest = row.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
+    let mut sum = 0.0;
+    for value in row.iter_mut() {
+        *value = (*value - largest).exp();
+        sum += *value;
+    }
+    for value in row {
+        *value /= sum;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn softmax_survives_large_sums() {
+        let mut row = [1000.0, 1001.0, 1002.0];
+        Link::Softmax.apply(&mut row);
+        assert!((row.iter().sum::<f64>() - 1.0).abs() < 1e-15);
+        assert!(row[0] < row[1] && row[1] < row[2]);
+    }
+
+    #[test]
+    fn a_signed_square_keeps_the_sign() {
+        let mut row = [-3.0, 0.0, 2.0];
+        Link::SignedSquare.apply(&mut row);
+        assert_eq!(row, [-9.0, 0.0, 4.0]);
+    }
+}

@@ -1,0 +1,419 @@
+//! Who answers each row, and who steps in when that one fails. No clock, no log, no async: `(route, rows) → answers`.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use tidemill_core::digest::sticky_position;
+use tidemill_core::frame::{Frame, Scores};
+use tidemill_core::ids::VersionNumber;
+use tidemill_core::ports::PortError;
+use tidemill_core::predictions::{Role, ShadowScores};
+
+use crate::error::ServeError;
+use crate::metrics::{Counter, Counters};
+use crate::routing::{Deployment, Route};
+
+/// How `degraded` starts for a row that was the canary's and that it failed to answer.
+pub const CANARY_FAILED: &str = "canary failed: ";
+/// How the part of `degraded` starts that tells of the champion's failure.
+pub const CHAMPION_FAILED: &str = "champion failed: ";
+/// How the part of `degraded` starts that tells of the previous champion's failure.
+pub const PREVIOUS_FAILED: &str = "previous champion failed: ";
+/// What `degraded` says of a default answer that was given because the endpoint has no champion yet.
+pub const NO_MODEL_YET: &str = "no model yet";
+
+/// What is asked, once the request is checked.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    pub request_id: String,
+    pub rows: Frame,
+    /// One a row.
+    pub keys: Vec<Option<Arc<str>>>,
+    pub version: Option<VersionNumber>,
+}
+
+/// What is answered; one entry a row.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub versions: Vec<VersionNumber>,
+    pub roles: Vec<Role>,
+    pub degraded: Vec<Option<Arc<str>>>,
+    pub scores: Scores,
+    pub canary_share: f64,
+    pub shadows: Vec<ShadowScores>,
+}
+
+pub(crate) fn answer(route: &Route, ask: &Ask, counters: &Counters) -> Result<Answered, ServeError> {
+    let rows = ask.rows.rows();
+    let mut sheet = Sheet::new(route, &ask.rows, counters);
+    let mut canary_share = 0.0;
+    if let Some(version) = ask.version {
+        let (deployment, role) = asked_for(route, version)?;
+        sheet.fill((0..rows).collect(), Attempt::of(deployment, role, "", None));
+    } else {
+        let (canary_rows, champion_rows) = split(route, ask);
+        canary_share = route.canary.as_ref().map_or(0.0, |canary| canary.share);
+        by_fallbacks(route, &mut sheet, canary_rows, champion_rows);
+    }
+    let (versions, roles, degraded, scores) = sheet.finish()?;
+    Ok(Answered {
+        versions,
+        roles,
+        degraded,
+        scores,
+        canary_share,
+        shadows: shadows(route, &ask.rows, counters),
+    })
+}
+
+/// The rows of the canary and those of the champion, by each unit's sticky position.
+fn split(route: &Route, ask: &Ask) -> (Vec<usize>, Vec<usize>) {
+    let rows = 0..ask.rows.rows();
+    let Some(canary) = &route.canary else {
+        return (Vec::new(), rows.collect());
+    };
+    rows.partition(|&row| {
+        let position = match &ask.keys[row] {
+            Some(key) => sticky_position(&canary.salt, key),
+            None => sticky_position(&canary.salt, &format!("{}:{row}", ask.request_id)),
+        };
+        position < canary.share
+    })
+}
+
+/// Canary → champion → previous → default: each gets the rows that the one before failed to answer.
+fn by_fallbacks(route: &Route, sheet: &mut Sheet<'_>, canary_rows: Vec<usize>, mut rows: Vec<usize>) {
+    let counters = sheet.counters;
+    if let Some(canary) = &route.canary {
+        let counter = &counters.canary_failed_rows;
+        let attempt = Attempt::of(&canary.deployment, Role::Canary, CANARY_FAILED, Some(counter));
+        rows.extend(sheet.fill(canary_rows, attempt));
+        rows.sort_unstable();
+    }
+    match &route.champion {
+        Some(champion) => {
+            let counter = &counters.champion_failed_rows;
+            let attempt = Attempt::of(champion, Role::Champion, CHAMPION_FAILED, Some(counter));
+            rows = sheet.fill(rows, attempt);
+        }
+        None => sheet.note(&rows, NO_MODEL_YET),
+    }
+    let champion = route.champion.as_ref().map(|champion| champion.version);
+    if let Some(previous) = &route.previous
+        && Some(previous.version) != champion
+    {
+        let counter = &counters.previous_failed_rows;
+        let attempt = Attempt::of(previous, Role::Previous, PREVIOUS_FAILED, Some(counter));
+        rows = sheet.fill(rows, attempt);
+    }
+    if let Some(default) = &route.default {
+        sheet.fill_default(rows, default);
+    }
+}
+
+/// The deployment of a version asked for by number. A shadow asked for answers as a canary of no share.
+fn asked_for(route: &Route, version: VersionNumber) -> Result<(&Arc<Deployment>, Role), ServeError> {
+    let canary = route.canary.as_ref().map(|canary| &canary.deployment);
+    let champion = route
+        .champion
+        .iter()
+        .map(|deployment| (deployment, Role::Champion));
+    let canary = canary.into_iter().map(|deployment| (deployment, Role::Canary));
+    let previous = route
+        .previous
+        .iter()
+        .map(|deployment| (deployment, Role::Previous));
+    let shadows = route.shadows.iter().map(|deployment| (deployment, Role::Canary));
+    champion
+        .chain(canary)
+        .chain(previous)
+        .chain(shadows)
+        .find(|(deployment, _)| deployment.version == version)
+        .ok_or_else(|| ServeError::UnknownVersion {
+            endpoint: route.endpoint.clone(),
+            version,
+            loaded: route.versions(),
+        })
+}
+
+/// A shadow that fails is absent and counted; it never harms the answer.
+fn shadows(route: &Route, rows: &Frame, counters: &Counters) -> Vec<ShadowScores> {
+    let mut answers = Vec::with_capacity(route.shadows.len());
+    for shadow in &route.shadows {
+        match guarded(route, shadow, rows) {
+            Ok(scores) => answers.push(ShadowScores {
+                version: shadow.version,
+                scores,
+            }),
+            Err(error) => {
+                counters.shadow_failures.add(1);
+                tracing::warn!(endpoint = %route.endpoint, version = %shadow.version, %error, "a shadow failed");
+            }
+        }
+    }
+    answers
+}
+
+/// One deployment's turn.
+struct Attempt<'a> {
+    deployment: &'a Deployment,
+    role: Role,
+    reason: &'static str,
+    failures: Option<&'a Counter>,
+}
+
+impl<'a> Attempt<'a> {
+    fn of(
+        deployment: &'a Deployment,
+        role: Role,
+        reason: &'static str,
+        failures: Option<&'a Counter>,
+    ) -> Self {
+        Self {
+            deployment,
+            role,
+            reason,
+            failures,
+        }
+    }
+}
+
+/// The answers so far.
+struct Sheet<'a> {
+    route: &'a Route,
+    rows: &'a Frame,
+    counters: &'a Counters,
+    versions: Vec<VersionNumber>,
+    /// `None` where nobody has answered yet.
+    roles: Vec<Option<Role>>,
+    degraded: Vec<Option<Arc<str>>>,
+    values: Vec<f64>,
+}
+
+impl<'a> Sheet<'a> {
+    fn new(route: &'a Route, rows: &'a Frame, counters: &'a Counters) -> Self {
+        let count = rows.rows();
+        Self {
+            route,
+            rows,
+            counters,
+            versions: vec![VersionNumber::DEFAULT; count],
+            roles: vec![None; count],
+            degraded: vec![None; count],
+            values: Vec::new(),
+        }
+    }
+
+    /// Lets a deployment answer `rows`; returns the rows that are still open.
+    fn fill(&mut self, rows: Vec<usize>, attempt: Attempt<'_>) -> Vec<usize> {
+        if rows.is_empty() {
+            return rows;
+        }
+        let all = rows.len() == self.rows.rows();
+        let result = if all {
+            guarded(self.route, attempt.deployment, self.rows)
+        } else {
+            guarded(self.route, attempt.deployment, &self.rows.take(&rows))
+        };
+        match result {
+            Ok(scores) => {
+                if all {
+                    self.values = scores.values().to_vec();
+                }
+                for (i, &row) in rows.iter().enumerate() {
+                    self.versions[row] = attempt.deployment.version;
+                    self.roles[row] = Some(attempt.role);
+                    if !all {
+                        self.set_values(row, scores.row(i));
+                    }
+                }
+                Vec::new()
+            }
+            Err(error) => {
+                let (endpoint, version) = (&self.route.endpoint, attempt.deployment.version);
+                tracing::warn!(%endpoint, %version, role = ?attempt.role, %error, rows = rows.len(), "a deployment failed");
+                if let Some(failures) = attempt.failures {
+                    failures.add(rows.len() as u64);
+                }
+                self.note(&rows, &format!("{}{error}", attempt.reason));
+                rows
+            }
+        }
+    }
+
+    fn fill_default(&mut self, rows: Vec<usize>, default: &[f64]) {
+        if rows.is_empty() {
+            return;
+        }
+        if default.len() != self.route.width() {
+            let (got, expected) = (default.len(), self.route.width());
+            self.note(
+                &rows,
+                &format!("the default answer has {got} numbers, expected {expected}"),
+            );
+            return;
+        }
+        self.counters.default_rows.add(rows.len() as u64);
+        for row in rows {
+            self.roles[row] = Some(Role::Default);
+            self.set_values(row, default);
+        }
+    }
+
+    fn set_values(&mut self, row: usize, values: &[f64]) {
+        let width = self.route.width();
+        self.values.resize(self.rows.rows() * width, 0.0);
+        self.values[row * width..(row + 1) * width].copy_from_slice(values);
+    }
+
+    /// Adds what went wrong to the rows; rows with the same story share its text.
+    fn note(&mut self, rows: &[usize], what: &str) {
+        let mut last: Option<(Option<Arc<str>>, Arc<str>)> = None;
+        for &row in rows {
+            let before = self.degraded[row].take();
+            let after = match &last {
+                Some((old, new)) if *old == before => Arc::clone(new),
+                _ => match &before {
+                    Some(before) => Arc::from(format!("{before}; {what}")),
+                    None => Arc::from(what),
+                },
+            };
+            self.degraded[row] = Some(Arc::clone(&after));
+            last = Some((before, after));
+        }
+    }
+
+    #[allow(clippy::type_complexity)] // the four columns of the sheet, taken apart once
+    fn finish(self) -> Result<(Vec<VersionNumber>, Vec<Role>, Vec<Option<Arc<str>>>, Scores), ServeError> {
+        let endpoint = self.route.endpoint.clone();
+        let mut roles = Vec::with_capacity(self.roles.len());
+        for (row, role) in self.roles.iter().enumerate() {
+            let Some(role) = role else {
+                let reasons = self.degraded[row].as_deref().unwrap_or_default();
+                return Err(if reasons == NO_MODEL_YET {
+                    ServeError::NoModel { endpoint }
+                } else {
+                    let reasons = reasons.to_owned();
+                    ServeError::AllFailed { endpoint, reasons }
+                });
+            };
+            roles.push(*role);
+        }
+        let scores = self.route.scores(self.values);
+        Ok((self.versions, roles, self.degraded, scores))
+    }
+}
+
+/// Calls a model and checks its answer: a panic, another shape or a number that is not finite is a failure like any other.
+fn guarded(route: &Route, deployment: &Deployment, rows: &Frame) -> Result<Scores, PortError> {
+    let broken = |message: String| PortError::internal("model_broken", message);
+    let version = deployment.version;
+    let scores = catch_unwind(AssertUnwindSafe(|| deployment.model.predict(rows)))
+        .unwrap_or_else(|_| Err(broken(format!("version {version} panicked"))))?;
+    if scores.task() != route.task {
+        let (got, expected) = (scores.task(), route.task);
+        return Err(broken(format!(
+            "version {version} answers {got:?}, expected {expected:?}"
+        )));
+    }
+    let scores = match scores {
+        Scores::Multiclass {
+            classes,
+            probabilities,
+        } if classes != route.classes => {
+            let by_name = in_order_of(&route.classes, &classes, &probabilities);
+            by_name.map(|values| route.scores(values)).ok_or_else(|| {
+                let known = route.classes.join("`, `");
+                broken(format!("version {version} answers classes beyond `{known}`"))
+            })?
+        }
+        scores => scores,
+    };
+    let (got, expected) = (scores.values().len(), rows.rows() * route.width());
+    if got != expected {
+        return Err(broken(format!(
+            "version {version} gave {got} numbers, expected {expected}"
+        )));
+    }
+    if let Some(place) = scores.values().iter().position(|value| !value.is_finite()) {
+        let row = place / route.width().max(1);
+        return Err(broken(format!(
+            "version {version} gave a number that is not finite for row {row}"
+        )));
+    }
+    Ok(scores)
+}
+
+/// Probabilities in another order of classes; a class that the model does not know gets 0. `None` if it knows one that is not wanted.
+fn in_order_of(wanted: &[String], classes: &[String], probabilities: &[f64]) -> Option<Vec<f64>> {
+    let place = |class: &String| wanted.iter().position(|name| name == class);
+    let places: Vec<usize> = classes.iter().map(place).collect::<Option<_>>()?;
+    let mut values = Vec::with_capacity(probabilities.len());
+    for row in probabilities.chunks(classes.len().max(1)) {
+        let start = values.len();
+        values.resize(start + wanted.len(), 0.0);
+        for (probability, place) in row.iter().zip(&places) {
+            values[start + place] = *probability;
+        }
+    }
+    Some(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+    use tidemill_core::frame::Task;
+
+    fn text(names: &[&str]) -> Vec<String> {
+        names.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn classes_are_put_in_the_routes_order_and_foreign_ones_refused() {
+        let wanted = text(&["a", "b", "c"]);
+        let values = in_order_of(&wanted, &text(&["c", "a"]), &[0.1, 0.9, 0.4, 0.6]);
+        assert_eq!(values.unwrap(), [0.9, 0.0, 0.1, 0.6, 0.0, 0.4]);
+        assert_eq!(in_order_of(&wanted, &text(&["a", "d"]), &[0.5, 0.5]), None);
+    }
+
+    #[test]
+    fn an_answer_of_another_shape_or_without_a_finite_number_is_a_failure() {
+        let rows = testing::frame(3);
+        let model = testing::model(f64::NAN);
+        let broken = Deployment {
+            version: VersionNumber(4),
+            model,
+        };
+        let mut route = testing::route();
+        let error = guarded(&route, &broken, &rows).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "version 4 gave a number that is not finite for row 0"
+        );
+        route.task = Task::Regression;
+        let error = guarded(&route, &broken, &rows).unwrap_err();
+        assert_eq!(error.to_string(), "version 4 answers Binary, expected Regression");
+    }
+
+    #[test]
+    fn a_default_answer_of_the_wrong_width_is_told_instead_of_served() {
+        let route = Route {
+            default: Some(vec![0.5, 0.5]),
+            ..testing::route()
+        };
+        let ask = Ask {
+            request_id: "r".to_owned(),
+            rows: testing::frame(1),
+            keys: vec![None],
+            version: None,
+        };
+        let error = answer(&route, &ask, &Counters::default()).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("the default answer has 2 numbers, expected 1"),
+            "{error}"
+        );
+    }
+}

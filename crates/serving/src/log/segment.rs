@@ -1,0 +1,167 @@
+//! One file of the log: appended to by the writer alone, cut back to its last whole record whenever a write fails.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::LogOptions;
+use crate::error::ServeError;
+
+/// A segment of the log. Numbers grow and are never used again, so an id names the same batches for ever.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SegmentId(pub u64);
+
+impl SegmentId {
+    /// The file of this segment in the log's folder.
+    pub fn path(&self, dir: &Path) -> PathBuf {
+        dir.join(self.to_string())
+    }
+
+    pub(super) fn of_file(path: &Path) -> Option<Self> {
+        let name = path.file_name()?.to_str()?;
+        let digits = name.strip_suffix(".wal")?;
+        let id = Self(digits.parse().ok()?);
+        (id.to_string() == name).then_some(id)
+    }
+}
+
+/// The file's name, such as `00000000000000000007.wal`.
+impl fmt::Display for SegmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:020}.wal", self.0)
+    }
+}
+
+/// The open segment.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub id: SegmentId,
+    path: PathBuf,
+    file: File,
+    /// Up to here all is acknowledged.
+    length: u64,
+    /// A write failed and the file may be longer than `length`.
+    dirty: bool,
+    fsync: bool,
+    #[cfg(test)]
+    disk: Option<std::sync::Arc<std::sync::atomic::AtomicU64>>,
+}
+
+impl Segment {
+    /// Makes the file, or takes over an empty one.
+    pub fn create(dir: &Path, id: SegmentId, options: &LogOptions) -> Result<Self, ServeError> {
+        let path = id.path(dir);
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path)
+            .map_err(|source| ServeError::log("create", &path, source))?;
+        sync_dir(dir)?;
+        Ok(Self {
+            id,
+            path,
+            file,
+            length: 0,
+            dirty: false,
+            fsync: options.fsync,
+            #[cfg(test)]
+            disk: options.disk.clone(),
+        })
+    }
+
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Appends whole records and forces them to disk. After an error the file is as before.
+    pub fn append(&mut self, records: &[u8]) -> Result<(), ServeError> {
+        self.heal()?;
+        self.dirty = true;
+        match self.write_and_sync(records) {
+            Ok(()) => {
+                self.length += records.len() as u64;
+                self.dirty = false;
+                Ok(())
+            }
+            Err(source) => {
+                let error = ServeError::log("append to", &self.path, source);
+                if let Err(again) = self.heal() {
+                    tracing::warn!(path = %self.path.display(), error = %again, "a failed write could not be cut off yet");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Forces all to disk before the segment is left for good.
+    pub fn finish(&mut self) -> Result<(), ServeError> {
+        self.heal()?;
+        self.file
+            .sync_all()
+            .map_err(|source| ServeError::log("force to disk", &self.path, source))
+    }
+
+    /// Cuts off what a failed write left; nothing is appended before that has worked.
+    fn heal(&mut self) -> Result<(), ServeError> {
+        if !self.dirty {
+            return Ok(());
+        }
+        self.file
+            .set_len(self.length)
+            .and_then(|()| self.file.sync_all())
+            .map_err(|source| ServeError::log("cut back", &self.path, source))?;
+        self.dirty = false;
+        Ok(())
+    }
+
+    fn write_and_sync(&mut self, records: &[u8]) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(self.length))?;
+        #[cfg(test)]
+        self.write_within_budget(records)?;
+        #[cfg(not(test))]
+        self.file.write_all(records)?;
+        if self.fsync {
+            self.file.sync_data()?;
+        }
+        Ok(())
+    }
+
+    /// A disk that fills up in the middle of a write.
+    #[cfg(test)]
+    fn write_within_budget(&mut self, records: &[u8]) -> io::Result<()> {
+        use std::sync::atomic::Ordering;
+        let Some(disk) = &self.disk else {
+            return self.file.write_all(records);
+        };
+        let left = disk.load(Ordering::SeqCst);
+        let fits = records.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        self.file.write_all(&records[..fits])?;
+        if fits < records.len() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        disk.store(left - fits as u64, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+/// Deletes a segment's file, if it is there.
+pub(super) fn delete(dir: &Path, id: SegmentId) -> Result<(), ServeError> {
+    let path = id.path(dir);
+    match fs::remove_file(&path) {
+        Ok(()) => sync_dir(dir),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(ServeError::log("delete", &path, source)),
+    }
+}
+
+/// Makes the folder's list of files survive a power cut.
+pub(super) fn sync_dir(dir: &Path) -> Result<(), ServeError> {
+    File::open(dir)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|source| ServeError::log("force to disk", dir, source))
+}

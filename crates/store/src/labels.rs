@@ -1,0 +1,313 @@
+//! Labels: everything said about a prediction later. Rows are only ever appended, so what was known at any time can be read again.
+
+use rusqlite::{Row, ToSql};
+use serde::{Deserialize, Serialize};
+use tidemill_core::clock::Timestamp;
+use tidemill_core::ids::{EndpointName, PredictionId};
+use tidemill_core::predictions::LabelValue;
+
+use crate::column::{Fields, bind, text_enum};
+use crate::error::StoreError;
+use crate::tx::{ReadTx, Tx};
+
+text_enum!(
+    /// How far a label can be trusted.
+    LabelKind {
+        /// What turned out to be true.
+        GroundTruth = "ground_truth",
+        /// What a person says.
+        Human = "human",
+        /// Something that goes along with the truth.
+        Proxy = "proxy",
+        /// What a rule says.
+        Weak = "weak",
+        /// What a user's behaviour says.
+        Implicit = "implicit",
+    }
+);
+
+/// One thing said about a prediction.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct LabelRow {
+    /// The feedback's id.
+    pub id: String,
+    /// About which prediction, served or still unknown.
+    pub prediction_id: PredictionId,
+    /// Which label, such as `delayed`.
+    pub label: String,
+    /// Its value.
+    pub value: LabelValue,
+    /// How far it can be trusted.
+    pub kind: LabelKind,
+    /// Who says so.
+    pub source: String,
+    /// Makes a request safe to repeat, within its source.
+    pub idempotency_key: Option<String>,
+    /// When it became true.
+    pub event_time: Timestamp,
+    /// When it was told.
+    pub ingest_time: Timestamp,
+    /// Takes the label back instead of giving one.
+    pub retracted: bool,
+}
+
+impl LabelRow {
+    /// Whether a repeated request says the same. A time that was filled in on arrival is no part of what was said.
+    fn says_the_same(&self, other: &Self) -> bool {
+        let defaulted = |row: &Self| row.event_time == row.ingest_time;
+        self.prediction_id == other.prediction_id
+            && self.label == other.label
+            && self.value == other.value
+            && self.kind == other.kind
+            && self.source == other.source
+            && self.retracted == other.retracted
+            && (self.event_time == other.event_time || (defaulted(self) && defaulted(other)))
+    }
+}
+
+/// What became of a label.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Kept.
+    Created,
+    /// Said before; nothing was written.
+    Repeated,
+    /// Kept, and it changes what was said before.
+    Corrected,
+    /// Its id or idempotency key stands for something else; nothing was written.
+    Conflict,
+}
+
+/// The receipt for a label.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Recorded {
+    /// Under which id it is kept: the earlier one's if it was said before.
+    pub feedback_id: String,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// A prediction's label as known at some time.
+#[derive(Clone, PartialEq, Debug)]
+pub struct KnownLabel {
+    /// Which prediction.
+    pub prediction_id: PredictionId,
+    /// When it was served.
+    pub at: Timestamp,
+    /// What was true.
+    pub value: LabelValue,
+    /// When that was told.
+    pub ingest_time: Timestamp,
+}
+
+const COLUMNS: &str =
+    "id, prediction_id, label, value, kind, source, idempotency_key, event_time, ingest_time, retracted";
+
+fn read(row: &Row<'_>) -> rusqlite::Result<LabelRow> {
+    let mut fields = Fields::of(row);
+    Ok(LabelRow {
+        id: fields.next()?,
+        prediction_id: fields.next()?,
+        label: fields.next()?,
+        value: fields.next()?,
+        kind: fields.next()?,
+        source: fields.next()?,
+        idempotency_key: fields.next()?,
+        event_time: fields.next()?,
+        ingest_time: fields.next()?,
+        retracted: fields.next()?,
+    })
+}
+
+fn read_known(row: &Row<'_>) -> rusqlite::Result<KnownLabel> {
+    let mut fields = Fields::of(row);
+    Ok(KnownLabel {
+        prediction_id: fields.next()?,
+        at: fields.next()?,
+        value: fields.next()?,
+        ingest_time: fields.next()?,
+    })
+}
+
+/// Records labels in order, one receipt each.
+pub fn record(tx: &mut Tx<'_>, rows: &[LabelRow]) -> Result<Vec<Recorded>, StoreError> {
+    let sql = Statements::new();
+    rows.iter().map(|row| record_one(tx, &sql, row)).collect()
+}
+
+/// The texts are built once a batch.
+struct Statements {
+    by_key: String,
+    by_id: String,
+    earlier: String,
+    insert: String,
+}
+
+impl Statements {
+    fn new() -> Self {
+        let select = format!("SELECT {COLUMNS} FROM labels WHERE");
+        Self {
+            by_key: format!("{select} source = ?1 AND idempotency_key = ?2"),
+            by_id: format!("{select} id = ?1"),
+            earlier: format!(
+                "{select} prediction_id = ?1 AND label = ?2 ORDER BY ingest_time DESC, seq DESC"
+            ),
+            insert: format!(
+                "INSERT INTO labels ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING"
+            ),
+        }
+    }
+}
+
+fn record_one(tx: &mut Tx<'_>, sql: &Statements, row: &LabelRow) -> Result<Recorded, StoreError> {
+    let answer = |feedback_id: &str, outcome| {
+        Ok(Recorded {
+            feedback_id: feedback_id.to_owned(),
+            outcome,
+        })
+    };
+    if let LabelValue::Number(number) = row.value
+        && !number.is_finite()
+    {
+        // JSON has no word for it, so it could be written but not read back.
+        let message = format!(
+            "`{}` has the value `{number}`: expected a finite number, a text, true or false",
+            row.id
+        );
+        return Err(StoreError::conflict("label", message));
+    }
+    if let Some(key) = &row.idempotency_key
+        && let Some(stored) = tx.first(&sql.by_key, bind![row.source, key], read)?
+    {
+        let same = stored.says_the_same(row);
+        let outcome = if same {
+            Outcome::Repeated
+        } else {
+            Outcome::Conflict
+        };
+        return answer(&stored.id, outcome);
+    }
+    let earlier = tx.rows(&sql.earlier, bind![row.prediction_id, row.label], read)?;
+    if let Some(own) = earlier.iter().find(|stored| stored.source == row.source)
+        && own.value == row.value
+        && own.retracted == row.retracted
+    {
+        return answer(&own.id, Outcome::Repeated);
+    }
+    let values: &[&dyn ToSql] = bind![
+        row.id,
+        row.prediction_id,
+        row.label,
+        row.value,
+        row.kind,
+        row.source,
+        row.idempotency_key,
+        row.event_time,
+        row.ingest_time,
+        row.retracted
+    ];
+    if tx.execute(&sql.insert, values)? == 0 {
+        let Some(stored) = tx.first(&sql.by_id, bind![row.id], read)? else {
+            return Err(StoreError::conflict(
+                "label",
+                format!("`{}` cannot be kept", row.id),
+            ));
+        };
+        let same = stored.says_the_same(row);
+        let outcome = if same {
+            Outcome::Repeated
+        } else {
+            Outcome::Conflict
+        };
+        return answer(&stored.id, outcome);
+    }
+    let changes = earlier
+        .first()
+        .is_some_and(|standing| standing.value != row.value || standing.retracted != row.retracted);
+    answer(
+        &row.id,
+        if changes {
+            Outcome::Corrected
+        } else {
+            Outcome::Created
+        },
+    )
+}
+
+/// The labels of an endpoint's predictions with a time in `[from, until)`, as known at `as_of`, by time: of each prediction the
+/// latest that was told by then, unless that one took it back. `until` bounds the prediction, `as_of` the telling.
+pub fn labels_for(
+    tx: &ReadTx<'_>,
+    endpoint: &EndpointName,
+    label: &str,
+    from: Timestamp,
+    until: Timestamp,
+    as_of: Timestamp,
+) -> Result<Vec<KnownLabel>, StoreError> {
+    tx.rows(
+        "SELECT p.prediction_id, p.at, l.value, l.ingest_time \
+         FROM predictions p JOIN labels l ON l.seq = ( \
+             SELECT seq FROM labels \
+             WHERE prediction_id = p.prediction_id AND label = ?2 AND ingest_time <= ?5 \
+             ORDER BY ingest_time DESC, seq DESC LIMIT 1) \
+         WHERE p.endpoint = (SELECT number FROM prediction_endpoints WHERE endpoint = ?1) \
+             AND p.at >= ?3 AND p.at < ?4 AND NOT l.retracted \
+         ORDER BY p.at, p.prediction_id",
+        bind![endpoint, label, from, until, as_of],
+        read_known,
+    )
+}
+
+/// The label of each of `ids` that has one, as known at `as_of`, in the order of `ids`; also of predictions that are not recorded
+/// yet.
+pub fn labels_of(
+    tx: &ReadTx<'_>,
+    ids: &[PredictionId],
+    label: &str,
+    as_of: Timestamp,
+) -> Result<Vec<(PredictionId, LabelValue, Timestamp)>, StoreError> {
+    let sql = "SELECT value, ingest_time, retracted FROM labels \
+         WHERE prediction_id = ?1 AND label = ?2 AND ingest_time <= ?3 ORDER BY ingest_time DESC, seq DESC LIMIT 1";
+    let mut found = Vec::new();
+    for id in ids {
+        let latest = tx.first(sql, bind![id, label, as_of], |row| {
+            let mut fields = Fields::of(row);
+            let (value, told): (LabelValue, Timestamp) = (fields.next()?, fields.next()?);
+            Ok((value, told, fields.next::<bool>()?))
+        })?;
+        if let Some((value, told, false)) = latest {
+            found.push((id.clone(), value, told));
+        }
+    }
+    Ok(found)
+}
+
+/// How many labels of this name were told, corrections included.
+pub fn count(tx: &ReadTx<'_>, label: &str) -> Result<u64, StoreError> {
+    let sql = "SELECT count(*) FROM labels WHERE label = ?1";
+    tx.one(sql, bind![label], |row| Fields::of(row).next())
+}
+
+/// How many labels of this name were told after `ingest_time`, corrections included.
+pub fn count_since(tx: &ReadTx<'_>, label: &str, ingest_time: Timestamp) -> Result<u64, StoreError> {
+    let sql = "SELECT count(*) FROM labels WHERE label = ?1 AND ingest_time > ?2";
+    tx.one(sql, bind![label, ingest_time], |row| Fields::of(row).next())
+}
+
+/// How many labels told before `older_than` are about a prediction that is not recorded.
+pub fn unmatched(tx: &ReadTx<'_>, older_than: Timestamp) -> Result<u64, StoreError> {
+    let sql = "SELECT count(*) FROM labels l WHERE ingest_time < ?1 \
+         AND NOT EXISTS (SELECT 1 FROM predictions p WHERE p.prediction_id = l.prediction_id)";
+    tx.one(sql, bind![older_than], |row| Fields::of(row).next())
+}
+
+/// Everything said about a prediction, in the order in which it was told.
+pub fn history_of(tx: &ReadTx<'_>, prediction: &PredictionId) -> Result<Vec<LabelRow>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM labels WHERE prediction_id = ?1 ORDER BY ingest_time, seq");
+    tx.rows(&sql, bind![prediction], read)
+}
+
+#[cfg(test)]
+#[path = "labels_tests.rs"]
+mod tests;

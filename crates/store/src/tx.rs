@@ -1,0 +1,158 @@
+//! What a closure given to the store works with: [`ReadTx`] sees one moment of the metadata, [`Tx`] also changes it.
+
+use std::ops::Deref;
+
+use rusqlite::types::ToSql;
+use rusqlite::{Connection, Row};
+use serde_json::Value;
+use tidemill_core::clock::Timestamp;
+
+use crate::error::StoreError;
+use crate::events::{self, Event};
+
+type Params<'a> = &'a [&'a dyn ToSql];
+
+/// A consistent view of the metadata: everything read through it stems from one moment.
+pub struct ReadTx<'c> {
+    conn: &'c Connection,
+}
+
+impl<'c> ReadTx<'c> {
+    pub(crate) fn new(conn: &'c Connection) -> Self {
+        Self { conn }
+    }
+
+    pub(crate) fn conn(&self) -> &Connection {
+        self.conn
+    }
+
+    /// All rows.
+    pub(crate) fn rows<T>(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+        map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, StoreError> {
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let rows = statement.query_map(params, map)?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// The first row, if there is one.
+    pub(crate) fn first<T>(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+        map: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>, StoreError> {
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let mut rows = statement.query(params)?;
+        match rows.next()? {
+            Some(row) => Ok(Some(map(row)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The one row of an aggregate.
+    pub(crate) fn one<T>(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+        map: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        Ok(self.conn.prepare_cached(sql)?.query_row(params, map)?)
+    }
+}
+
+/// A change of the metadata. Either all of it and its events are stored, or nothing is.
+pub struct Tx<'c> {
+    read: ReadTx<'c>,
+    events: Vec<Event>,
+}
+
+impl<'c> Deref for Tx<'c> {
+    type Target = ReadTx<'c>;
+    fn deref(&self) -> &ReadTx<'c> {
+        &self.read
+    }
+}
+
+impl<'c> Tx<'c> {
+    pub(crate) fn new(conn: &'c Connection) -> Self {
+        Self {
+            read: ReadTx::new(conn),
+            events: Vec::new(),
+        }
+    }
+
+    pub(crate) fn into_events(self) -> Vec<Event> {
+        self.events
+    }
+
+    /// Appends an event, which is stored together with the rest of this change and announced once that is durable. Returns its
+    /// sequence number.
+    pub fn event(
+        &mut self,
+        at: Timestamp,
+        kind: &str,
+        subject_kind: &str,
+        subject: &str,
+        payload: Value,
+    ) -> Result<i64, StoreError> {
+        let event = events::append(self, at, kind, subject_kind, subject, payload)?;
+        let seq = event.seq;
+        self.events.push(event);
+        Ok(seq)
+    }
+
+    /// Runs a statement; returns how many rows it changed.
+    pub(crate) fn execute(&mut self, sql: &str, params: Params<'_>) -> Result<usize, StoreError> {
+        Ok(self.conn.prepare_cached(sql)?.execute(params)?)
+    }
+
+    /// Inserts one row.
+    pub(crate) fn insert(
+        &mut self,
+        table: &str,
+        columns: &str,
+        params: Params<'_>,
+    ) -> Result<(), StoreError> {
+        self.execute(&insert_sql(table, columns, params.len(), ""), params)?;
+        Ok(())
+    }
+
+    /// Inserts one row unless it is there; returns whether it did.
+    pub(crate) fn insert_new(
+        &mut self,
+        table: &str,
+        columns: &str,
+        params: Params<'_>,
+    ) -> Result<bool, StoreError> {
+        let sql = insert_sql(table, columns, params.len(), " ON CONFLICT DO NOTHING");
+        Ok(self.execute(&sql, params)? == 1)
+    }
+
+    /// Inserts one row, or replaces the one with the same `key` columns.
+    pub(crate) fn upsert(
+        &mut self,
+        table: &str,
+        columns: &str,
+        key: &str,
+        params: Params<'_>,
+    ) -> Result<(), StoreError> {
+        let key_columns: Vec<&str> = key.split(", ").collect();
+        let assignments: Vec<String> = columns
+            .split(", ")
+            .filter(|column| !key_columns.contains(column))
+            .map(|column| format!("{column} = excluded.{column}"))
+            .collect();
+        let tail = format!(" ON CONFLICT ({key}) DO UPDATE SET {}", assignments.join(", "));
+        self.execute(&insert_sql(table, columns, params.len(), &tail), params)?;
+        Ok(())
+    }
+}
+
+fn insert_sql(table: &str, columns: &str, count: usize, tail: &str) -> String {
+    let marks = vec!["?"; count].join(", ");
+    format!("INSERT INTO {table} ({columns}) VALUES ({marks}){tail}")
+}
