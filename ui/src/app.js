@@ -1,18 +1,8 @@
 // The page: header, routes, live connection.
-import { render } from '../vendor/preact.js';
-import { useEffect, useRef } from '../vendor/hooks.js';
-import { connection, listen, status, statusError } from './api.js';
-import { html } from './html.js';
-import { DecisionPage } from './pages/decision.js';
+import { render, useEffect } from '../vendor/preact.js';
+import { connection, go, link, listen, route, status, statusError } from './client.js';
 import { EndpointPage } from './pages/endpoint.js';
-import { HomePage } from './pages/home.js';
-import { ModelPage } from './pages/model.js';
-import { PredictionPage } from './pages/prediction.js';
-import { RunPage } from './pages/run.js';
-import { Empty } from './parts/ui.js';
-import { ThemeToggle } from './parts/theme.js';
-import { Tip, hideTip } from './parts/tip.js';
-import { go, link, route } from './router.js';
+import { Empty, hideTip, html, Later, ThemeToggle, Tip, Title, Waiting } from './ui.js';
 
 const LIVE = /** @type {Record<string, string>} */ ({ live: 'Live', connecting: 'Connecting', lost: 'Reconnecting' });
 
@@ -48,42 +38,39 @@ function Header() {
   </header>`;
 }
 
+/** Pages that are loaded when they are first asked for. @type {Record<string, () => Promise<any>>} */
+const LATER = {
+  runs: () => import('./pages/run.js').then((module) => module.RunPage),
+  decisions: () => import('./pages/decision.js').then((module) => module.DecisionPage),
+  predictions: () => import('./pages/prediction.js').then((module) => module.PredictionPage),
+  models: () => import('./pages/model.js').then((module) => module.ModelPage),
+  list: () => import('./pages/list.js').then((module) => module.ListPage),
+};
+
+/** The only endpoint there is, if so; else all of them. */
+function Home() {
+  const endpoints = status.value?.endpoints;
+  if (!endpoints) return html`<${Title} text="Tidemill" />${!statusError.value && html`<${Waiting} height=${480} />`}`;
+  const [only] = endpoints;
+  return only && endpoints.length === 1 ? html`<${EndpointPage} key=${only.name} name=${only.name} />` : html`<${Later} of=${LATER.list} />`;
+}
+
 function Page() {
   const { page, id } = route.value;
-  switch (page) {
-    case 'home':
-      return html`<${HomePage} />`;
-    case 'endpoints':
-      return id ? html`<${EndpointPage} key=${id} name=${id} />` : html`<${HomePage} list />`;
-    case 'runs':
-      if (id) return html`<${RunPage} key=${id} id=${id} />`;
-      break;
-    case 'decisions':
-      if (id) return html`<${DecisionPage} key=${id} id=${id} />`;
-      break;
-    case 'predictions':
-      return html`<${PredictionPage} key=${id} id=${id} />`;
-    case 'models':
-      if (id) return html`<${ModelPage} key=${id} name=${id} />`;
-      break;
-    default:
-  }
-  return html`<h1 tabindex="-1">No such page</h1><${Empty} title="Nothing lives at this address">Go back to <a href="/">the endpoint</a>.</${Empty}>`;
+  if (page === 'home') return html`<${Home} />`;
+  if (page === 'endpoints') return id ? html`<${EndpointPage} key=${id} name=${id} />` : html`<${Later} of=${LATER.list} />`;
+  if (LATER[page] && (id || page === 'predictions')) return html`<${Later} key=${page + id} of=${LATER[page]} id=${id} />`;
+  return html`<${Title} text="No such page" /><${Empty} title="Nothing lives at this address">Go back to <a href="/">the endpoint</a>.</${Empty}>`;
 }
 
 function App() {
-  const main = useRef(/** @type {HTMLElement | null} */ (null));
   const { path } = route.value;
-  const first = useRef(true);
   useEffect(() => {
     hideTip();
-    // After a change of page, keyboard and screen reader start at its heading.
-    if (!first.current) main.current?.querySelector('h1')?.focus({ preventScroll: true });
-    first.current = false;
   }, [path]);
   const failed = statusError.value;
   return html`<${Header} />
-    <main id="main" ref=${main} tabindex="-1">
+    <main id="main" tabindex="-1">
       ${failed && html`<div class="failure" role="alert"><strong>The server's status could not be read.</strong> <span>${failed.message}</span></div>`}
       <${Page} />
     </main>

@@ -78,4 +78,27 @@
 
 /** @typedef {Record<string, any>} Json */
 
+// What the page makes of them.
+
+/** @typedef {{values: (number | null)[], colour: string, width?: number, dash?: number[], steps?: boolean}} Line */
+/** @typedef {{at: number, label: string, colour: string}} Mark */
+/**
+ * @typedef {object} ChartProps
+ * @property {string} label what a screen reader says
+ * @property {number[]} x seconds since the epoch
+ * @property {Line[]} lines
+ * @property {[number, number]} range of time
+ * @property {number} height
+ * @property {Mark[]} [marks] vertical lines
+ * @property {{at: number, label: string} | null} [threshold] a horizontal line
+ * @property {number | null} [floor] the smallest upper end of the y axis
+ * @property {boolean} [zero] the y axis starts at 0
+ * @property {(index: number) => any} describe the tooltip of a point
+ * @property {(from: number, until: number) => void} [onZoom]
+ */
+/** @typedef {{x: number, lane: number, events: TimelineEvent[]}} Marker */
+/** @typedef {{name: string, highest: number, latest: number | null, over: number}} Feature */
+/** @typedef {{label: string, lane: string | null, tone: 'good' | 'bad' | 'warn' | 'info' | 'quiet', shape: string}} Kind */
+/** @typedef {{path: string, page: string, id: string | null, params: URLSearchParams}} Route */
+
 export {};

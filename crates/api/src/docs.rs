@@ -15,7 +15,11 @@ struct ErrorPages;
 /// `GET /docs/errors/{code}`
 pub(crate) async fn error_page(Path(code): Path<String>) -> Result<Response, ApiError> {
     let plain = code.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    let page = if plain { ErrorPages::get(&format!("{code}.md")) } else { None };
+    let page = if plain {
+        ErrorPages::get(&format!("{code}.md"))
+    } else {
+        None
+    };
     let Some(page) = page else {
         return Err(ApiError::not_found(
             "unknown_error_code",

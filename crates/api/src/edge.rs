@@ -10,7 +10,7 @@ use tidemill_core::ports::Blame;
 use tracing::Instrument as _;
 
 use crate::control_plane::App;
-use crate::error::{ApiError, Protocol};
+use crate::error::{ApiError, Kind, Protocol};
 
 const REQUEST_ID: &str = "x-request-id";
 /// The longest id that is taken over from a client's header.
@@ -28,10 +28,11 @@ pub(crate) async fn layer(State(app): State<App>, request: Request, next: Next) 
     let status = response.status();
     if let Some(error) = taken_error(&mut response) {
         let protocol = Protocol::of_path(&path).unwrap_or(Protocol::V1);
-        if error.blame == Blame::Caller {
-            tracing::debug!(parent: &span, code = error.code, message = error.message, "refused");
-        } else {
-            tracing::error!(parent: &span, code = error.code, message = error.message, "failed");
+        let (code, message) = (error.code, &error.message);
+        match (error.blame, error.kind) {
+            (Blame::Caller, _) => tracing::debug!(parent: &span, code, %message, "refused"),
+            (_, Kind::Unavailable) => tracing::warn!(parent: &span, code, %message, "not answered"),
+            _ => tracing::error!(parent: &span, code, %message, "failed"),
         }
         response = protocol.render(&error, response);
     }

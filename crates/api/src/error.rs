@@ -211,7 +211,9 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let kind = match &error {
             StoreError::NotFound { .. } => Kind::NotFound,
-            StoreError::Conflict { .. } | StoreError::StaleLease { .. } | StoreError::ReadOnly => Kind::Conflict,
+            StoreError::Conflict { .. } | StoreError::StaleLease { .. } | StoreError::ReadOnly => {
+                Kind::Conflict
+            }
             StoreError::DiskFull { .. } => Kind::InsufficientStorage,
             StoreError::Io { .. }
             | StoreError::Objects { .. }
@@ -313,10 +315,7 @@ impl Protocol {
         let body = self.error_body(error).to_string();
         let headers = response.headers_mut();
         headers.remove(header::CONTENT_LENGTH);
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert("x-tidemill-error", HeaderValue::from_static(error.code));
         if error.kind == Kind::Unavailable {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -329,6 +328,8 @@ impl Protocol {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidemill_core::ids::{EndpointName, VersionNumber};
+    use tidemill_serving::SchemaError;
 
     /// Every kind, its status, and its shape in every protocol.
     #[test]
@@ -373,6 +374,83 @@ mod tests {
                 }})
             );
         }
+    }
+
+    #[test]
+    fn an_error_from_below_keeps_its_code_and_gets_its_kind() {
+        let endpoint = || EndpointName::new("x");
+        let (dir, path) = (|| "d".into(), || "p".into());
+        let version = VersionNumber(1);
+        let (noun, key) = ("run", || "r".to_owned());
+        let from_serving = [
+            (
+                ServeError::UnknownEndpoint {
+                    name: endpoint(),
+                    known: vec![],
+                },
+                Kind::NotFound,
+            ),
+            (
+                ServeError::UnknownVersion {
+                    endpoint: endpoint(),
+                    version,
+                    loaded: vec![],
+                },
+                Kind::NotFound,
+            ),
+            (ServeError::Schema(SchemaError::default()), Kind::BadRequest),
+            (
+                ServeError::SchemaChanged { endpoint: endpoint() },
+                Kind::Unavailable,
+            ),
+            (ServeError::NoModel { endpoint: endpoint() }, Kind::Unavailable),
+            (
+                ServeError::AllFailed {
+                    endpoint: endpoint(),
+                    reasons: key(),
+                },
+                Kind::Unavailable,
+            ),
+            (ServeError::LogFull { dir: dir() }, Kind::InsufficientStorage),
+            (
+                ServeError::Corrupt {
+                    path: path(),
+                    offset: 0,
+                    reason: key(),
+                },
+                Kind::Internal,
+            ),
+            (ServeError::Closed, Kind::Unavailable),
+            (ServeError::Internal(key()), Kind::Internal),
+        ];
+        for (error, kind) in from_serving {
+            let (code, blame, message) = (error.code(), error.blame(), error.to_string());
+            let api = ApiError::from(error);
+            assert_eq!(
+                (api.kind, api.code, api.blame, api.message),
+                (kind, code, blame, message)
+            );
+        }
+        let from_store = [
+            (StoreError::NotFound { noun, key: key() }, Kind::NotFound),
+            (StoreError::Conflict { noun, message: key() }, Kind::Conflict),
+            (StoreError::DiskFull { what: key() }, Kind::InsufficientStorage),
+            (StoreError::Closed, Kind::Unavailable),
+            (StoreError::Panicked { message: key() }, Kind::Internal),
+        ];
+        for (error, kind) in from_store {
+            // A store's error that came through a port has the same kind.
+            let by_port = ApiError::from(PortError::from(error.clone()));
+            let api = ApiError::from(error);
+            assert_eq!((api.kind, api.code), (kind, by_port.code));
+            assert_eq!(by_port.kind, kind, "{}", by_port.code);
+        }
+        let caller = ApiError::from(PortError::caller("default_answer", "no"));
+        assert_eq!((caller.kind, caller.code), (Kind::BadRequest, "default_answer"));
+        assert_eq!(
+            ApiError::from(PortError::upstream("x", "no")).kind,
+            Kind::Unavailable
+        );
     }
 
     #[test]

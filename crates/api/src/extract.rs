@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tidemill_core::ids::VersionNumber;
 
 use crate::error::ApiError;
 
@@ -105,11 +106,8 @@ fn json_error(error: &serde_json::Error, bytes: &[u8]) -> ApiError {
     let reason = full.strip_suffix(&suffix).unwrap_or(&full);
     let place = format!("line {line}, column {column}");
     if error.is_data() {
-        return ApiError::bad_request(
-            "bad_body",
-            format!("the body does not fit at {place}: {reason}"),
-        )
-        .with_details(details);
+        return ApiError::bad_request("bad_body", format!("the body does not fit at {place}: {reason}"))
+            .with_details(details);
     }
     let mut message = format!("the body is not valid JSON at {place}: {reason}");
     if let Some(word) = python_constant(bytes, line, column) {
@@ -124,9 +122,22 @@ fn python_constant(bytes: &[u8], line: usize, column: usize) -> Option<&'static 
     let text = bytes.split(|&b| b == b'\n').nth(line.checked_sub(1)?)?;
     // serde_json points at the last byte it has read, which lies within the word.
     let from = column.saturating_sub(2).min(text.len());
-    ["NaN", "-Infinity", "Infinity"]
-        .into_iter()
-        .find(|word| text[from..].starts_with(word.as_bytes()) || text[from..].get(1..).is_some_and(|rest| rest.starts_with(word.as_bytes())))
+    ["NaN", "-Infinity", "Infinity"].into_iter().find(|word| {
+        text[from..].starts_with(word.as_bytes())
+            || text[from..]
+                .get(1..)
+                .is_some_and(|rest| rest.starts_with(word.as_bytes()))
+    })
+}
+
+/// A version's number in a path.
+pub(crate) fn version_number(text: &str) -> Result<VersionNumber, ApiError> {
+    text.parse().map(VersionNumber).map_err(|_| {
+        ApiError::bad_request(
+            "bad_version",
+            format!("version `{text}` is not a number: expected one such as `3`"),
+        )
+    })
 }
 
 /// Reads one item of a list; the error says which.
@@ -156,7 +167,10 @@ mod tests {
     fn pythons_nan_gets_a_hint() {
         for body in ["[1.0, NaN]", "[NaN]", "[1,Infinity]", "[-Infinity]"] {
             let error = parse_json::<Value>(body.as_bytes()).unwrap_err();
-            assert!(error.message.contains("missing value is `null`"), "{body}: {error}");
+            assert!(
+                error.message.contains("missing value is `null`"),
+                "{body}: {error}"
+            );
         }
     }
 }

@@ -51,15 +51,51 @@ impl Page {
 
     fn counters(&mut self, m: &Metrics) {
         let counters = [
-            ("tidemill_requests_total", "Prediction requests answered, repeats included.", m.requests),
-            ("tidemill_request_repeats_total", "Requests answered from an earlier answer.", m.repeats),
-            ("tidemill_request_errors_total", "Prediction requests refused or failed.", m.errors),
-            ("tidemill_predictions_total", "Predictions recorded, one a row.", m.appended_rows),
-            ("tidemill_shadow_failures_total", "Batches that a shadow failed to answer.", m.shadow_failures),
-            ("tidemill_wal_bytes_total", "Bytes written to the prediction log.", m.appended_bytes),
-            ("tidemill_wal_batches_total", "Batches written to the prediction log.", m.appended_batches),
-            ("tidemill_wal_fsyncs_total", "Times the prediction log was forced to disk.", m.fsyncs),
-            ("tidemill_wal_refused_rows_total", "Rows that the prediction log refused.", m.dropped_rows),
+            (
+                "tidemill_requests_total",
+                "Prediction requests answered, repeats included.",
+                m.requests,
+            ),
+            (
+                "tidemill_request_repeats_total",
+                "Requests answered from an earlier answer.",
+                m.repeats,
+            ),
+            (
+                "tidemill_request_errors_total",
+                "Prediction requests refused or failed.",
+                m.errors,
+            ),
+            (
+                "tidemill_predictions_total",
+                "Predictions recorded, one a row.",
+                m.appended_rows,
+            ),
+            (
+                "tidemill_shadow_failures_total",
+                "Batches that a shadow failed to answer.",
+                m.shadow_failures,
+            ),
+            (
+                "tidemill_wal_bytes_total",
+                "Bytes written to the prediction log.",
+                m.appended_bytes,
+            ),
+            (
+                "tidemill_wal_batches_total",
+                "Batches written to the prediction log.",
+                m.appended_batches,
+            ),
+            (
+                "tidemill_wal_fsyncs_total",
+                "Times the prediction log was forced to disk.",
+                m.fsyncs,
+            ),
+            (
+                "tidemill_wal_refused_rows_total",
+                "Rows that the prediction log refused.",
+                m.dropped_rows,
+            ),
         ];
         for (name, help, value) in counters {
             self.head(name, "counter", help);
@@ -71,7 +107,11 @@ impl Page {
             ("previous", m.previous_failed_rows),
         ];
         let name = "tidemill_fallback_rows_total";
-        self.head(name, "counter", "Rows that a deployment failed to answer, by its role.");
+        self.head(
+            name,
+            "counter",
+            "Rows that a deployment failed to answer, by its role.",
+        );
         for (role, rows) in fallbacks {
             let _ = writeln!(self.0, "{name}{{role=\"{role}\"}} {rows}");
         }
@@ -82,7 +122,11 @@ impl Page {
 
     fn latency(&mut self, latency: &Latency) {
         let name = "tidemill_request_duration_seconds";
-        self.head(name, "histogram", "From a request's arrival to its recorded answer.");
+        self.head(
+            name,
+            "histogram",
+            "From a request's arrival to its recorded answer.",
+        );
         let mut below = 0;
         for (bound, count) in latency.bounds_us.iter().zip(&latency.counts) {
             below += count;
@@ -95,13 +139,22 @@ impl Page {
 
     fn routes(&mut self, routes: &[&Route]) {
         let name = "tidemill_route_share";
-        self.head(name, "gauge", "Share of an endpoint's traffic, by version and role.");
+        self.head(
+            name,
+            "gauge",
+            "Share of an endpoint's traffic, by version and role.",
+        );
         for route in routes {
             let endpoint = escaped(route.endpoint.as_str());
             let canary = route.canary.as_ref();
             let share = canary.map_or(0.0, |canary| canary.share);
-            let champion = route.champion.iter().map(|d| ("champion", d.version, 1.0 - share));
-            let canary = canary.into_iter().map(|c| ("canary", c.deployment.version, share));
+            let champion = route
+                .champion
+                .iter()
+                .map(|d| ("champion", d.version, 1.0 - share));
+            let canary = canary
+                .into_iter()
+                .map(|c| ("canary", c.deployment.version, share));
             let shadows = route.shadows.iter().map(|d| ("shadow", d.version, 0.0));
             for (role, version, share) in champion.chain(canary).chain(shadows) {
                 let _ = writeln!(
@@ -118,7 +171,10 @@ fn seconds(micros: u64) -> f64 {
 }
 
 fn escaped(label: &str) -> String {
-    label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    label
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
 }
 
 /// Linux only; elsewhere the metric is absent.

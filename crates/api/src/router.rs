@@ -35,7 +35,13 @@ impl Route {
     }
 }
 
-fn route<H, T>(method: Method, filter: MethodFilter, path: &'static str, handler: H, summary: &'static str) -> Route
+fn route<H, T>(
+    method: Method,
+    filter: MethodFilter,
+    path: &'static str,
+    handler: H,
+    summary: &'static str,
+) -> Route
 where
     H: Handler<T, App>,
     T: 'static,

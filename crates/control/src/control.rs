@@ -2,7 +2,7 @@
 //! and by the replay's clock in virtual time, and answers the API's questions.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -18,12 +18,12 @@ use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinSet;
 
 use crate::context::{Context, Parts};
-use crate::delivery::{endpoints as intended, reconcile, routes};
+use crate::delivery::{bundles, endpoints as intended, reconcile, routes};
 use crate::error::{ControlError, Result};
 use crate::feedback::{predictions, record};
 use crate::monitor::windows;
 use crate::pipeline::triggers::Fired;
-use crate::pipeline::{runs as execution, scheduler};
+use crate::pipeline::{runs as execution, scheduler, train};
 use crate::report::{self, MonthMemo};
 use crate::view::{
     EndpointStatus, FeedbackInput, FeedbackOutcome, Lineage, Reproduction, Status, Timeline,
@@ -53,6 +53,8 @@ struct Inner {
     next_look: AtomicI64,
     next_window: AtomicI64,
     served: AtomicBool,
+    /// Counting labels without a prediction reads all labels, so it is done when a window closes.
+    unmatched: AtomicU64,
     ready: AtomicBool,
 }
 
@@ -93,6 +95,7 @@ impl Control {
                 next_look: AtomicI64::new(i64::MIN),
                 next_window: AtomicI64::new(i64::MIN),
                 served: AtomicBool::new(served),
+                unmatched: AtomicU64::new(0),
                 ready: AtomicBool::new(true),
             }),
         };
@@ -170,6 +173,11 @@ impl Control {
             self.inner.next_window.store((now.floor_to(every) + every).as_micros(), Ordering::Relaxed);
         } else if ctx.serving.log().live_stats().rows >= COMPACT_ROWS {
             predictions::compact(ctx).await?;
+        }
+        if closed > 0 {
+            let before = now - ctx.spec.label.horizon;
+            let unmatched = ctx.store.read(move |tx| labels::unmatched(tx, before)).await?;
+            self.inner.unmatched.store(unmatched, Ordering::Relaxed);
         }
         let rolling = ctx.serving.router().route(&ctx.endpoint()).is_some_and(|r| r.canary.is_some());
         let mut changed = closed > 0;
@@ -291,7 +299,7 @@ impl Control {
         let ctx = self.ctx();
         let (label, now) = (ctx.spec.label.name.clone(), ctx.now());
         let live = ctx.serving.log().live_stats().rows as u64;
-        let (name, horizon) = (ctx.endpoint(), ctx.spec.label.horizon);
+        let name = ctx.endpoint();
         let mut status = ctx
             .store
             .read(move |tx| {
@@ -318,7 +326,7 @@ impl Control {
                     virtual_clock: false,
                     predictions: index::count(tx, &name)?,
                     labels: labels::count(tx, &label)?,
-                    unmatched_labels: labels::unmatched(tx, now - horizon)?,
+                    unmatched_labels: 0,
                     rss_mb: 0.0,
                     peak_rss_mb: 0.0,
                     endpoints: list,
@@ -330,6 +338,7 @@ impl Control {
         ctx.spec.name.clone_into(&mut status.project);
         status.virtual_clock = ctx.clock.as_virtual().is_some();
         status.predictions += live;
+        status.unmatched_labels = self.inner.unmatched.load(Ordering::Relaxed);
         (status.rss_mb, status.peak_rss_mb) = memory::resident_mb();
         Ok(status)
     }
@@ -413,6 +422,34 @@ impl Control {
     /// If there is no such version, or training fails.
     pub async fn reproduce(&self, model: &ModelName, version: VersionNumber) -> Result<Reproduction> {
         reproduce::version(self.ctx(), model, version).await
+    }
+
+    /// Measures a version (default: the champion) on the latest labelled rows, held out as a training would hold them out.
+    ///
+    /// # Errors
+    /// If there is no such version, or no labelled row.
+    pub async fn evaluate(&self, version: Option<VersionNumber>) -> Result<Value> {
+        let ctx = self.ctx();
+        let name = ctx.endpoint();
+        let endpoint = ctx.store.read(move |tx| endpoints::get(tx, &name)).await?;
+        let Some(version) = version.or(endpoint.champion) else {
+            return Err(ControlError::not_found("champion", &ctx.spec.name, "; train a version first (`tidemill train`)"));
+        };
+        let model = bundles::load_version(ctx, &ctx.model(), version).await?;
+        predictions::compact(ctx).await?;
+        let manifest = train::snapshot(ctx, endpoint.first_served_at, ctx.now()).await?;
+        let rows = ctx.data.load_snapshot(&manifest).await?;
+        let split = train::split(&rows, &ctx.spec.evaluation);
+        let metrics = train::measure_on(ctx, model, split.holdout).await?;
+        Ok(json!({
+            "model": ctx.model(),
+            "version": version,
+            "rows": metrics.1,
+            "from": split.holdout_range.map(|r| r.0),
+            "until": split.holdout_range.map(|r| r.1),
+            "snapshot": manifest.digest,
+            "metrics": metrics.0,
+        }))
     }
 
     fn check_endpoint(&self, endpoint: &EndpointName) -> Result<()> {

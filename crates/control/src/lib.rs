@@ -25,3 +25,4 @@ pub mod view;
 pub use context::Parts;
 pub use control::Control;
 pub use error::{ControlError, Result};
+pub use report::described;

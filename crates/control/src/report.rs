@@ -90,7 +90,7 @@ fn drift_point(window: &WindowRow, method: DriftMethod) -> DriftPoint {
 }
 
 /// One line for people.
-pub(crate) fn described(event: events::Event) -> TimelineEvent {
+pub fn described(event: events::Event) -> TimelineEvent {
     let field = |key: &str| match &event.payload[key] {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),

@@ -85,12 +85,9 @@ pub fn to_micros(array: &ArrayRef) -> Result<Vec<Option<i64>>> {
 /// A feature as a model reads it.
 pub fn to_column(kind: FeatureKind, array: &ArrayRef) -> Result<Column> {
     Ok(match kind {
-        FeatureKind::Numeric => Column::Numeric(
-            to_numbers(array)?
-                .iter()
-                .map(|v| v.unwrap_or(f64::NAN))
-                .collect(),
-        ),
+        FeatureKind::Numeric => {
+            Column::Numeric(to_numbers(array)?.iter().map(|v| v.unwrap_or(f64::NAN)).collect())
+        }
         FeatureKind::Categorical => Column::Categorical(to_shared_texts(array)?),
     })
 }
@@ -117,9 +114,7 @@ pub fn dictionary_type() -> DataType {
 }
 
 /// Encodes texts so that each distinct one stands once, in the order of its first row.
-pub fn to_dictionary<'a>(
-    texts: impl Iterator<Item = Option<&'a str>>,
-) -> Result<DictionaryArray<Int32Type>> {
+pub fn to_dictionary<'a>(texts: impl Iterator<Item = Option<&'a str>>) -> Result<DictionaryArray<Int32Type>> {
     let mut positions: std::collections::HashMap<&'a str, i32> = std::collections::HashMap::new();
     let mut words: Vec<&'a str> = Vec::new();
     let mut keys: Vec<Option<i32>> = Vec::new();
@@ -279,10 +274,7 @@ mod tests {
         let mut labels = LabelColumn::empty(Task::Binary);
         let texts: ArrayRef = Arc::new(StringArray::from(vec![Some("true"), None, Some("0")]));
         labels.extend(&texts).unwrap().unwrap();
-        assert_eq!(
-            labels,
-            LabelColumn::Binary(vec![Some(true), None, Some(false)])
-        );
+        assert_eq!(labels, LabelColumn::Binary(vec![Some(true), None, Some(false)]));
         let numbers: ArrayRef = Arc::new(Float64Array::from(vec![2.0]));
         let bad = labels.extend(&numbers).unwrap().unwrap_err();
         assert_eq!((bad.row, bad.value.as_str()), (3, "2"));

@@ -229,7 +229,10 @@ async fn a_suite_file_is_read_and_its_mistakes_are_placed() {
     assert_eq!(manifest.validation.unwrap()["suite_name"], "s");
     let project = Project::new(&[
         ("flights.csv", FLIGHTS),
-        ("suite.json", "{\"name\":\"s\",\n\"expectations\":[{\"kwargs\":{}}]}"),
+        (
+            "suite.json",
+            "{\"name\":\"s\",\n\"expectations\":[{\"kwargs\":{}}]}",
+        ),
     ]);
     let error = project
         .engine
@@ -303,14 +306,18 @@ async fn infinite_values_and_unreadable_times_are_placed() {
     let project = Project::new(&[("flights.csv", &infinite)]);
     let error = project.snapshot(&plain()).await.unwrap_err();
     assert!(
-        error.message.contains("flights.csv` line 2, column `dep_delay`: `inf` is infinite"),
+        error
+            .message
+            .contains("flights.csv` line 2, column `dep_delay`: `inf` is infinite"),
         "{error}"
     );
     let words = FLIGHTS.replace("2013-01-03T05:00:00Z", "yesterday");
     let project = Project::new(&[("flights.csv", &words)]);
     let error = project.snapshot(&plain()).await.unwrap_err();
     assert!(
-        error.message.contains("line 4, column `time`: `yesterday` is not a time"),
+        error
+            .message
+            .contains("line 4, column `time`: `yesterday` is not a time"),
         "{error}"
     );
 }

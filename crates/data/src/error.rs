@@ -221,7 +221,11 @@ pub fn suggest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> St
     if scored.is_empty() {
         return String::new();
     }
-    let shown: Vec<String> = scored.iter().take(8).map(|(_, name)| format!("`{name}`")).collect();
+    let shown: Vec<String> = scored
+        .iter()
+        .take(8)
+        .map(|(_, name)| format!("`{name}`"))
+        .collect();
     let more = if scored.len() > shown.len() { ", …" } else { "" };
     format!("; there are {}{more}", shown.join(", "))
 }

@@ -66,8 +66,9 @@ impl SpecSource {
                         what: "the time column".to_owned(),
                         column: name.clone(),
                         found: field.data_type().to_string(),
-                        expected: "a timestamp, a date, or RFC 3339 text; convert it where the file is written"
-                            .to_owned(),
+                        expected:
+                            "a timestamp, a date, or RFC 3339 text; convert it where the file is written"
+                                .to_owned(),
                     });
                 }
                 Some(cast(ident(name), utc_micros()))
@@ -98,7 +99,12 @@ impl SpecSource {
         Ok(opened)
     }
 
-    fn invalid(&self, what: &'static str, text: &str, reason: &datafusion::error::DataFusionError) -> DataError {
+    fn invalid(
+        &self,
+        what: &'static str,
+        text: &str,
+        reason: &datafusion::error::DataFusionError,
+    ) -> DataError {
         let reason = reason.strip_backtrace();
         DataError::Expression {
             what,
@@ -188,7 +194,14 @@ impl SpecSource {
             });
         }
         Err(DataError::ColumnType {
-            what: format!("the {} feature", if kind == FeatureKind::Numeric { "numeric" } else { "categorical" }),
+            what: format!(
+                "the {} feature",
+                if kind == FeatureKind::Numeric {
+                    "numeric"
+                } else {
+                    "categorical"
+                }
+            ),
             column: name.to_owned(),
             found: field.data_type().to_string(),
             expected: match kind {
@@ -256,7 +269,8 @@ impl SpecSource {
                 .is_ok_and(|f| is_text(f.data_type()))
         {
             let unreadable = first_row_where(&self.source, name, |values, i| {
-                values.is_valid(i) && to_micros(&values.slice(i, 1)).is_err()
+                // Casting gives null for a text that is no time.
+                values.is_valid(i) && to_micros(&values.slice(i, 1)).is_ok_and(|t| t == [None])
             })
             .await;
             if let Ok(Some((place, value))) = unreadable {

@@ -38,7 +38,11 @@ pub async fn read_replay(
         .iter()
         .map(|&i| {
             let label_at = rows.known_at[i].map(Timestamp::from_micros);
-            let label = if label_at.is_some() { rows.labels.get(i) } else { None };
+            let label = if label_at.is_some() {
+                rows.labels.get(i)
+            } else {
+                None
+            };
             ReplayRow {
                 at: Timestamp::from_micros(rows.times[i].unwrap_or_default()),
                 key: rows.keys[i].clone(),

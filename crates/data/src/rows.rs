@@ -110,7 +110,10 @@ fn bad_label(opened: &SpecSource, spec: &Spec, bad: BadLabel) -> DataError {
             opened.source.files.pattern
         ),
         value: bad.value,
-        problem: format!("does not answer a {:?} task; expected {}, or null where it is not known", spec.label.task, bad.expected),
+        problem: format!(
+            "does not answer a {:?} task; expected {}, or null where it is not known",
+            spec.label.task, bad.expected
+        ),
     }
 }
 
@@ -129,7 +132,10 @@ async fn refuse_infinities(opened: &SpecSource, features: &Frame) -> Result<()> 
         .await?;
         let (place, value) = found.unwrap_or_else(|| {
             (
-                format!("`{}` selected row {row}, column `{}`", opened.source.files.pattern, feature.name),
+                format!(
+                    "`{}` selected row {row}, column `{}`",
+                    opened.source.files.pattern, feature.name
+                ),
                 values[row].to_string(),
             )
         });

@@ -70,26 +70,44 @@ impl StatsError {
     }
 
     pub(crate) fn not_applicable(method: &'static str, why: impl Into<String>) -> Self {
-        Self::NotApplicable { method, why: why.into() }
+        Self::NotApplicable {
+            method,
+            why: why.into(),
+        }
     }
 }
 
 /// `LengthMismatch` unless both lengths agree.
 pub(crate) fn same_length(what: &'static str, expected: usize, found: usize) -> Result<()> {
-    if expected == found { Ok(()) } else { Err(StatsError::LengthMismatch { what, expected, found }) }
+    if expected == found {
+        Ok(())
+    } else {
+        Err(StatsError::LengthMismatch {
+            what,
+            expected,
+            found,
+        })
+    }
 }
 
 /// `NotFinite` at the first NaN or infinity.
 pub(crate) fn all_finite(values: &[f64]) -> Result<()> {
     match values.iter().position(|v| !v.is_finite()) {
         None => Ok(()),
-        Some(index) => Err(StatsError::NotFinite { index, value: values[index] }),
+        Some(index) => Err(StatsError::NotFinite {
+            index,
+            value: values[index],
+        }),
     }
 }
 
 /// `Empty` when there is no value.
 pub(crate) fn not_empty(what: &'static str, len: usize) -> Result<()> {
-    if len == 0 { Err(StatsError::Empty { what }) } else { Ok(()) }
+    if len == 0 {
+        Err(StatsError::Empty { what })
+    } else {
+        Ok(())
+    }
 }
 
 /// `ParameterOutOfRange` unless `0 < value < 1`.
@@ -97,7 +115,11 @@ pub(crate) fn open_unit(name: &'static str, value: f64) -> Result<()> {
     if value > 0.0 && value < 1.0 {
         Ok(())
     } else {
-        Err(StatsError::ParameterOutOfRange { name, value, expected: "a number above 0 and below 1" })
+        Err(StatsError::ParameterOutOfRange {
+            name,
+            value,
+            expected: "a number above 0 and below 1",
+        })
     }
 }
 
@@ -106,11 +128,19 @@ pub(crate) fn positive(name: &'static str, value: f64) -> Result<()> {
     if value > 0.0 && value.is_finite() {
         Ok(())
     } else {
-        Err(StatsError::ParameterOutOfRange { name, value, expected: "a finite number above 0" })
+        Err(StatsError::ParameterOutOfRange {
+            name,
+            value,
+            expected: "a finite number above 0",
+        })
     }
 }
 
 /// The number itself, or `Degenerate` when a formula ended in NaN or infinity.
 pub(crate) fn finite(what: &str, value: f64) -> Result<f64> {
-    if value.is_finite() { Ok(value) } else { Err(StatsError::degenerate(format!("{what} came out as `{value}`"))) }
+    if value.is_finite() {
+        Ok(value)
+    } else {
+        Err(StatsError::degenerate(format!("{what} came out as `{value}`")))
+    }
 }

@@ -19,7 +19,8 @@ pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     if deserializer.is_human_readable() {
         let text = String::deserialize(deserializer)?;
-        text.parse().map_err(|_| D::Error::custom(format!("`{text}` is not a number")))
+        text.parse()
+            .map_err(|_| D::Error::custom(format!("`{text}` is not a number")))
     } else {
         f64::deserialize(deserializer)
     }

@@ -26,7 +26,11 @@ pub(crate) fn two_sample_exact_sf(statistic: f64, n1: u64, n2: u64) -> Option<f6
     if steps == 0 {
         return Some(1.0);
     }
-    let p = if n1 == n2 { outside_square(n1, steps) } else { outside_band(n1, n2, divisor, steps) };
+    let p = if n1 == n2 {
+        outside_square(n1, steps)
+    } else {
+        outside_band(n1, n2, divisor, steps)
+    };
     (0.0..=1.0).contains(&p).then_some(p)
 }
 
@@ -98,7 +102,11 @@ pub(crate) fn one_sample_sf(n: u64, x: f64) -> f64 {
     }
     let squared = t * x;
     if x >= 0.5 || (n <= 140 && squared > 4.0) || (n > 140 && squared >= 2.2) {
-        return if squared >= 370.0 { 0.0 } else { (2.0 * one_sided_sf(n, x)).min(1.0) };
+        return if squared >= 370.0 {
+            0.0
+        } else {
+            (2.0 * one_sided_sf(n, x)).min(1.0)
+        };
     }
     if n <= 140 || (n <= 100_000 && rows * x.powf(1.5) <= 1.4) {
         return 1.0 - durbin_matrix_cdf(n, x);
@@ -114,7 +122,11 @@ fn one_sided_sf(n: u64, x: f64) -> f64 {
         let j = j as f64;
         let rest = 1.0 - x - j / rows;
         if rest <= 0.0 {
-            return if rows - j > 0.0 { 0.0 } else { (x + j / rows).powf(j - 1.0) };
+            return if rows - j > 0.0 {
+                0.0
+            } else {
+                (x + j / rows).powf(j - 1.0)
+            };
         }
         (ln_choose(rows, j) + (j - 1.0) * (x + j / rows).ln() + (rows - j) * rest.ln()).exp()
     };
@@ -210,7 +222,11 @@ fn pelz_good_cdf(n: f64, x: f64) -> f64 {
     let by_power = [
         vec![1.0],
         vec![pi2 / 4.0, -z2],
-        vec![pi4 * (1.0 - 2.0 * z2) / 16.0, (2.0 * z4 - 5.0 * z2) * pi2 / 4.0, 6.0 * z6 + 2.0 * z4],
+        vec![
+            pi4 * (1.0 - 2.0 * z2) / 16.0,
+            (2.0 * z4 - 5.0 * z2) * pi2 / 4.0,
+            6.0 * z6 + 2.0 * z4,
+        ],
         vec![
             pi6 * (5.0 - 30.0 * z2) / 64.0,
             pi4 * (-60.0 * z2 + 212.0 * z4) / 16.0,
@@ -228,7 +244,10 @@ fn pelz_good_cdf(n: f64, x: f64) -> f64 {
         }
     }
     let root_2pi = (2.0 * PI).sqrt();
-    for (sum, divisor) in sums.iter_mut().zip([z, 6.0 * z4, 72.0 * z.powi(7), 6480.0 * z.powi(10)]) {
+    for (sum, divisor) in sums
+        .iter_mut()
+        .zip([z, 6.0 * z4, 72.0 * z.powi(7), 6480.0 * z.powi(10)])
+    {
         *sum *= q * root_2pi / divisor;
     }
     let q = (-pi2 / 2.0 / z2).exp();
@@ -270,7 +289,10 @@ mod tests {
         ];
         for (n, x, expected) in cases {
             let got = one_sample_sf(n, x);
-            assert!((got - expected).abs() <= 1e-11 + 1e-9 * expected, "n {n} x {x}: {got} instead of {expected}");
+            assert!(
+                (got - expected).abs() <= 1e-11 + 1e-9 * expected,
+                "n {n} x {x}: {got} instead of {expected}"
+            );
         }
     }
 

@@ -36,7 +36,10 @@ pub fn holm(p_values: &[f64]) -> Result<Vec<f64>> {
 /// Bonferroni's adjusted p-values: min(1, n·p).
 pub fn bonferroni(p_values: &[f64]) -> Result<Vec<f64>> {
     check_p(p_values)?;
-    Ok(p_values.iter().map(|p| (p * p_values.len() as f64).min(1.0)).collect())
+    Ok(p_values
+        .iter()
+        .map(|p| (p * p_values.len() as f64).min(1.0))
+        .collect())
 }
 
 /// e-BH (Wang & Ramdas, JRSS-B 2022) on log e-values: which hypotheses to reject at false discovery rate `alpha`, under
@@ -44,13 +47,21 @@ pub fn bonferroni(p_values: &[f64]) -> Result<Vec<f64>> {
 pub fn e_bh(log_e_values: &[f64], alpha: f64) -> Result<Vec<bool>> {
     open_unit("alpha", alpha)?;
     if let Some(index) = log_e_values.iter().position(|e| e.is_nan()) {
-        return Err(StatsError::NotFinite { index, value: log_e_values[index] });
+        return Err(StatsError::NotFinite {
+            index,
+            value: log_e_values[index],
+        });
     }
     let mut order = crate::ranks::argsort(log_e_values);
     order.reverse();
     let n = log_e_values.len() as f64;
-    let passes = |position: usize| log_e_values[order[position] as usize] >= (n / (alpha * (position + 1) as f64)).ln();
-    let rejected = (0..order.len()).rev().find(|position| passes(*position)).map_or(0, |last| last + 1);
+    let passes = |position: usize| {
+        log_e_values[order[position] as usize] >= (n / (alpha * (position + 1) as f64)).ln()
+    };
+    let rejected = (0..order.len())
+        .rev()
+        .find(|position| passes(*position))
+        .map_or(0, |last| last + 1);
     let mut reject = vec![false; log_e_values.len()];
     for index in &order[..rejected] {
         reject[*index as usize] = true;
@@ -74,7 +85,11 @@ pub fn log_e_from_p(p_value: f64) -> Result<f64> {
 pub fn spent_level(alpha: f64, use_number: u64) -> Result<f64> {
     open_unit("alpha", alpha)?;
     if use_number == 0 {
-        return Err(StatsError::ParameterOutOfRange { name: "use_number", value: 0.0, expected: "1 or more" });
+        return Err(StatsError::ParameterOutOfRange {
+            name: "use_number",
+            value: 0.0,
+            expected: "1 or more",
+        });
     }
     Ok(alpha * 6.0 / (PI * use_number as f64).powi(2))
 }
@@ -82,9 +97,11 @@ pub fn spent_level(alpha: f64, use_number: u64) -> Result<f64> {
 fn check_p(p_values: &[f64]) -> Result<()> {
     match p_values.iter().find(|p| !(0.0..=1.0).contains(*p)) {
         None => Ok(()),
-        Some(value) => {
-            Err(StatsError::ParameterOutOfRange { name: "p_values", value: *value, expected: "numbers from 0 to 1" })
-        }
+        Some(value) => Err(StatsError::ParameterOutOfRange {
+            name: "p_values",
+            value: *value,
+            expected: "numbers from 0 to 1",
+        }),
     }
 }
 
@@ -93,7 +110,10 @@ mod tests {
     use super::*;
 
     fn close(got: &[f64], expected: &[f64]) {
-        assert!(got.iter().zip(expected).all(|(g, e)| (g - e).abs() < 1e-12), "{got:?}");
+        assert!(
+            got.iter().zip(expected).all(|(g, e)| (g - e).abs() < 1e-12),
+            "{got:?}"
+        );
     }
 
     #[test]

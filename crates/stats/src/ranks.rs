@@ -15,7 +15,11 @@ fn order_key(value: f64) -> u64 {
 
 /// The positions of `values` in ascending order of value; ties in order of position.
 pub fn argsort(values: &[f64]) -> Vec<u32> {
-    let mut keyed: Vec<(u64, u32)> = values.iter().enumerate().map(|(i, v)| (order_key(*v), i as u32)).collect();
+    let mut keyed: Vec<(u64, u32)> = values
+        .iter()
+        .enumerate()
+        .map(|(i, v)| (order_key(*v), i as u32))
+        .collect();
     keyed.sort_unstable();
     keyed.into_iter().map(|(_, index)| index).collect()
 }

@@ -1,7 +1,13 @@
 //! Agreement with the peers' own numbers: the vectors under `$TIDEMILL_CONFORMANCE/monitoring` (default
 //! `../shared/conformance` beside the workspace). Without that folder the tests say so and count as skipped.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
 
 #[path = "conformance/columns.rs"]
 mod columns;
@@ -11,8 +17,8 @@ use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use tidemill_stats::drift::{
-    self, Sample, anderson_statistic, by_name, ks_two_sample, mmd2u_evidently, score, score_default, tvd_statistic,
-    wasserstein_distance,
+    self, Sample, anderson_statistic, by_name, ks_two_sample, mmd2u_evidently, score, score_default,
+    tvd_statistic, wasserstein_distance,
 };
 use tidemill_stats::metrics::binary::{Confusion, auc, log_loss};
 use tidemill_stats::metrics::{multiclass, regression};
@@ -27,7 +33,10 @@ fn folder() -> Option<PathBuf> {
     if folder.join("vectors").is_dir() {
         return Some(folder);
     }
-    eprintln!("skipped: there are no vectors under {}; set TIDEMILL_CONFORMANCE", folder.display());
+    eprintln!(
+        "skipped: there are no vectors under {}; set TIDEMILL_CONFORMANCE",
+        folder.display()
+    );
     None
 }
 
@@ -55,12 +64,18 @@ struct Suite {
 
 impl Suite {
     fn new(folder: PathBuf) -> Self {
-        Self { folder, tables: HashMap::new(), tallies: BTreeMap::new() }
+        Self {
+            folder,
+            tables: HashMap::new(),
+            tallies: BTreeMap::new(),
+        }
     }
 
     fn vectors(&self) -> Vec<Value> {
-        let mut files: Vec<PathBuf> =
-            std::fs::read_dir(self.folder.join("vectors")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut files: Vec<PathBuf> = std::fs::read_dir(self.folder.join("vectors"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
         files.sort();
         let mut vectors = Vec::new();
         for file in files {
@@ -74,13 +89,19 @@ impl Suite {
     fn column(&mut self, dataset: &str, part: &'static str, name: &str, kind: &str) -> Column {
         let key = (dataset.to_owned(), part);
         let folder = self.folder.join("data");
-        let table = self.tables.entry(key).or_insert_with(|| Table::open(&folder, dataset, part));
+        let table = self
+            .tables
+            .entry(key)
+            .or_insert_with(|| Table::open(&folder, dataset, part));
         table.column(name, kind)
     }
 
     fn check(&mut self, kind: &str, vector: &Value, answer: &Answer) {
         let method = text(vector, "method");
-        let tally = self.tallies.entry(format!("{kind} {}", method.split('[').next().unwrap())).or_default();
+        let tally = self
+            .tallies
+            .entry(format!("{kind} {}", method.split('[').next().unwrap()))
+            .or_default();
         if !vector["degenerate"].is_null() {
             tally.skipped += 1;
             return;
@@ -91,29 +112,56 @@ impl Suite {
         }
         tally.checked += 1;
         if let Err(why) = judge(vector, answer) {
-            let place = format!("{}.{}", text(vector, "dataset"), vector["column"].as_str().unwrap_or("-"));
-            tally.failures.push(format!("{} {place}: {why}", text(vector, "id")));
+            let place = format!(
+                "{}.{}",
+                text(vector, "dataset"),
+                vector["column"].as_str().unwrap_or("-")
+            );
+            tally
+                .failures
+                .push(format!("{} {place}: {why}", text(vector, "id")));
         }
     }
 
     /// Prints the table of counts and fails when a vector of an implemented method does not hold.
     fn finish(self, minimum: u32) {
-        println!("{:<38} {:>8} {:>7} {:>16} {:>8}", "kind method", "checked", "failed", "not implemented", "skipped");
+        println!(
+            "{:<38} {:>8} {:>7} {:>16} {:>8}",
+            "kind method", "checked", "failed", "not implemented", "skipped"
+        );
         let (mut checked, mut failures) = (0, Vec::new());
         for (name, tally) in self.tallies {
-            let Tally { checked: here, not_implemented, skipped, failures: failed } = tally;
-            println!("{name:<38} {here:>8} {:>7} {not_implemented:>16} {skipped:>8}", failed.len());
+            let Tally {
+                checked: here,
+                not_implemented,
+                skipped,
+                failures: failed,
+            } = tally;
+            println!(
+                "{name:<38} {here:>8} {:>7} {not_implemented:>16} {skipped:>8}",
+                failed.len()
+            );
             checked += here;
             failures.extend(failed.into_iter().map(|failure| format!("{name} {failure}")));
         }
         println!("checked {checked}, failed {}", failures.len());
-        assert!(failures.is_empty(), "{} vectors do not hold:\n{}", failures.len(), failures.join("\n"));
-        assert!(checked >= minimum, "only {checked} vectors were checked, expected {minimum} or more");
+        assert!(
+            failures.is_empty(),
+            "{} vectors do not hold:\n{}",
+            failures.len(),
+            failures.join("\n")
+        );
+        assert!(
+            checked >= minimum,
+            "only {checked} vectors were checked, expected {minimum} or more"
+        );
     }
 }
 
 fn text<'a>(vector: &'a Value, field: &str) -> &'a str {
-    vector[field].as_str().unwrap_or_else(|| panic!("vector without `{field}`: {vector}"))
+    vector[field]
+        .as_str()
+        .unwrap_or_else(|| panic!("vector without `{field}`: {vector}"))
 }
 
 fn number(value: &Value) -> f64 {
@@ -122,15 +170,25 @@ fn number(value: &Value) -> f64 {
         Some("Infinity") => f64::INFINITY,
         Some("-Infinity") => f64::NEG_INFINITY,
         Some(other) => panic!("`{other}` is not a number"),
-        None => value.as_f64().unwrap_or_else(|| panic!("`{value}` is not a number")),
+        None => value
+            .as_f64()
+            .unwrap_or_else(|| panic!("`{value}` is not a number")),
     }
 }
 
 fn judge(vector: &Value, answer: &Answer) -> std::result::Result<(), String> {
-    let expected = if vector["peer_defect"].is_null() { &vector["value"] } else { &vector["expected_correct"] };
+    let expected = if vector["peer_defect"].is_null() {
+        &vector["value"]
+    } else {
+        &vector["expected_correct"]
+    };
     let near = |got: f64, expected: f64| {
         let tolerance = number(&vector["tol_abs"]) + number(&vector["tol_rel"]) * expected.abs();
-        if (got - expected).abs() <= tolerance { Ok(()) } else { Err(format!("{got:e} instead of {expected:e}")) }
+        if (got - expected).abs() <= tolerance {
+            Ok(())
+        } else {
+            Err(format!("{got:e} instead of {expected:e}"))
+        }
     };
     match answer {
         Answer::NotImplemented => Ok(()),
@@ -147,12 +205,21 @@ fn judge(vector: &Value, answer: &Answer) -> std::result::Result<(), String> {
         // The peer's NaN is our typed error: never a silent NaN.
         Answer::Number(Err(error)) => {
             let undefined = expected.is_string() && !number(expected).is_finite();
-            if vector["error"].is_string() || undefined { Ok(()) } else { Err(format!("{error}, expected {expected}")) }
+            if vector["error"].is_string() || undefined {
+                Ok(())
+            } else {
+                Err(format!("{error}, expected {expected}"))
+            }
         }
         Answer::Named(got) => {
-            let expected = expected.as_object().ok_or_else(|| format!("{expected} is no object"))?;
+            let expected = expected
+                .as_object()
+                .ok_or_else(|| format!("{expected} is no object"))?;
             for (name, value) in expected {
-                near(*got.get(name).ok_or_else(|| format!("no value for `{name}`"))?, number(value))?;
+                near(
+                    *got.get(name).ok_or_else(|| format!("no value for `{name}`"))?,
+                    number(value),
+                )?;
             }
             Ok(())
         }
@@ -175,7 +242,10 @@ fn drift_verdict(vector: &Value, got: f64, drifted: bool) -> std::result::Result
     let method = by_name(registry_name(text(vector, "resolved_method"))).unwrap();
     let threshold = number(&vector["threshold"]);
     if method.default_threshold != threshold {
-        return Err(format!("threshold {} instead of {threshold}", method.default_threshold));
+        return Err(format!(
+            "threshold {} instead of {threshold}",
+            method.default_threshold
+        ));
     }
     if method.direction.drifted(got, threshold) != drifted {
         return Err(format!("drifted is not {drifted} at {got}"));
@@ -192,8 +262,11 @@ fn drift_methods_give_evidentlys_numbers() {
         if kind != "drift" && kind != "statistic" {
             continue;
         }
-        let (dataset, name, column_type) =
-            (text(&vector, "dataset"), text(&vector, "column"), text(&vector, "column_type"));
+        let (dataset, name, column_type) = (
+            text(&vector, "dataset"),
+            text(&vector, "column"),
+            text(&vector, "column_type"),
+        );
         let reference = suite.column(dataset, "ref", name, column_type);
         let current = suite.column(dataset, "cur", name, column_type);
         let answer = reference.with_sample(|reference| {
@@ -227,7 +300,9 @@ fn drift_answer(kind: &str, method: &str, reference: &Sample<'_>, current: &Samp
         "ks_2samp[asymp].statistic" => ks_two_sample(&a, &b).map(|test| test.statistic),
         "anderson_ksamp.statistic" | "anderson_ksamp" => anderson_statistic(&a, &b),
         // The peer's failures on tiny samples do not bind the free function, which answers correctly there.
-        "cvm_2samp.statistic" => drift::cramer_von_mises::cramer_von_mises_test(&a, &b).map(|test| test.statistic),
+        "cvm_2samp.statistic" => {
+            drift::cramer_von_mises::cramer_von_mises_test(&a, &b).map(|test| test.statistic)
+        }
         "mmd2u_evidently.statistic" => mmd2u_evidently(&a, &b),
         _ => return Answer::NotImplemented,
     })
@@ -241,7 +316,11 @@ fn classification_metrics_give_evidentlys_numbers() {
         if text(&vector, "kind") != "classification" {
             continue;
         }
-        let part = if text(&vector, "part") == "ref" { "ref" } else { "cur" };
+        let part = if text(&vector, "part") == "ref" {
+            "ref"
+        } else {
+            "cur"
+        };
         let method = text(&vector, "method").to_owned();
         let answer = match text(&vector, "dataset") {
             "car_loan" => {
@@ -251,7 +330,8 @@ fn classification_metrics_give_evidentlys_numbers() {
                 binary_answer(&method, &labels, &scores)
             }
             "iris_pred" => {
-                let indices = |column: Column| -> Vec<usize> { column.numbers().iter().map(|v| *v as usize).collect() };
+                let indices =
+                    |column: Column| -> Vec<usize> { column.numbers().iter().map(|v| *v as usize).collect() };
                 let labels = indices(suite.column("iris_pred", part, "t", "num"));
                 let predicted = indices(suite.column("iris_pred", part, "p", "num"));
                 label_answer(&method, &labels, &predicted)
@@ -270,7 +350,10 @@ fn binary_answer(method: &str, labels: &[bool], scores: &[f64]) -> Answer {
     };
     let counts = Confusion::at_threshold(labels, scores, threshold).unwrap();
     let by_label = |value: fn(&Confusion) -> f64| {
-        Answer::Named(BTreeMap::from([("0".to_owned(), value(&counts.swapped())), ("1".to_owned(), value(&counts))]))
+        Answer::Named(BTreeMap::from([
+            ("0".to_owned(), value(&counts.swapped())),
+            ("1".to_owned(), value(&counts)),
+        ]))
     };
     Answer::Number(match base {
         "Accuracy" => Ok(counts.accuracy()),
@@ -321,13 +404,20 @@ fn regression_metrics_give_evidentlys_numbers() {
         if text(&vector, "kind") != "regression" {
             continue;
         }
-        let part = if text(&vector, "part") == "ref" { "ref" } else { "cur" };
+        let part = if text(&vector, "part") == "ref" {
+            "ref"
+        } else {
+            "cur"
+        };
         let dataset = text(&vector, "dataset");
         let targets = suite.column(dataset, part, "y_true", "num").numbers();
         let predictions = suite.column(dataset, part, "y_pred", "num").numbers();
         let named = |value: Result<regression::MeanStd>| {
             let regression::MeanStd { mean, std } = value.unwrap();
-            Answer::Named(BTreeMap::from([("mean".to_owned(), mean), ("std".to_owned(), std.unwrap())]))
+            Answer::Named(BTreeMap::from([
+                ("mean".to_owned(), mean),
+                ("std".to_owned(), std.unwrap()),
+            ]))
         };
         let answer = match text(&vector, "method") {
             "MeanError" => named(regression::mean_error(&targets, &predictions)),

@@ -14,7 +14,10 @@ fn golden() -> Value {
 
 #[track_caller]
 fn close(got: f64, expected: f64, relative: f64) {
-    assert!((got - expected).abs() <= relative * expected.abs().max(1e-300), "{got} instead of {expected}");
+    assert!(
+        (got - expected).abs() <= relative * expected.abs().max(1e-300),
+        "{got} instead of {expected}"
+    );
 }
 
 struct Asah {
@@ -25,7 +28,12 @@ struct Asah {
 }
 
 fn asah() -> Asah {
-    let mut rows = Asah { poor: vec![], wfns: vec![], s100b: vec![], ndka: vec![] };
+    let mut rows = Asah {
+        poor: vec![],
+        wfns: vec![],
+        s100b: vec![],
+        ndka: vec![],
+    };
     for line in include_str!("data/aSAH.csv").lines().skip(1) {
         let cells: Vec<&str> = line.split(',').map(|cell| cell.trim_matches('"')).collect();
         rows.poor.push(cells[1] == "Poor");
@@ -39,9 +47,18 @@ fn asah() -> Asah {
 
 #[test]
 fn delong_gives_the_values_of_procs_own_tests() {
-    let Asah { poor, wfns, s100b, ndka } = asah();
+    let Asah {
+        poor,
+        wfns,
+        s100b,
+        ndka,
+    } = asah();
     let golden = golden();
-    let cases = [("wfns_vs_s100b", &wfns, &s100b), ("s100b_vs_ndka", &s100b, &ndka), ("wfns_vs_ndka", &wfns, &ndka)];
+    let cases = [
+        ("wfns_vs_s100b", &wfns, &s100b),
+        ("s100b_vs_ndka", &s100b, &ndka),
+        ("wfns_vs_ndka", &wfns, &ndka),
+    ];
     for (name, a, b) in cases {
         let expected = &golden[format!("delong_aSAH_{name}")];
         let number = |pointer: &str| expected.pointer(pointer).and_then(Value::as_f64).unwrap();
@@ -65,7 +82,9 @@ fn delong_gives_the_values_of_procs_own_tests() {
 
 #[test]
 fn the_bootstrap_of_an_auc_difference_agrees_with_delong() {
-    let Asah { poor, wfns, s100b, .. } = asah();
+    let Asah {
+        poor, wfns, s100b, ..
+    } = asah();
     let pick = |values: &[f64], rows: &[usize]| rows.iter().map(|row| values[*row]).collect::<Vec<f64>>();
     let statistic = |rows: &[usize]| {
         let labels: Vec<bool> = rows.iter().map(|row| poor[*row]).collect();
@@ -77,8 +96,14 @@ fn the_bootstrap_of_an_auc_difference_agrees_with_delong() {
     close(boot.std_error(), expected.std_error, 0.08);
     for interval in [boot.percentile(0.95).unwrap(), boot.bca(0.95).unwrap()] {
         let delong_interval = expected.interval(0.95).unwrap();
-        assert!((interval.lower - delong_interval.lower).abs() < 0.02, "{interval:?}");
-        assert!((interval.upper - delong_interval.upper).abs() < 0.02, "{interval:?}");
+        assert!(
+            (interval.lower - delong_interval.lower).abs() < 0.02,
+            "{interval:?}"
+        );
+        assert!(
+            (interval.upper - delong_interval.upper).abs() < 0.02,
+            "{interval:?}"
+        );
     }
 }
 
@@ -96,7 +121,13 @@ fn mcnemar_gives_the_values_of_statsmodels() {
     close(got.p_chi_squared, 3.099293441045215e-05, 1e-9);
     close(got.corrected, 16.81779661016949, 1e-13);
     close(got.p_corrected, 4.114562281345944e-05, 1e-9);
-    close(got.p_exact, golden["mcnemar_794_86_150_570_exact=True_corr=False"]["p"].as_f64().unwrap(), 1e-9);
+    close(
+        got.p_exact,
+        golden["mcnemar_794_86_150_570_exact=True_corr=False"]["p"]
+            .as_f64()
+            .unwrap(),
+        1e-9,
+    );
     let shares = paired_proportions(150, 86, 1600).unwrap();
     close(shares.difference, -0.04, 1e-12);
 }
@@ -112,8 +143,16 @@ fn sample_ratio_mismatch_gives_the_values_of_the_authors_code() {
     ];
     for (name, counts, shares) in cases {
         let expected = |field: &str| golden[name][field].as_f64().unwrap();
-        close(srm_log_bayes_factor(&counts, &shares, 100.0).unwrap(), expected("log_bf_k100"), 1e-7);
-        close(srm_log_bayes_factor(&counts, &shares, 2.0).unwrap(), expected("log_bf_k2"), 1e-7);
+        close(
+            srm_log_bayes_factor(&counts, &shares, 100.0).unwrap(),
+            expected("log_bf_k100"),
+            1e-7,
+        );
+        close(
+            srm_log_bayes_factor(&counts, &shares, 2.0).unwrap(),
+            expected("log_bf_k2"),
+            1e-7,
+        );
         let fixed = srm_chi_squared(&counts, &shares).unwrap();
         assert!((fixed.chi_squared - expected("chi2")).abs() < 1e-9);
         close(fixed.p_value, expected("chi2_p"), 1e-9);
@@ -123,11 +162,24 @@ fn sample_ratio_mismatch_gives_the_values_of_the_authors_code() {
 #[test]
 fn confidence_sequences_have_the_published_widths() {
     let golden = golden();
-    for (n, variance, alpha) in [(100, 0.25, 0.05), (1000, 0.25, 0.05), (10_000, 0.25, 0.05), (1000, 0.09, 0.01)] {
+    for (n, variance, alpha) in [
+        (100, 0.25, 0.05),
+        (1000, 0.25, 0.05),
+        (10_000, 0.25, 0.05),
+        (1000, 0.09, 0.01),
+    ] {
         let expected = &golden[format!("asympcs_n{n}_v{variance}_a{alpha}")];
         let sequence = AsymptoticCs::new(alpha, 1000.0).unwrap();
-        close(sequence.rho(), expected["rho_opt(t*=1000)"].as_f64().unwrap(), 1e-12);
-        close(sequence.half_width(n, variance).unwrap(), expected["halfwidth_eq_iid"].as_f64().unwrap(), 1e-12);
+        close(
+            sequence.rho(),
+            expected["rho_opt(t*=1000)"].as_f64().unwrap(),
+            1e-12,
+        );
+        close(
+            sequence.half_width(n, variance).unwrap(),
+            expected["halfwidth_eq_iid"].as_f64().unwrap(),
+            1e-12,
+        );
         assert!(sequence.one_sided_width(n, variance).unwrap() < sequence.half_width(n, variance).unwrap());
     }
 }
@@ -136,7 +188,9 @@ fn confidence_sequences_have_the_published_widths() {
 fn the_beta_mixture_of_rare_events_has_the_published_values() {
     let golden = golden();
     for (x, n, pi) in [(3, 20, 0.1), (8, 20, 0.1), (12, 60, 0.1), (40, 60, 0.5)] {
-        let expected = golden[format!("ebeta_x{x}_n{n}_pi{pi}")]["log_e"].as_f64().unwrap();
+        let expected = golden[format!("ebeta_x{x}_n{n}_pi{pi}")]["log_e"]
+            .as_f64()
+            .unwrap();
         close(beta_mixture_log_e(x, n, pi).unwrap(), expected, 1e-10);
     }
 }

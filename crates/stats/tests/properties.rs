@@ -10,7 +10,8 @@ use tidemill_stats::multiplicity::{benjamini_hochberg, bonferroni, holm};
 use tidemill_stats::paired::{Verdict, delong, noninferiority};
 use tidemill_stats::rng::SeededRng;
 use tidemill_stats::sequential::{
-    AsymptoticCs, BettingEProcess, Moments, PairedLossEProcess, RateRatioEProcess, SequentialSrm, ipw_increment, rejects,
+    AsymptoticCs, BettingEProcess, Moments, PairedLossEProcess, RateRatioEProcess, SequentialSrm,
+    ipw_increment, rejects,
 };
 
 fn labelled_scores() -> impl Strategy<Value = (Vec<bool>, Vec<f64>, Vec<f64>)> {
@@ -19,13 +20,17 @@ fn labelled_scores() -> impl Strategy<Value = (Vec<bool>, Vec<f64>, Vec<f64>)> {
         let labels: Vec<bool> = rows.iter().map(|row| row.0).collect();
         let positives = labels.iter().filter(|label| **label).count();
         (positives >= 2 && labels.len() - positives >= 2).then(|| {
-            let scores = |pick: fn(&(bool, i32, i32)) -> i32| rows.iter().map(|row| f64::from(pick(row)) / 4.0).collect();
+            let scores = |pick: fn(&(bool, i32, i32)) -> i32| {
+                rows.iter().map(|row| f64::from(pick(row)) / 4.0).collect()
+            };
             (labels, scores(|row| row.1), scores(|row| row.2))
         })
     })
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn auc_ignores_monotone_transforms((labels, scores, _) in labelled_scores()) {
         let transformed: Vec<f64> = scores.iter().map(|s| s.exp() * 3.0 - 7.0).collect();
@@ -45,7 +50,7 @@ proptest! {
                 prop_assert!((one.difference + other.difference).abs() < 1e-12);
                 prop_assert!((one.std_error - other.std_error).abs() < 1e-9);
                 prop_assert!((one.p_two_sided - other.p_two_sided).abs() < 1e-6);
-                prop_assert_eq!(one.auc_a, auc(&labels, &a).unwrap());
+                prop_assert!((one.auc_a - auc(&labels, &a).unwrap()).abs() < 1e-12);
             }
             (one, other) => prop_assert_eq!(one.is_err(), other.is_err()),
         }
@@ -84,16 +89,14 @@ proptest! {
         let (bh, holm, bonferroni) =
             (benjamini_hochberg(&p).unwrap(), holm(&p).unwrap(), bonferroni(&p).unwrap());
         for i in 0..p.len() {
-            prop_assert!(p[i] <= bh[i] && bh[i] <= holm[i] + 1e-15 && holm[i] <= bonferroni[i]);
+            prop_assert!(p[i] <= bh[i] + 1e-15 && bh[i] <= holm[i] + 1e-12 && holm[i] <= bonferroni[i] + 1e-15);
         }
     }
 
     #[test]
     fn more_data_never_turns_pass_into_fail(difference in -0.1f64..0.1, std_error in 1e-6f64..0.1, margin in 0.0f64..0.1) {
         let at = |scale: f64| noninferiority(difference, std_error * scale, margin, 0.95).unwrap().verdict;
-        if at(1.0) == Verdict::Pass && at(0.5) != Verdict::Pass {
-            prop_assert!(false, "a tighter bound took a pass back");
-        }
+        prop_assert!(at(1.0) != Verdict::Pass || at(0.5) == Verdict::Pass);
     }
 
     #[test]
@@ -121,7 +124,10 @@ proptest! {
 
 /// The share of `runs` streams on which the test ever rejects.
 fn false_rejections(runs: u64, mut stream_rejects: impl FnMut(&mut SeededRng) -> bool) -> f64 {
-    (0..runs).filter(|run| stream_rejects(&mut SeededRng::new(run + 1))).count() as f64 / runs as f64
+    (0..runs)
+        .filter(|run| stream_rejects(&mut SeededRng::new(run + 1)))
+        .count() as f64
+        / runs as f64
 }
 
 /// α plus three standard errors of a share over that many runs.
@@ -136,7 +142,9 @@ fn betting_keeps_its_level_under_continuous_looking() {
         let mut process = BettingEProcess::new(1.0).unwrap();
         for _ in 0..2000 {
             // Mean 0, skewed: -0.1 with probability .9, 0.9 with probability .1.
-            process.update(if rng.uniform() < 0.1 { 0.9 } else { -0.1 }).unwrap();
+            process
+                .update(if rng.uniform() < 0.1 { 0.9 } else { -0.1 })
+                .unwrap();
         }
         rejects(process.peak_log_e_up(), alpha)
     });
@@ -153,9 +161,14 @@ fn betting_on_weighted_increments_keeps_its_level_while_the_share_ramps() {
             process.set_bound(1.0 / pi).unwrap();
             let base_rate = if step < 1500 { 0.2 } else { 0.1 };
             let outcome = f64::from(u8::from(rng.uniform() < base_rate));
-            process.update(ipw_increment(outcome, 0.15, rng.uniform() < pi, pi).unwrap()).unwrap();
+            process
+                .update(ipw_increment(outcome, 0.15, rng.uniform() < pi, pi).unwrap())
+                .unwrap();
         }
-        rejects(process.peak_log_e_up().max(process.peak_log_e_down()), alpha / 2.0)
+        rejects(
+            process.peak_log_e_up().max(process.peak_log_e_down()),
+            alpha / 2.0,
+        )
     });
     assert!(share <= at_most(alpha, runs), "{share}");
 }
@@ -180,7 +193,10 @@ fn rare_event_tests_keep_their_level_under_continuous_looking() {
             }
             rejects(process.peak_log_e(), alpha)
         });
-        assert!(advance <= at_most(alpha, runs), "non-inferiority at {pi}: {advance}");
+        assert!(
+            advance <= at_most(alpha, runs),
+            "non-inferiority at {pi}: {advance}"
+        );
     }
 }
 
@@ -191,7 +207,11 @@ fn paired_losses_at_the_margin_are_rarely_called_noninferior() {
         let mut process = PairedLossEProcess::new(margin).unwrap();
         for _ in 0..2000 {
             // The challenger's loss is higher by exactly the margin on average.
-            let challenger = if rng.uniform() < 0.5 { 0.4 + 2.0 * margin } else { 0.4 };
+            let challenger = if rng.uniform() < 0.5 {
+                0.4 + 2.0 * margin
+            } else {
+                0.4
+            };
             process.update(0.4, challenger).unwrap();
         }
         rejects(process.log_e_noninferior(), alpha)
@@ -229,11 +249,14 @@ fn asymptotic_sequences_cover_the_mean_at_all_looks_together() {
 }
 
 #[test]
-fn delong_on_fifty_thousand_rows_is_fast() {
+fn delong_answers_on_fifty_thousand_rows() {
     let mut rng = SeededRng::new(1);
     let labels: Vec<bool> = (0..50_000).map(|_| rng.uniform() < 0.3).collect();
     let scores = |rng: &mut SeededRng| -> Vec<f64> {
-        labels.iter().map(|label| rng.uniform() + f64::from(u8::from(*label)) * 0.3).collect()
+        labels
+            .iter()
+            .map(|label| rng.uniform() + f64::from(u8::from(*label)) * 0.3)
+            .collect()
     };
     let (a, b) = (scores(&mut rng), scores(&mut rng));
     let got = delong(&labels, &a, &b).unwrap();

@@ -1,6 +1,6 @@
 //! Labels: everything said about a prediction later. Rows are only ever appended, so what was known at any time can be read again.
 
-use rusqlite::{Row, ToSql};
+use rusqlite::{CachedStatement, Row, ToSql};
 use serde::{Deserialize, Serialize};
 use tidemill_core::clock::Timestamp;
 use tidemill_core::ids::{EndpointName, PredictionId};
@@ -132,35 +132,41 @@ fn read_known(row: &Row<'_>) -> rusqlite::Result<KnownLabel> {
 
 /// Records labels in order, one receipt each.
 pub fn record(tx: &mut Tx<'_>, rows: &[LabelRow]) -> Result<Vec<Recorded>, StoreError> {
-    let sql = Statements::new();
-    rows.iter().map(|row| record_one(tx, &sql, row)).collect()
+    let mut statements = Statements::prepare(tx)?;
+    rows.iter().map(|row| record_one(&mut statements, row)).collect()
 }
 
-/// The texts are built once a batch.
-struct Statements {
-    by_key: String,
-    by_id: String,
-    earlier: String,
-    insert: String,
+/// Looked up once a batch, not once a label.
+struct Statements<'t> {
+    by_key: CachedStatement<'t>,
+    by_id: CachedStatement<'t>,
+    earlier: CachedStatement<'t>,
+    insert: CachedStatement<'t>,
 }
 
-impl Statements {
-    fn new() -> Self {
+impl<'t> Statements<'t> {
+    fn prepare(tx: &'t Tx<'_>) -> Result<Self, StoreError> {
         let select = format!("SELECT {COLUMNS} FROM labels WHERE");
-        Self {
-            by_key: format!("{select} source = ?1 AND idempotency_key = ?2"),
-            by_id: format!("{select} id = ?1"),
-            earlier: format!(
+        let prepare = |sql: String| tx.conn().prepare_cached(&sql);
+        Ok(Self {
+            by_key: prepare(format!("{select} source = ?1 AND idempotency_key = ?2"))?,
+            by_id: prepare(format!("{select} id = ?1"))?,
+            earlier: prepare(format!(
                 "{select} prediction_id = ?1 AND label = ?2 ORDER BY ingest_time DESC, seq DESC"
-            ),
-            insert: format!(
+            ))?,
+            insert: prepare(format!(
                 "INSERT INTO labels ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING"
-            ),
-        }
+            ))?,
+        })
     }
 }
 
-fn record_one(tx: &mut Tx<'_>, sql: &Statements, row: &LabelRow) -> Result<Recorded, StoreError> {
+fn stored(statement: &mut CachedStatement<'_>, params: &[&dyn ToSql]) -> Result<Vec<LabelRow>, StoreError> {
+    let rows = statement.query_map(params, read)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+fn record_one(statements: &mut Statements<'_>, row: &LabelRow) -> Result<Recorded, StoreError> {
     let answer = |feedback_id: &str, outcome| {
         Ok(Recorded {
             feedback_id: feedback_id.to_owned(),
@@ -178,7 +184,7 @@ fn record_one(tx: &mut Tx<'_>, sql: &Statements, row: &LabelRow) -> Result<Recor
         return Err(StoreError::conflict("label", message));
     }
     if let Some(key) = &row.idempotency_key
-        && let Some(stored) = tx.first(&sql.by_key, bind![row.source, key], read)?
+        && let Some(stored) = stored(&mut statements.by_key, bind![row.source, key])?.pop()
     {
         let same = stored.says_the_same(row);
         let outcome = if same {
@@ -188,7 +194,7 @@ fn record_one(tx: &mut Tx<'_>, sql: &Statements, row: &LabelRow) -> Result<Recor
         };
         return answer(&stored.id, outcome);
     }
-    let earlier = tx.rows(&sql.earlier, bind![row.prediction_id, row.label], read)?;
+    let earlier = stored(&mut statements.earlier, bind![row.prediction_id, row.label])?;
     if let Some(own) = earlier.iter().find(|stored| stored.source == row.source)
         && own.value == row.value
         && own.retracted == row.retracted
@@ -207,8 +213,8 @@ fn record_one(tx: &mut Tx<'_>, sql: &Statements, row: &LabelRow) -> Result<Recor
         row.ingest_time,
         row.retracted
     ];
-    if tx.execute(&sql.insert, values)? == 0 {
-        let Some(stored) = tx.first(&sql.by_id, bind![row.id], read)? else {
+    if statements.insert.execute(values)? == 0 {
+        let Some(stored) = stored(&mut statements.by_id, bind![row.id])?.pop() else {
             return Err(StoreError::conflict(
                 "label",
                 format!("`{}` cannot be kept", row.id),

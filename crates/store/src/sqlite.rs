@@ -18,8 +18,7 @@ pub(crate) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
          PRAGMA synchronous = FULL;
          PRAGMA foreign_keys = ON;
          PRAGMA busy_timeout = 10000;
-         PRAGMA cache_size = -64000;
-         PRAGMA wal_autocheckpoint = 8000;
+         PRAGMA cache_size = -32000;
          PRAGMA journal_size_limit = 67108864;",
     )?;
     conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE);

@@ -1,1 +1,43 @@
-fn main() {}
+//! The `tidemill` binary: parses the command line, puts the crates together, and turns outcomes into exit codes.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // a command-line tool talks through these
+
+mod cli;
+mod client;
+mod commands;
+mod compose;
+mod exit;
+mod output;
+mod plane;
+mod player;
+mod session;
+
+use clap::Parser;
+
+fn main() -> std::process::ExitCode {
+    let cli = cli::Cli::parse();
+    init_tracing(cli.verbose);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start the async runtime: {error}");
+            return exit::Code::Failure.into();
+        }
+    };
+    match runtime.block_on(commands::run(cli)) {
+        Ok(code) => code.into(),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            exit::code_of(&error).into()
+        }
+    }
+}
+
+fn init_tracing(verbose: u8) {
+    let default = match verbose {
+        0 => "warn",
+        1 => "info,datafusion=warn",
+        _ => "debug,datafusion=info,hyper=info",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TIDEMILL_LOG").unwrap_or_else(|_| default.into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

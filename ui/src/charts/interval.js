@@ -1,6 +1,6 @@
 // A difference with its confidence interval, against no difference and against the margin.
-import { isNumber, signed } from '../format.js';
-import { html } from '../html.js';
+import { isNumber, signed } from '../client.js';
+import { html } from '../ui.js';
 
 /** @typedef {import('../types.js').Check} Check */
 

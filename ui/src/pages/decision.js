@@ -1,11 +1,8 @@
 // A decision record: the verdict and the evidence that led to it.
-import { status, useGet } from '../api.js';
 import { IntervalPlot } from '../charts/interval.js';
-import { count, isNumber, metric, percent, signed, time, version } from '../format.js';
-import { html } from '../html.js';
-import { Title } from '../parts/title.js';
-import { Badge, Facts, Failure, Id, Panel, Raw, Scroll, Value, Waiting } from '../parts/ui.js';
-import { link } from '../router.js';
+import { count, isNumber, link, metric, percent, signed, status, time, useGet, version } from '../client.js';
+import { Facts, Id, Raw, Value } from '../records.js';
+import { Badge, Failure, html, Panel, Scroll, Title, Waiting } from '../ui.js';
 
 /** @typedef {import('../types.js').Check} Check */
 /** @typedef {import('../types.js').Json} Json */

@@ -1,21 +1,89 @@
-// An endpoint's whole life on one page.
-import { useEffect, useMemo } from '../../vendor/hooks.js';
-import { fresh, refreshStatus, status, timeline, timelineError, watched } from '../api.js';
-import { DriftLegend, DriftStrip, FeatureChart } from '../charts/drift.js';
-import { Lanes } from '../charts/lanes.js';
-import { TimeChart } from '../charts/timechart.js';
-import { count, day, isNumber, metric, percent, seconds, signed, time, version } from '../format.js';
-import { html } from '../html.js';
-import { EventList } from '../parts/events.js';
-import { MonthTable } from '../parts/months.js';
-import { Title } from '../parts/title.js';
-import { Badge, Empty, Failure, Panel, Waiting } from '../parts/ui.js';
-import { link, route, setParams, withParams } from '../router.js';
+// An endpoint's whole life on one page: headline, curve, drift, months, events.
+import { useEffect, useMemo } from '../../vendor/preact.js';
+import { DriftLegend, DriftStrip, Lanes, TimeChart } from '../charts.js';
+import { count, day, eventLink, fresh, isNumber, kindOf, link, metric, number, percent, refreshStatus, route, seconds, setParams, signed, status, time, timeline, timelineError, version, watched, withParams } from '../client.js';
+import { Badge, Empty, Failure, html, Later, Panel, Scroll, Title, Waiting } from '../ui.js';
 
+/** @typedef {import('../types.js').Month} Month */
 /** @typedef {import('../types.js').Timeline} Timeline */
+
+const HALF = 26;
+
+/** @param {{value: number | null, largest: number, better: boolean}} props */
+function DifferenceBar({ value, largest, better }) {
+  if (value === null) return html`<svg class="bar" width=${HALF * 2} height="10" aria-hidden="true"></svg>`;
+  const length = Math.max(1, (Math.abs(value) / (largest || 1)) * HALF);
+  return html`<svg class=${`bar fill-${better ? 'good' : 'bad'}`} width=${HALF * 2} height="10" aria-hidden="true">
+    <rect x=${value < 0 ? HALF - length : HALF} y="1" width=${length} height="8" rx="1" /><line x1=${HALF} x2=${HALF} y1="0" y2="10" /></svg>`;
+}
+
+/** @param {{timeline: Timeline}} props */
+export function MonthTable({ timeline }) {
+  const months = timeline.months ?? [];
+  if (months.length === 0) {
+    return html`<${Empty} title="No month yet">The table starts with the first prediction. Send one, or run <code>tidemill replay</code> over your history.</${Empty}>`;
+  }
+  const name = (timeline.metric ?? 'metric').toUpperCase();
+  const difference = (/** @type {Month} */ m) => (isNumber(m.auc_champion) && isNumber(m.auc_frozen) ? m.auc_champion - m.auc_frozen : null);
+  const largest = Math.max(...months.map((m) => Math.abs(difference(m) ?? 0)));
+  const sum = (/** @type {(m: Month) => number | null} */ of) => months.reduce((total, m) => total + (of(m) ?? 0), 0);
+  const zero = (/** @type {number | null} */ n, tone = '') => html`<td class=${`num ${n ? tone : 'zero'}`}>${count(n)}</td>`;
+  return html`<${Scroll} label="Month by month" class="months"><table>
+    <thead><tr><th scope="col">Month</th><th scope="col" class="num">${name}, frozen</th><th scope="col" class="num">${name}, Tidemill</th><th scope="col" class="num">Difference</th>
+      <th scope="col" class="num">Predictions</th><th scope="col" class="num">Labels</th><th scope="col" class="num">Retrainings</th><th scope="col" class="num">Refused</th>
+      <th scope="col" class="num">Inconclusive</th><th scope="col" class="num">Promoted</th><th scope="col" class="num">Rolled back</th><th scope="col" class="num">Outcome</th></tr></thead>
+    <tbody>${months.map((m) => {
+      const d = difference(m);
+      const better = d !== null && (timeline.higher_is_better !== false ? d >= 0 : d <= 0);
+      return html`<tr key=${m.month}><th scope="row">${m.month}</th><td class="num">${metric(m.auc_frozen)}</td><td class="num strong">${metric(m.auc_champion)}</td>
+        <td class="num difference"><${DifferenceBar} value=${d} largest=${largest} better=${better} /> <span class=${d === null ? '' : better ? 'tone-good' : 'tone-bad'}>${signed(d)}</span></td>
+        <td class="num">${count(m.predictions)}</td><td class="num">${count(m.labels)}</td>${zero(m.retrainings)}${zero(m.refused, 'tone-bad')}${zero(m.inconclusive, 'tone-warn')}
+        ${zero(m.promoted, 'tone-good')}${zero(m.rolled_back, 'tone-bad')}<td class="num">${number(m.outcome)}</td></tr>`;
+    })}</tbody>
+    <tfoot><tr><th scope="row">All</th><td></td><td></td><td></td><td class="num">${count(sum((m) => m.predictions))}</td><td class="num">${count(sum((m) => m.labels))}</td>
+      <td class="num">${count(sum((m) => m.retrainings))}</td><td class="num">${count(sum((m) => m.refused))}</td><td class="num">${count(sum((m) => m.inconclusive))}</td>
+      <td class="num">${count(sum((m) => m.promoted))}</td><td class="num">${count(sum((m) => m.rolled_back))}</td><td></td></tr></tfoot>
+  </table></${Scroll}>`;
+}
+
 /** @typedef {import('../types.js').TimelineEvent} TimelineEvent */
+
+const PAGE = 100;
+
+/** @param {{events: TimelineEvent[], endpoint: string, model: string | null, limit?: number | null}} props events oldest first */
+export function EventList({ events, endpoint, model, limit = null }) {
+  const { params } = route.value;
+  const kind = params.get('kind');
+  const subject = params.get('subject');
+  const kinds = [...new Set(events.map((event) => event.kind))].sort();
+  if (kind && !kinds.includes(kind)) kinds.push(kind);
+  const matching = events.filter((event) => (!kind || event.kind === kind) && (!subject || event.subject?.join(':') === subject)).reverse();
+  const asked = Number(params.get('show')) || PAGE;
+  const most = limit ?? asked;
+  const shown = matching.slice(0, most);
+  return html`<div class="events">
+    <div class="events-filter"><label for="kind">Kind</label>
+      <select id="kind" value=${kind ?? ''} onChange=${(/** @type {Event} */ e) => setParams({ kind: /** @type {HTMLSelectElement} */ (e.currentTarget).value || null }, true)}>
+        <option value="" selected=${!kind}>All events (${events.length})</option>
+        ${kinds.map((k) => html`<option key=${k} value=${k} selected=${k === kind}>${kindOf(k).label} (${events.filter((event) => event.kind === k).length})</option>`)}
+      </select>
+      ${subject && html`<a class="chip" href=${withParams({ subject: null })} aria-label="Show all subjects again">${subject.replace(':', ' ')} ✕</a>`}</div>
+    ${shown.length === 0
+      ? html`<${Empty} title=${events.length ? 'No event matches' : 'Nothing has happened yet'}>${events.length
+          ? html`<a href=${withParams({ kind: null, subject: null })}>Show all events</a>`
+          : html`Alerts, runs, gates and rollouts appear here by themselves. A trigger in <code>tidemill.yaml</code> starts the first one.`}</${Empty}>`
+      : html`<ol class="event-list" reversed>${shown.map((event) => {
+          const { label, tone } = kindOf(event.kind);
+          return html`<li key=${event.seq} data-seq=${event.seq}><a href=${eventLink(event, endpoint, model)}><i class=${`dot fill-${tone}`} aria-hidden="true"></i>
+            <span class="event-head"><strong>${label}</strong><time datetime=${event.at}>${time(event.at)}</time></span><span class="event-text">${event.text}</span></a></li>`;
+        })}</ol>`}
+    ${matching.length > shown.length && html`<p class="note"><a href=${limit === null ? withParams({ show: String(asked + PAGE) }) : withParams({ tab: 'events' })}>${matching.length - shown.length} earlier events</a></p>`}
+  </div>`;
+}
+
 /** @typedef {import('../types.js').EndpointStatus} EndpointStatus */
 
+const featureChart = () => import('../charts/feature.js').then((module) => module.FeatureChart);
 const TABS = [['overview', 'Overview'], ['months', 'Months'], ['drift', 'Drift'], ['events', 'Events']];
 
 /** @param {{label: string, children?: any, note?: any}} props */
@@ -124,7 +192,7 @@ export function EndpointPage({ name }) {
         ${data.drift.length === 0
           ? html`<${Empty} title="No drift window yet">The strip starts when the first monitoring window closes. <code>monitors</code> in <code>tidemill.yaml</code> sets its length.</${Empty}>`
           : html`<p class="note">Score of <strong>${data.drift_method?.[0]}</strong> by feature and window; threshold ${metric(data.drift_method?.[1], 3)}, alert at ${percent(data.drift_method?.[2])} of features. Choose a feature for its curve.</p>
-            <${DriftStrip} timeline=${data} range=${range ?? [0, 1]} all=${tab === 'drift'} />${feature && html`<${FeatureChart} timeline=${data} range=${range ?? [0, 1]} feature=${feature} />`}`}</${Panel}>`}
+            <${DriftStrip} timeline=${data} range=${range ?? [0, 1]} all=${tab === 'drift'} />${feature && html`<${Later} of=${featureChart} height=${240} timeline=${data} range=${range ?? [0, 1]} feature=${feature} />`}`}</${Panel}>`}
 `;
     const months = html`<${Panel} title="Month by month" id="months"><${MonthTable} timeline=${data} /></${Panel}>`;
     const list = html`<${Panel} title="Events" id="events" class="events-panel"><${EventList} events=${events} endpoint=${name} model=${model} limit=${tab === 'overview' ? 40 : null} /></${Panel}>`;

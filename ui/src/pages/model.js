@@ -1,10 +1,7 @@
 // A registered model: its versions, its aliases, and how they moved.
-import { useGet } from '../api.js';
-import { metric, time, version } from '../format.js';
-import { html } from '../html.js';
-import { Title } from '../parts/title.js';
-import { Badge, Empty, Facts, Failure, Panel, Raw, Scroll, Value, Waiting, pairs } from '../parts/ui.js';
-import { link, route, withParams } from '../router.js';
+import { link, metric, route, time, useGet, version, withParams } from '../client.js';
+import { Facts, pairs, Raw, Value } from '../records.js';
+import { Badge, Empty, Failure, html, Panel, Scroll, Title, Waiting } from '../ui.js';
 
 /** @typedef {import('../types.js').Json} Json */
 
@@ -23,8 +20,8 @@ function Versions({ versions, aliases, chosen }) {
     })}</tbody></table></${Scroll}>`;
 }
 
-/** @param {{name: string}} props */
-export function ModelPage({ name }) {
+/** @param {{id: string}} props its name */
+export function ModelPage({ id: name }) {
   const { data, error } = useGet(`/models/${encodeURIComponent(name)}`);
   const title = html`<${Title} text=${name} over="Registered model" />`;
   if (error) return html`${title}<${Failure} error=${error} what="The model" />`;

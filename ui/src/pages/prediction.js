@@ -1,10 +1,7 @@
 // From a prediction to everything that led to it, and what came of it.
-import { status, useGet } from '../api.js';
-import { count, isNumber, metric, number, short, time, version } from '../format.js';
-import { html } from '../html.js';
-import { Title } from '../parts/title.js';
-import { Badge, Empty, Facts, Failure, Id, Panel, Raw, Waiting } from '../parts/ui.js';
-import { go, link } from '../router.js';
+import { count, go, isNumber, link, metric, number, short, status, time, useGet, version } from '../client.js';
+import { Facts, Id, Raw } from '../records.js';
+import { Badge, Empty, Failure, html, Panel, Title, Waiting } from '../ui.js';
 
 /** @typedef {import('../types.js').Json} Json */
 

@@ -1,11 +1,7 @@
 // A run: why it started, what it used, what came of it.
-import { useGet } from '../api.js';
-import { duration, metric, number, time, version } from '../format.js';
-import { html } from '../html.js';
-import { Title } from '../parts/title.js';
-import { Badge, Facts, Failure, Id, Panel, Raw, Scroll, Value, Waiting, pairs } from '../parts/ui.js';
-import { link } from '../router.js';
-import { status } from '../api.js';
+import { duration, link, metric, number, status, time, useGet, version } from '../client.js';
+import { Facts, Id, pairs, Raw, Value } from '../records.js';
+import { Badge, Failure, html, Panel, Scroll, Title, Waiting } from '../ui.js';
 
 /** @typedef {import('../types.js').Json} Json */
 

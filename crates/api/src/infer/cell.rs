@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use tidemill_core::frame::FeatureKind;
 use tidemill_serving::RawValue;
 
@@ -246,7 +246,8 @@ mod tests {
 
     #[test]
     fn integers_stay_exact_as_keys() {
-        let cells: Vec<Cell> = serde_json::from_str("[9007199254740993, 18446744073709551615, \"a\", null]").unwrap();
+        let cells: Vec<Cell> =
+            serde_json::from_str("[9007199254740993, 18446744073709551615, \"a\", null]").unwrap();
         let keys: Vec<_> = cells.iter().map(Cell::to_key).collect();
         assert_eq!(keys[0].as_deref(), Some("9007199254740993"));
         assert_eq!(keys[1].as_deref(), Some("18446744073709551615"));

@@ -39,7 +39,11 @@ pub(crate) struct Call {
 
 impl Call {
     /// A request to the endpoint called `name`.
-    pub(crate) fn to(app: &App, name: &EndpointName, version: Option<VersionNumber>) -> Result<Self, ApiError> {
+    pub(crate) fn to(
+        app: &App,
+        name: &EndpointName,
+        version: Option<VersionNumber>,
+    ) -> Result<Self, ApiError> {
         let received = Stopwatch::start();
         let route = route(app, name)?;
         // A key that is a feature too is both.
@@ -115,9 +119,9 @@ where
         Ok((call.route, request, rest))
     };
     let (route, request, rest) = if body_len > HEAVY_BYTES {
-        tokio::task::spawn_blocking(prepare)
-            .await
-            .map_err(|error| ApiError::internal("internal", format!("reading the request failed: {error}")))??
+        tokio::task::spawn_blocking(prepare).await.map_err(|error| {
+            ApiError::internal("internal", format!("reading the request failed: {error}"))
+        })??
     } else {
         prepare()?
     };
@@ -232,9 +236,12 @@ impl Findings {
     }
 }
 
-/// A feature's name for every position, and whether all are numbers.
+/// Whether every feature is a number.
 pub(crate) fn all_numeric(schema: &FeatureSchema) -> bool {
-    schema.features.iter().all(|feature| feature.kind == FeatureKind::Numeric)
+    schema
+        .features
+        .iter()
+        .all(|feature| feature.kind == FeatureKind::Numeric)
 }
 
 /// The class with the largest probability, one a row; `None` where the task is another.
@@ -246,7 +253,11 @@ pub(crate) fn labels(scores: &Scores) -> Option<Vec<String>> {
         let probabilities: &[f64] = scores.row(row);
         // The first of equals, so that an answer does not depend on how one searches.
         let best = (0..probabilities.len()).fold(0, |best, i| {
-            if probabilities[i] > probabilities[best] { i } else { best }
+            if probabilities[i] > probabilities[best] {
+                i
+            } else {
+                best
+            }
         });
         classes.get(best).cloned().unwrap_or_default()
     };

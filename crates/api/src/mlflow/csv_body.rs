@@ -39,7 +39,11 @@ pub(super) fn read(body: &[u8], call: &Call) -> Result<Vec<CellColumn>, ApiError
 
 fn cell(text: &str, numeric: bool) -> Cell {
     if !numeric {
-        return if text.is_empty() { Cell::Null } else { Cell::Text(Arc::from(text)) };
+        return if text.is_empty() {
+            Cell::Null
+        } else {
+            Cell::Text(Arc::from(text))
+        };
     }
     let trimmed = text.trim();
     if MISSING.contains(&trimmed) {
@@ -56,7 +60,9 @@ fn cell(text: &str, numeric: bool) -> Cell {
 }
 
 fn malformed(error: &csv::Error) -> ApiError {
-    let place = error.position().map_or(String::new(), |p| format!(" at line {}", p.line()));
+    let place = error
+        .position()
+        .map_or(String::new(), |p| format!(" at line {}", p.line()));
     let reason = match error.kind() {
         csv::ErrorKind::Utf8 { err, .. } => format!("it is not UTF-8: {err}"),
         csv::ErrorKind::UnequalLengths {
@@ -64,5 +70,8 @@ fn malformed(error: &csv::Error) -> ApiError {
         } => format!("{len} fields, expected {expected_len} as in the header line"),
         _ => error.to_string(),
     };
-    ApiError::bad_request("malformed_csv", format!("the body is not valid CSV{place}: {reason}"))
+    ApiError::bad_request(
+        "malformed_csv",
+        format!("the body is not valid CSV{place}: {reason}"),
+    )
 }

@@ -72,9 +72,17 @@ pub(super) fn read(body: &[u8], call: &Call) -> Result<(Vec<CellColumn>, Option<
         request.inputs.is_some(),
         request.instances.is_some(),
     ];
-    let came: Vec<&str> = FORMS.into_iter().zip(given).filter_map(|(name, here)| here.then_some(name)).collect();
+    let came: Vec<&str> = FORMS
+        .into_iter()
+        .zip(given)
+        .filter_map(|(name, here)| here.then_some(name))
+        .collect();
     if came.len() != 1 {
-        let got = if came.is_empty() { "none".to_owned() } else { format!("`{}`", came.join("`, `")) };
+        let got = if came.is_empty() {
+            "none".to_owned()
+        } else {
+            format!("`{}`", came.join("`, `"))
+        };
         return Err(ApiError::bad_request(
             "bad_body",
             format!("expected exactly one of `{}`; {got} came", FORMS.join("`, `")),
@@ -117,7 +125,12 @@ fn request_id(params: Option<&Value>) -> Result<Option<String>, ApiError> {
 }
 
 /// Rows of equal length under the given names.
-fn from_lists(form: &str, names: Vec<String>, rows: Vec<Vec<Cell>>, findings: &mut Findings) -> Vec<CellColumn> {
+fn from_lists(
+    form: &str,
+    names: Vec<String>,
+    rows: Vec<Vec<Cell>>,
+    findings: &mut Findings,
+) -> Vec<CellColumn> {
     let mut columns: Vec<CellColumn> = names
         .into_iter()
         .map(|name| CellColumn {
@@ -145,7 +158,10 @@ fn from_records(records: Vec<Vec<(String, Cell)>>) -> Vec<CellColumn> {
     for (row, record) in records.into_iter().enumerate() {
         for (i, (name, cell)) in record.into_iter().enumerate() {
             // Most clients write the same columns in the same order in every row.
-            let guess = columns.get(i).is_some_and(|column| column.name == name).then_some(i);
+            let guess = columns
+                .get(i)
+                .is_some_and(|column| column.name == name)
+                .then_some(i);
             let place = guess.or_else(|| places.get(&name).copied()).unwrap_or_else(|| {
                 places.insert(name.clone(), columns.len());
                 columns.push(CellColumn {
@@ -184,7 +200,14 @@ fn from_columns(columns: Vec<(String, Cells)>, findings: &mut Findings) -> Vec<C
 
 /// Rows as objects, as arrays in the schema's order, or as bare values of a single feature; all of one sort.
 fn from_rows(form: &str, rows: Vec<Cells>, call: &Call, findings: &mut Findings) -> Vec<CellColumn> {
-    let names = || -> Vec<String> { call.route.schema.features.iter().map(|f| f.name.clone()).collect() };
+    let names = || -> Vec<String> {
+        call.route
+            .schema
+            .features
+            .iter()
+            .map(|f| f.name.clone())
+            .collect()
+    };
     if matches!(rows.first(), Some(Cells::Record(_))) {
         let mut records = Vec::with_capacity(rows.len());
         for (i, row) in rows.into_iter().enumerate() {

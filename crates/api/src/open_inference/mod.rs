@@ -15,7 +15,7 @@ use tidemill_serving::{Route, ServeError};
 
 use crate::control_plane::App;
 use crate::error::ApiError;
-use crate::extract::{Body, media_type, parse_json};
+use crate::extract::{Body, media_type, parse_json, version_number};
 use crate::infer::{self, Call, Reading};
 
 /// `GET /v2`
@@ -49,16 +49,7 @@ pub(crate) struct ModelPath {
 
 impl ModelPath {
     fn version(&self) -> Result<Option<VersionNumber>, ApiError> {
-        let Some(text) = &self.version else {
-            return Ok(None);
-        };
-        let number = text.parse().map_err(|_| {
-            ApiError::bad_request(
-                "bad_version",
-                format!("version `{text}` is not a number: expected one such as `3`"),
-            )
-        })?;
-        Ok(Some(VersionNumber(number)))
+        self.version.as_deref().map(version_number).transpose()
     }
 }
 
@@ -144,7 +135,11 @@ pub(crate) async fn infer(
         })
     })
     .await?;
-    Ok(Json(outputs::response(&answer.route, &answer.response, &answer.rest)))
+    Ok(Json(outputs::response(
+        &answer.route,
+        &answer.response,
+        &answer.rest,
+    )))
 }
 
 fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {

@@ -35,12 +35,19 @@ pub(super) fn described(route: &Route) -> Vec<Value> {
 
 /// Refuses outputs that there are not.
 pub(super) fn check_requested(names: &[String], task: Task) -> Result<(), ApiError> {
-    let known: Vec<&str> = always(task).into_iter().map(|(name, _)| name).chain(["degraded"]).collect();
+    let known: Vec<&str> = always(task)
+        .into_iter()
+        .map(|(name, _)| name)
+        .chain(["degraded"])
+        .collect();
     match names.iter().find(|name| !known.contains(&name.as_str())) {
         None => Ok(()),
         Some(name) => Err(ApiError::bad_request(
             "unknown_output",
-            format!("there is no output `{name}`: expected one of `{}`", known.join("`, `")),
+            format!(
+                "there is no output `{name}`: expected one of `{}`",
+                known.join("`, `")
+            ),
         )
         .with_details(json!({ "field": "outputs", "value": name, "expected": known }))),
     }
@@ -68,7 +75,11 @@ pub(super) fn response(route: &Route, response: &InferResponse, names: &[String]
     let degraded = any_degraded(response);
     if degraded {
         // A tensor of texts holds no null: the empty text says that nothing went wrong.
-        let reasons: Vec<&str> = response.degraded.iter().map(|d| d.as_deref().unwrap_or("")).collect();
+        let reasons: Vec<&str> = response
+            .degraded
+            .iter()
+            .map(|d| d.as_deref().unwrap_or(""))
+            .collect();
         outputs.push(tensor("degraded", "BYTES", json!(reasons)));
     }
     if !names.is_empty() {

@@ -100,7 +100,12 @@ impl Tensor {
         };
         for (i, cell) in self.data.0.iter().enumerate() {
             if !datatype.takes(cell) {
-                findings.value(&self.name, i / width, &cell.to_string(), &datatype.expected(&self.datatype));
+                findings.value(
+                    &self.name,
+                    i / width,
+                    &cell.to_string(),
+                    &datatype.expected(&self.datatype),
+                );
             }
         }
     }

@@ -13,7 +13,9 @@ use crate::extract::Json;
 /// `GET /api/v1/clock`
 pub(crate) async fn show(State(app): State<App>) -> Answer {
     let status = app.status().await?;
-    Ok(Written(json!({ "now": app.now(), "virtual": status.virtual_clock })))
+    Ok(Written(
+        json!({ "now": app.now(), "virtual": status.virtual_clock }),
+    ))
 }
 
 /// Where the clock is to stand.

@@ -9,7 +9,7 @@ use axum::response::sse::{self, KeepAlive, Sse};
 use axum::{Extension, Json};
 use futures::{Stream, StreamExt as _, stream};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tidemill_store::events::Event;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -45,7 +45,20 @@ pub(crate) async fn list(State(app): State<App>, Params(page): Params<Page>) -> 
     let after = page.after.unwrap_or(0);
     let events = app.events_after(after, limit).await?;
     let next = events.last().map_or(after, |event| event.seq);
+    let events: Vec<Value> = events.iter().map(line).collect();
     Ok(Json(json!({ "events": events, "next": next })))
+}
+
+/// An event as `view::TimelineEvent` has it, with the payload beside; its line for people is its kind, the timeline says it better.
+fn line(event: &Event) -> Value {
+    json!({
+        "seq": event.seq,
+        "at": event.at,
+        "kind": event.kind,
+        "text": event.kind,
+        "subject": [event.subject_kind, event.subject],
+        "payload": event.payload,
+    })
 }
 
 /// Where a stream starts, for a client that cannot set `Last-Event-ID`.
@@ -63,7 +76,9 @@ pub(crate) async fn stream(
     stopping: Option<Extension<Stopping>>,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, ApiError> {
     let after = last_event_id(&headers)?.or(start.after);
-    let events = Feed::new(app, after).into_stream().map(|event| Ok(written(&event)));
+    let events = Feed::new(app, after)
+        .into_stream()
+        .map(|event| Ok(written(&event)));
     let stopped = async move {
         match stopping {
             Some(Extension(stopping)) => stopping.wait().await,
@@ -90,7 +105,7 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<i64>, ApiError> {
 }
 
 fn written(event: &Event) -> sse::Event {
-    let data = json!(event).to_string();
+    let data = line(event).to_string();
     // A kind is written by us, without line breaks.
     sse::Event::default()
         .id(event.seq.to_string())

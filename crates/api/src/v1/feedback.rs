@@ -32,7 +32,11 @@ pub(crate) async fn record(
         )
         .with_details(json!({ "outcomes": outcomes })));
     }
-    let status = if outcomes.iter().all(repeated) { StatusCode::OK } else { StatusCode::CREATED };
+    let status = if outcomes.iter().all(repeated) {
+        StatusCode::OK
+    } else {
+        StatusCode::CREATED
+    };
     Ok((status, Written(json!({ "outcomes": outcomes }))))
 }
 

@@ -2,11 +2,11 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use tidemill_core::ids::{ModelName, VersionNumber};
+use tidemill_core::ids::ModelName;
 
 use super::{Answer, lists};
 use crate::control_plane::{App, ListQuery, Noun};
-use crate::extract::Params;
+use crate::extract::{Params, version_number};
 
 /// `GET /api/v1/models`
 pub(crate) async fn list(State(app): State<App>, Params(query): Params<ListQuery>) -> Answer {
@@ -30,9 +30,12 @@ pub(crate) async fn versions(
 /// `GET /api/v1/models/{model}/versions/{version}`
 pub(crate) async fn version(
     State(app): State<App>,
-    Path((model, version)): Path<(ModelName, VersionNumber)>,
+    Path((model, version)): Path<(ModelName, String)>,
 ) -> Answer {
-    app.get(Noun::Versions, &format!("{model}/{version}")).await.map(Json)
+    let version = version_number(&version)?;
+    app.get(Noun::Versions, &format!("{model}/{version}"))
+        .await
+        .map(Json)
 }
 
 /// `GET /api/v1/models/{model}/aliases`

@@ -35,9 +35,8 @@ fn operation(route: &Route) -> Value {
         Some(Protocol::Mlflow) => ("MLflow scoring", "MlflowError"),
         Some(Protocol::V1) | None => ("Tidemill", "Error"),
     };
-    let path = path_parameters(route.path).map(
-        |name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }),
-    );
+    let path = path_parameters(route.path)
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
     let query = route
         .query
         .iter()
@@ -83,7 +82,11 @@ pub(crate) fn path_parameters(path: &str) -> impl Iterator<Item = &str> {
 /// Method and path as one word, such as `get_api_v1_runs_id`: stable as long as the route is.
 fn operation_id(route: &Route) -> String {
     let mut id = route.method.as_str().to_ascii_lowercase();
-    for word in route.path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty()) {
+    for word in route
+        .path
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|w| !w.is_empty())
+    {
         id.push('_');
         id.push_str(word);
     }
@@ -183,7 +186,11 @@ mod tests {
             let method = route.method.as_str().to_ascii_lowercase();
             let operation = &document["paths"][route.path][&method];
             assert_eq!(operation["summary"], route.summary, "{}", route.path);
-            assert!(ids.insert(operation["operationId"].to_string()), "{} twice", route.path);
+            assert!(
+                ids.insert(operation["operationId"].to_string()),
+                "{} twice",
+                route.path
+            );
             let described: BTreeSet<&str> = operation["parameters"]
                 .as_array()
                 .unwrap()

@@ -1,6 +1,6 @@
 use axum::body::Body;
 use axum::http::Request;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::fake::App;
 
@@ -47,19 +47,29 @@ async fn an_error_has_its_code_its_page_and_the_request_its_id() {
     );
     assert_eq!(reply.header("x-tidemill-error"), "unknown_route");
     assert_eq!(reply.header("x-request-id").len(), 32);
-    let unavailable = app.post("/invocations/empty", json!({"instances": [[1, "UA"]]})).await;
+    let unavailable = app
+        .post("/invocations/empty", json!({"instances": [[1, "UA"]]}))
+        .await;
     assert_eq!(unavailable.header("retry-after"), "1");
     assert_eq!(app.get("/docs/errors/no_such_code").await.status, 404);
-    assert_eq!(app.get("/api/v1/runs/%ff").await.json()["error"]["code"], "bad_path");
+    let version = app.get("/api/v1/models/flights/versions/latest").await;
+    assert_eq!(version.json()["error"]["code"], "bad_version");
+    assert_eq!(
+        app.get("/api/v1/runs/%ff").await.json()["error"]["code"],
+        "bad_path"
+    );
 }
 
 #[tokio::test]
-async fn a_schema_error_carries_its_findings() {
+async fn a_foreign_protocol_gets_our_code_in_a_header_and_nothing_of_ours_in_its_body() {
     let app = App::new();
-    // Version 1's details are what the other protocols put into their message.
-    let reply = app.post("/invocations", json!({"instances": [["far", "UA"]]})).await;
+    let reply = app
+        .post("/invocations", json!({"instances": [["far", "UA"]]}))
+        .await;
     assert_eq!(reply.header("x-tidemill-error"), "schema_mismatch");
-    assert_eq!(reply.json().get("details"), None::<&Value>);
+    let body = reply.json();
+    let fields: Vec<&String> = body.as_object().unwrap().keys().collect();
+    assert_eq!(fields, ["error_code", "message", "stack_trace"]);
 }
 
 #[tokio::test]

@@ -35,11 +35,16 @@ impl Reader {
             self.text += std::str::from_utf8(&chunk.unwrap().unwrap().unwrap()).unwrap();
         }
         let field = |block: &str, name: &str| {
-            let line = block.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("");
+            let line = block
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .unwrap_or("");
             line.trim_start_matches(':').trim().to_owned()
         };
         let blocks = self.text.split("\n\n").filter(|block| !block.is_empty());
-        blocks.map(|block| format!("{} {}", field(block, "id"), field(block, "event"))).collect()
+        blocks
+            .map(|block| format!("{} {}", field(block, "id"), field(block, "event")))
+            .collect()
     }
 }
 
@@ -50,7 +55,10 @@ async fn events_are_listed_page_by_page() {
         app.fake.store(kind);
     }
     let page = app.get("/api/v1/events?after=1&limit=1").await.json();
-    assert_eq!((&page["events"][0]["kind"], &page["next"]), (&json!("b"), &json!(2)));
+    assert_eq!(
+        (&page["events"][0]["kind"], &page["next"]),
+        (&json!("b"), &json!(2))
+    );
     let end = app.get("/api/v1/events?after=3").await.json();
     assert_eq!(end, json!({"events": [], "next": 3}));
     assert_eq!(app.get("/api/v1/events?limit=100000").await.status, 400);
@@ -64,7 +72,11 @@ async fn a_stream_resumes_after_the_last_id_and_goes_on_live() {
     }
     let mut reader = Reader::open(&app, "/api/v1/events/stream?after=0", Some("1")).await;
     assert_eq!(reader.until(2).await, ["2 run.ended", "3 alert.raised"]);
-    assert!(reader.text.contains(r#""payload":{"text":"line 1\nline 2"}"#), "{}", reader.text);
+    assert!(
+        reader.text.contains(r#""payload":{"text":"line 1\nline 2"}"#),
+        "{}",
+        reader.text
+    );
     app.fake.happen("version.promoted");
     assert_eq!(reader.until(3).await[2], "4 version.promoted");
 }

@@ -44,7 +44,9 @@ impl Model for Tiny {
             Task::Regression => Scores::Regression(first.map(|v| v * 2.0).collect()),
             Task::Multiclass => Scores::Multiclass {
                 classes: Arc::clone(&self.signature.classes),
-                probabilities: first.flat_map(|v| if v > 0.0 { [0.25, 0.75] } else { [0.75, 0.25] }).collect(),
+                probabilities: first
+                    .flat_map(|v| if v > 0.0 { [0.25, 0.75] } else { [0.75, 0.25] })
+                    .collect(),
             },
         })
     }
@@ -182,7 +184,10 @@ impl ControlPlane for Fake {
         })
     }
     async fn timeline(&self, endpoint: &EndpointName) -> Result<view::Timeline, ApiError> {
-        Err(ApiError::not_found("not_found", format!("there is no endpoint `{endpoint}`")))
+        Err(ApiError::not_found(
+            "not_found",
+            format!("there is no endpoint `{endpoint}`"),
+        ))
     }
     async fn lineage(&self, id: &PredictionId) -> Result<view::Lineage, ApiError> {
         Ok(view::Lineage {
@@ -236,7 +241,10 @@ impl ControlPlane for Fake {
         self.clock_now()
     }
     async fn list(&self, noun: Noun, query: ListQuery) -> Result<Value, ApiError> {
-        self.note(format!("list {noun:?} {}", serde_json::to_string(&query).unwrap()));
+        self.note(format!(
+            "list {noun:?} {}",
+            serde_json::to_string(&query).unwrap()
+        ));
         Ok(json!([]))
     }
     async fn get(&self, noun: Noun, id: &str) -> Result<Value, ApiError> {
@@ -248,7 +256,12 @@ impl ControlPlane for Fake {
     }
     async fn events_after(&self, seq: i64, limit: u32) -> Result<Vec<Event>, ApiError> {
         let events = self.events.lock().unwrap();
-        Ok(events.iter().filter(|e| e.seq > seq).take(limit as usize).cloned().collect())
+        Ok(events
+            .iter()
+            .filter(|e| e.seq > seq)
+            .take(limit as usize)
+            .cloned()
+            .collect())
     }
     fn ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)

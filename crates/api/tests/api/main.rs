@@ -7,4 +7,5 @@ mod fake;
 mod mlflow;
 mod open_inference;
 mod page;
+mod robustness;
 mod v1;

@@ -19,7 +19,8 @@ async fn health_and_version_answer_as_mlflow_does() {
 #[tokio::test]
 async fn every_json_form_gives_the_same_predictions() {
     let app = App::new();
-    let rows = json!([{"distance": 250, "carrier": "UA"}, {"distance": null, "carrier": "AA", "flight_id": 7}]);
+    let rows =
+        json!([{"distance": 250, "carrier": "UA"}, {"distance": null, "carrier": "AA", "flight_id": 7}]);
     let forms = [
         json!({"dataframe_split": {"columns": ["carrier", "distance"], "index": [0, 1], "data": [["UA", 250], ["AA", null]]}}),
         json!({"dataframe_records": rows}),
@@ -45,14 +46,37 @@ async fn csv_is_read_by_the_schema() {
     let app = App::new();
     let csv = "carrier,distance,flight_id\nUA,250,1\n\"A,A\",NaN,2\n,1e3,3\n";
     let reply = app.post_as("/invocations", "text/csv; charset=utf-8", csv).await;
-    assert_eq!(reply.json()["predictions"], json!([0.25, 0.0, 1.0]), "{}", reply.text);
+    assert_eq!(
+        reply.json()["predictions"],
+        json!([0.25, 0.0, 1.0]),
+        "{}",
+        reply.text
+    );
 
-    let wrong = app.post_as("/invocations", "text/csv", "carrier,distance\nUA,far\n").await;
+    let wrong = app
+        .post_as("/invocations", "text/csv", "carrier,distance\nUA,far\n")
+        .await;
     assert_eq!(wrong.status, 400);
-    assert!(wrong.text.contains("field `distance` row 0: `far` is not a number"), "{}", wrong.text);
-    let ragged = app.post_as("/invocations", "text/csv", "carrier,distance\nUA\n").await;
-    assert!(ragged.text.contains("not valid CSV at line 2: 1 fields, expected 2"), "{}", ragged.text);
-    let latin = app.post_as("/invocations", "text/csv", b"carrier,distance\n\xe9,1\n".to_vec()).await;
+    assert!(
+        wrong
+            .text
+            .contains("field `distance` row 0: `far` is not a number"),
+        "{}",
+        wrong.text
+    );
+    let ragged = app
+        .post_as("/invocations", "text/csv", "carrier,distance\nUA\n")
+        .await;
+    assert!(
+        ragged
+            .text
+            .contains("not valid CSV at line 2: 1 fields, expected 2"),
+        "{}",
+        ragged.text
+    );
+    let latin = app
+        .post_as("/invocations", "text/csv", b"carrier,distance\n\xe9,1\n".to_vec())
+        .await;
     assert!(latin.text.contains("it is not UTF-8"), "{}", latin.text);
 }
 
@@ -78,32 +102,74 @@ async fn a_request_id_makes_a_repeat_safe() {
 #[tokio::test]
 async fn classes_and_degraded_answers_have_their_fields() {
     let app = App::new();
-    let answer = app.post("/invocations/grades", json!({"instances": [[1, 2], [-1, 2]]})).await.json();
+    let answer = app
+        .post("/invocations/grades", json!({"instances": [[1, 2], [-1, 2]]}))
+        .await
+        .json();
     assert_eq!(answer["predictions"], json!(["high", "low"]));
     assert_eq!(answer["probabilities"], json!([[0.25, 0.75], [0.75, 0.25]]));
     assert_eq!(answer["classes"], json!(["low", "high"]));
-    let answer = app.post("/invocations/shaky", json!({"instances": [[1, "UA"]]})).await.json();
+    let answer = app
+        .post("/invocations/shaky", json!({"instances": [[1, "UA"]]}))
+        .await
+        .json();
     assert_eq!(answer["predictions"], json!([0.5]));
-    assert_eq!(answer["degraded"], json!(["champion failed: the model is broken"]));
+    assert_eq!(
+        answer["degraded"],
+        json!(["champion failed: the model is broken"])
+    );
 }
 
 #[tokio::test]
 async fn what_is_wrong_is_told_in_mlflows_shape() {
     let app = App::new();
     let table = [
-        (json!({}), "expected exactly one of `dataframe_split`, `dataframe_records`, `inputs`, `instances`; none came"),
-        (json!({"inputs": [], "instances": []}), "`inputs`, `instances` came"),
-        (json!({"instances": [[1, "UA"], [1]]}), "`instances` row 1 is an array of 1 values, expected 2"),
-        (json!({"instances": [{"distance": 1, "carrier": "UA"}, [1]]}), "`instances` row 1 is an array or a value, expected an object as in row 0"),
-        (json!({"instances": [[1, "UA"], {"distance": 1}]}), "`instances` row 1 is an object, expected an array as in row 0"),
-        (json!({"instances": [[[1], "UA"]]}), "field `distance` row 0: `an array or object` is not a number, a text, a boolean or null"),
-        (json!({"inputs": {"distance": {"a": 1}}}), "field `distance`: an object, expected an array of values"),
+        (
+            json!({}),
+            "expected exactly one of `dataframe_split`, `dataframe_records`, `inputs`, `instances`; none came",
+        ),
+        (
+            json!({"inputs": [], "instances": []}),
+            "`inputs`, `instances` came",
+        ),
+        (
+            json!({"instances": [[1, "UA"], [1]]}),
+            "`instances` row 1 is an array of 1 values, expected 2",
+        ),
+        (
+            json!({"instances": [{"distance": 1, "carrier": "UA"}, [1]]}),
+            "`instances` row 1 is an array or a value, expected an object as in row 0",
+        ),
+        (
+            json!({"instances": [[1, "UA"], {"distance": 1}]}),
+            "`instances` row 1 is an object, expected an array as in row 0",
+        ),
+        (
+            json!({"instances": [[[1], "UA"]]}),
+            "field `distance` row 0: `an array or object` is not a number, a text, a boolean or null",
+        ),
+        (
+            json!({"inputs": {"distance": {"a": 1}}}),
+            "field `distance`: an object, expected an array of values",
+        ),
         (json!({"instances": []}), "no rows"),
-        (json!({"dataframe_records": [{"carrier": "UA"}]}), "field `distance` is missing"),
-        (json!({"dataframe_records": [{"distance": "far", "carrier": "UA"}]}), "`far` is not a number"),
+        (
+            json!({"dataframe_records": [{"carrier": "UA"}]}),
+            "field `distance` is missing",
+        ),
+        (
+            json!({"dataframe_records": [{"distance": "far", "carrier": "UA"}]}),
+            "`far` is not a number",
+        ),
         (json!({"dataframe_records": 3}), "the body does not fit at line 1"),
-        (json!({"instances": [[1, "UA"]], "params": 3}), "`params` is `3`, expected an object"),
-        (json!({"instances": [[1, "UA"]], "params": {"request_id": 3}}), "`params.request_id` is `3`, expected a text"),
+        (
+            json!({"instances": [[1, "UA"]], "params": 3}),
+            "`params` is `3`, expected an object",
+        ),
+        (
+            json!({"instances": [[1, "UA"]], "params": {"request_id": 3}}),
+            "`params.request_id` is `3`, expected a text",
+        ),
         (Value::Null, "the body does not fit"),
     ];
     for (request, expected) in table {
@@ -111,13 +177,24 @@ async fn what_is_wrong_is_told_in_mlflows_shape() {
         assert_eq!(reply.status, 400, "{request}: {}", reply.text);
         let answer = reply.json();
         let message = answer["message"].as_str().unwrap();
-        assert!(message.contains(expected), "{request}\n  gave {message}\n  not  {expected}");
-        assert_eq!((&answer["error_code"], &answer["stack_trace"]), (&json!("BAD_REQUEST"), &Value::Null));
+        assert!(
+            message.contains(expected),
+            "{request}\n  gave {message}\n  not  {expected}"
+        );
+        assert_eq!(
+            (&answer["error_code"], &answer["stack_trace"]),
+            (&json!("BAD_REQUEST"), &Value::Null)
+        );
     }
 
     assert_eq!(app.post_as("/invocations", "text/plain", "x").await.status, 415);
     assert_eq!(app.post("/invocations/nobody", json!({})).await.status, 404);
-    assert_eq!(app.post("/invocations/empty", json!({"instances": [[1, "UA"]]})).await.status, 503);
+    assert_eq!(
+        app.post("/invocations/empty", json!({"instances": [[1, "UA"]]}))
+            .await
+            .status,
+        503
+    );
     *app.fake.only.lock().unwrap() = None;
     let reply = app.post("/invocations", json!({"instances": [[1, "UA"]]})).await;
     assert!(reply.text.contains("/invocations/<endpoint>"), "{}", reply.text);

@@ -24,7 +24,10 @@ fn output<'a>(answer: &'a Value, name: &str) -> &'a Value {
 async fn metadata_and_health_follow_the_specification() {
     let app = App::new();
     let server = app.get("/v2").await.json();
-    assert_eq!((&server["name"], &server["extensions"]), (&json!("tidemill"), &json!([])));
+    assert_eq!(
+        (&server["name"], &server["extensions"]),
+        (&json!("tidemill"), &json!([]))
+    );
     assert_eq!(app.get("/v2/health/live").await.json(), json!({"live": true}));
     assert_eq!(app.get("/v2/health/ready").await.json(), json!({"ready": true}));
     let model = app.get("/v2/models/flights").await.json();
@@ -69,7 +72,10 @@ async fn a_binary_model_answers_one_probability_a_row() {
     assert_eq!(answer["id"], "q1");
     assert_eq!(answer["parameters"], json!({"at": NOW}));
     let probability = output(&answer, "probability");
-    assert_eq!(probability, &json!({"name": "probability", "datatype": "FP64", "shape": [2], "data": [0.25, 0.0]}));
+    assert_eq!(
+        probability,
+        &json!({"name": "probability", "datatype": "FP64", "shape": [2], "data": [0.25, 0.0]})
+    );
     assert_eq!(output(&answer, "model_version")["data"], json!([3, 3]));
     assert_eq!(output(&answer, "role")["data"], json!(["champion", "champion"]));
     assert!(output(&answer, "degraded").is_null());
@@ -81,7 +87,12 @@ async fn a_binary_model_answers_one_probability_a_row() {
     assert_eq!(output(&again, "prediction_id"), output(&answer, "prediction_id"));
     let pinned = app.post("/v2/models/flights/versions/3/infer", flights()).await;
     assert_eq!(pinned.status, 200);
-    assert_eq!(app.post("/v2/models/flights/versions/9/infer", flights()).await.status, 404);
+    assert_eq!(
+        app.post("/v2/models/flights/versions/9/infer", flights())
+            .await
+            .status,
+        404
+    );
 }
 
 #[tokio::test]
@@ -91,7 +102,10 @@ async fn the_key_column_carries_keys_and_is_no_feature() {
     let key = tensor("flight_id", "INT64", json!([9_007_199_254_740_993_i64, 7]));
     request["inputs"].as_array_mut().unwrap().push(key);
     let answer = app.post("/v2/models/flights/infer", request).await.json();
-    let id = output(&answer, "prediction_id")["data"][0].as_str().unwrap().to_owned();
+    let id = output(&answer, "prediction_id")["data"][0]
+        .as_str()
+        .unwrap()
+        .to_owned();
     use tidemill_api::ControlPlane as _;
     let (batch, row) = app.fake.serving().log().find(&id.into()).unwrap();
     assert_eq!(batch.keys[row].as_deref(), Some("9007199254740993"));
@@ -126,7 +140,12 @@ async fn only_the_outputs_asked_for_come_back_and_columns_may_have_shape_n_1() {
         "outputs": [{"name": "role"}, {"name": "probability", "parameters": {"binary_data": true}}],
     });
     let answer = app.post("/v2/models/flights/infer", request).await.json();
-    let names: Vec<_> = answer["outputs"].as_array().unwrap().iter().map(|o| o["name"].clone()).collect();
+    let names: Vec<_> = answer["outputs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|o| o["name"].clone())
+        .collect();
     assert_eq!(names, ["probability", "role"]);
 }
 
@@ -147,33 +166,90 @@ async fn what_is_wrong_is_named_by_field_row_value_and_expectation() {
     let carrier = || tensor("carrier", "BYTES", json!(["UA"]));
     let one = |distance: Value| json!({ "inputs": [distance, carrier()] });
     let table = [
-        (one(tensor("distance", "FP64", json!(["12"]))), "field `distance` row 0: `12` is not FP64: a number"),
-        (one(tensor("distance", "FP64", json!(["NaN"]))), "field `distance` row 0: `NaN` is not FP64: a number"),
-        (one(tensor("distance", "FP64", json!([{"a": 1}]))), "`an array or object` is not FP64"),
-        (one(tensor("distance", "INT8", json!([300]))), "field `distance` row 0: `300` is not INT8: an integer in its range"),
+        (
+            one(tensor("distance", "FP64", json!(["12"]))),
+            "field `distance` row 0: `12` is not FP64: a number",
+        ),
+        (
+            one(tensor("distance", "FP64", json!(["NaN"]))),
+            "field `distance` row 0: `NaN` is not FP64: a number",
+        ),
+        (
+            one(tensor("distance", "FP64", json!([{"a": 1}]))),
+            "`an array or object` is not FP64",
+        ),
+        (
+            one(tensor("distance", "INT8", json!([300]))),
+            "field `distance` row 0: `300` is not INT8: an integer in its range",
+        ),
         (one(tensor("distance", "BOOL", json!([1]))), "`1` is not BOOL"),
-        (one(tensor("distance", "FP8", json!([1]))), "field `distance`: datatype `FP8`, expected BOOL, UINT8"),
-        (one(tensor("distance", "BYTES", json!(["far"]))), "field `distance` row 0: `far` is not a number"),
-        (one(json!({"name": "distance", "shape": [2], "datatype": "FP64", "data": [1]})), "field `distance`: shape [2] with 1 values in `data`, expected 2 values for that shape"),
-        (one(json!({"name": "distance", "shape": [-1], "datatype": "FP64", "data": [1]})), "expected sizes of 0 or more"),
-        (one(json!({"name": "distance", "shape": [i64::MAX, i64::MAX], "datatype": "FP64", "data": [1]})), "expected sizes of 0 or more"),
-        (one(json!({"name": "distance", "shape": [1, 2], "datatype": "FP64", "data": [1, 2]})), "expected [rows] or [rows, 1]"),
-        (one(tensor("distance", "FP64", json!([1, 2]))), "field `carrier` has 1 rows, expected 2 as in `distance`"),
-        (json!({ "inputs": [carrier()] }), "field `distance` is missing, expected a number"),
+        (
+            one(tensor("distance", "FP8", json!([1]))),
+            "field `distance`: datatype `FP8`, expected BOOL, UINT8",
+        ),
+        (
+            one(tensor("distance", "BYTES", json!(["far"]))),
+            "field `distance` row 0: `far` is not a number",
+        ),
+        (
+            one(json!({"name": "distance", "shape": [2], "datatype": "FP64", "data": [1]})),
+            "field `distance`: shape [2] with 1 values in `data`, expected 2 values for that shape",
+        ),
+        (
+            one(json!({"name": "distance", "shape": [-1], "datatype": "FP64", "data": [1]})),
+            "expected sizes of 0 or more",
+        ),
+        (
+            one(json!({"name": "distance", "shape": [i64::MAX, i64::MAX], "datatype": "FP64", "data": [1]})),
+            "expected sizes of 0 or more",
+        ),
+        (
+            one(json!({"name": "distance", "shape": [1, 2], "datatype": "FP64", "data": [1, 2]})),
+            "expected [rows] or [rows, 1]",
+        ),
+        (
+            one(tensor("distance", "FP64", json!([1, 2]))),
+            "field `carrier` has 1 rows, expected 2 as in `distance`",
+        ),
+        (
+            json!({ "inputs": [carrier()] }),
+            "field `distance` is missing, expected a number",
+        ),
         (json!({ "inputs": [] }), "field `inputs`: no tensor came"),
-        (json!({ "inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP64", "data": [1, 2]}] }), "only an all-numeric model takes a matrix"),
-        (json!({ "inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP64", "data": [1, 2, 3]}] }), "expected [rows, 2]: the features in the schema's order"),
-        (json!({ "inputs": [tensor("distance", "FP64", json!([])), tensor("carrier", "BYTES", json!([]))] }), "no rows"),
-        (json!({ "inputs": [carrier()], "outputs": [{"name": "logit"}] }), "there is no output `logit`: expected one of `probability`"),
-        (json!({ "id": "x".repeat(300), "inputs": [carrier()] }), "the request's id has 300 bytes"),
-        (json!({ "outputs": [] }), "the body does not fit at line 1, column 14: missing field `inputs`"),
+        (
+            json!({ "inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP64", "data": [1, 2]}] }),
+            "only an all-numeric model takes a matrix",
+        ),
+        (
+            json!({ "inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP64", "data": [1, 2, 3]}] }),
+            "expected [rows, 2]: the features in the schema's order",
+        ),
+        (
+            json!({ "inputs": [tensor("distance", "FP64", json!([])), tensor("carrier", "BYTES", json!([]))] }),
+            "no rows",
+        ),
+        (
+            json!({ "inputs": [carrier()], "outputs": [{"name": "logit"}] }),
+            "there is no output `logit`: expected one of `probability`",
+        ),
+        (
+            json!({ "id": "x".repeat(300), "inputs": [carrier()] }),
+            "the request's id has 300 bytes",
+        ),
+        (
+            json!({ "outputs": [] }),
+            "the body does not fit at line 1, column 14: missing field `inputs`",
+        ),
     ];
     for (request, expected) in table {
         let reply = app.post("/v2/models/flights/infer", request.clone()).await;
         assert_eq!(reply.status, 400, "{request}: {}", reply.text);
         let answer = reply.json();
         let message = answer["error"].as_str().unwrap();
-        assert!(message.contains(expected), "{request}\n  gave {message}\n  not  {expected}");
+        assert!(
+            message.contains(expected),
+            "{request}\n  gave {message}\n  not  {expected}"
+        );
         assert_eq!(answer.as_object().unwrap().len(), 1);
     }
 }
@@ -185,7 +261,10 @@ async fn bodies_that_are_not_json_are_refused_with_their_place() {
     let reply = app.post_as(path, "application/json", "{\"inputs\": [NaN]}").await;
     assert_eq!(reply.status, 400);
     let message = reply.json()["error"].as_str().unwrap().to_owned();
-    assert!(message.starts_with("the body is not valid JSON at line 1, column 1"), "{message}");
+    assert!(
+        message.starts_with("the body is not valid JSON at line 1, column 1"),
+        "{message}"
+    );
     assert!(message.contains("`NaN` is not JSON"), "{message}");
     assert_eq!(app.post_as(path, "application/json", "").await.status, 400);
     assert_eq!(app.post_as(path, "application/x-protobuf", "x").await.status, 415);
@@ -196,7 +275,9 @@ async fn bodies_that_are_not_json_are_refused_with_their_place() {
     assert!(reply.text.contains("binary_data=False"));
 
     // tritonclient sends JSON without a content type.
-    let bare = Request::post(path).body(Body::from(flights().to_string())).unwrap();
+    let bare = Request::post(path)
+        .body(Body::from(flights().to_string()))
+        .unwrap();
     assert_eq!(app.send(bare).await.status, 200);
 }
 
@@ -209,5 +290,8 @@ async fn a_heavy_request_is_answered_like_a_small_one() {
         tensor("b", "FP64", json!(vec![0.5; rows])),
     ] });
     let answer = app.post("/v2/models/prices/infer", request).await.json();
-    assert_eq!(output(&answer, "prediction")["data"].as_array().unwrap().len(), rows);
+    assert_eq!(
+        output(&answer, "prediction")["data"].as_array().unwrap().len(),
+        rows
+    );
 }

@@ -30,10 +30,15 @@ async fn every_address_of_the_page_gives_the_page_and_unknown_files_do_not() {
 #[tokio::test]
 async fn metrics_are_prometheus_text() {
     let app = App::new();
-    app.post("/invocations", json!({"instances": [[1, "UA"], [2, "UA"]]})).await;
-    app.post("/invocations/shaky", json!({"instances": [[1, "UA"]]})).await;
+    app.post("/invocations", json!({"instances": [[1, "UA"], [2, "UA"]]}))
+        .await;
+    app.post("/invocations/shaky", json!({"instances": [[1, "UA"]]}))
+        .await;
     let reply = app.get("/metrics").await;
-    assert_eq!(reply.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    assert_eq!(
+        reply.header("content-type"),
+        "text/plain; version=0.0.4; charset=utf-8"
+    );
     for line in [
         "tidemill_requests_total 2",
         "tidemill_predictions_total 3",
@@ -43,14 +48,28 @@ async fn metrics_are_prometheus_text() {
         "tidemill_request_duration_seconds_count 2",
         "tidemill_route_share{endpoint=\"flights\",version=\"3\",role=\"champion\"} 1",
     ] {
-        assert!(reply.text.lines().any(|l| l == line), "{line} is not in\n{}", reply.text);
+        assert!(
+            reply.text.lines().any(|l| l == line),
+            "{line} is not in\n{}",
+            reply.text
+        );
     }
     assert!(reply.text.contains("process_resident_memory_bytes "));
     // Every sample belongs to a metric that was announced once.
-    let names: Vec<&str> = reply.text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let names: Vec<&str> = reply
+        .text
+        .lines()
+        .filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next())
+        .collect();
     for line in reply.text.lines().filter(|l| !l.starts_with('#')) {
         let name = line.split(['{', ' ']).next().unwrap();
-        let bare = ["_bucket", "_sum", "_count"].iter().fold(name, |n, end| n.strip_suffix(end).unwrap_or(n));
-        assert_eq!(names.iter().filter(|n| **n == bare || **n == name).count(), 1, "{line}");
+        let bare = ["_bucket", "_sum", "_count"]
+            .iter()
+            .fold(name, |n, end| n.strip_suffix(end).unwrap_or(n));
+        assert_eq!(
+            names.iter().filter(|n| **n == bare || **n == name).count(),
+            1,
+            "{line}"
+        );
     }
 }

@@ -23,8 +23,14 @@ async fn every_noun_is_listed_and_found_by_id() {
         ("decisions/d1", "get Decisions d1"),
         ("rollouts", "list Rollouts {}"),
         ("rollouts/o1", "get Rollouts o1"),
-        ("alerts?since=2013-01-01", r#"list Alerts {"since":"2013-01-01T00:00:00Z"}"#),
-        ("windows?monitor=drift&endpoint=flights", r#"list Windows {"endpoint":"flights","monitor":"drift"}"#),
+        (
+            "alerts?since=2013-01-01",
+            r#"list Alerts {"since":"2013-01-01T00:00:00Z"}"#,
+        ),
+        (
+            "windows?monitor=drift&endpoint=flights",
+            r#"list Windows {"endpoint":"flights","monitor":"drift"}"#,
+        ),
         ("spec", "get Spec "),
     ];
     for (path, seen) in table {
@@ -33,7 +39,10 @@ async fn every_noun_is_listed_and_found_by_id() {
         assert_eq!(app.fake.last_seen(), seen, "{path}");
     }
     assert_eq!(app.get("/api/v1/status").await.json()["project"], "flights");
-    assert_eq!(app.get("/api/v1/lineage/predictions/p1").await.json()["prediction_id"], "p1");
+    assert_eq!(
+        app.get("/api/v1/lineage/predictions/p1").await.json()["prediction_id"],
+        "p1"
+    );
     assert_eq!(app.get("/api/v1/endpoints/x/timeline").await.status, 404);
     assert!(app.get("/api/v1/spec/schema").await.json()["properties"]["features"].is_object());
 }
@@ -51,7 +60,10 @@ async fn a_query_that_does_not_fit_is_refused_by_name() {
         assert_eq!(reply.status, 400, "{query}");
         let error = &reply.json()["error"];
         assert_eq!(error["code"], "bad_query");
-        assert!(error["message"].as_str().unwrap().contains(expected), "{query}: {error}");
+        assert!(
+            error["message"].as_str().unwrap().contains(expected),
+            "{query}: {error}"
+        );
     }
 }
 
@@ -59,22 +71,38 @@ async fn a_query_that_does_not_fit_is_refused_by_name() {
 async fn runs_promotions_rollbacks_and_the_clock_are_moved_by_hand() {
     let app = App::new();
     let reply = app.post("/api/v1/runs", json!({"reason": "new data"})).await;
-    assert_eq!((reply.status.as_u16(), reply.json()), (201, json!({"run_id": "r1"})));
+    assert_eq!(
+        (reply.status.as_u16(), reply.json()),
+        (201, json!({"run_id": "r1"}))
+    );
     assert_eq!(app.fake.last_seen(), "run new data");
     let path = "/api/v1/endpoints/flights";
     let body = json!({"version": 4, "why": "better", "by": "ana"});
     assert_eq!(app.post(&format!("{path}/promote"), body).await.status, 200);
     assert_eq!(app.fake.last_seen(), "promote flights 4 better ana");
-    assert_eq!(app.post(&format!("{path}/rollback"), json!({"why": "worse"})).await.status, 200);
+    assert_eq!(
+        app.post(&format!("{path}/rollback"), json!({"why": "worse"}))
+            .await
+            .status,
+        200
+    );
     assert_eq!(app.fake.last_seen(), "rollback flights worse api");
     let refused = app.post(&format!("{path}/promote"), json!({"version": 4})).await;
     assert!(refused.text.contains("missing field `why`"), "{}", refused.text);
 
-    assert_eq!(app.get("/api/v1/clock").await.json(), json!({"now": NOW, "virtual": true}));
-    let moved = app.post("/api/v1/clock/advance", json!({"to": "2013-06-01"})).await.json();
+    assert_eq!(
+        app.get("/api/v1/clock").await.json(),
+        json!({"now": NOW, "virtual": true})
+    );
+    let moved = app
+        .post("/api/v1/clock/advance", json!({"to": "2013-06-01"}))
+        .await
+        .json();
     assert_eq!(moved["now"], "2013-06-01T00:00:00Z");
     // A form on a foreign page can send this without asking; JSON it cannot.
-    let form = app.post_as("/api/v1/clock/advance", "text/plain", r#"{"to": "2013-06-02"}"#).await;
+    let form = app
+        .post_as("/api/v1/clock/advance", "text/plain", r#"{"to": "2013-06-02"}"#)
+        .await;
     assert_eq!(form.status, 415);
     assert_eq!(app.fake.now().to_string(), "2013-06-01T00:00:00Z");
 }
@@ -116,11 +144,23 @@ async fn feedback_that_does_not_fit_is_refused_as_a_whole_with_the_item_named() 
     let table = [
         (json!([]), "the body is not an object"),
         (json!({"value": 1}), "missing field `prediction_id`"),
-        (json!({"feedback": [good, {"prediction_id": "p2"}]}), "`feedback[1]` does not fit: missing field `value`"),
-        (json!({"feedback": [{"prediction_id": "p2", "value": 1, "event_time": "soon"}]}), "`soon` is not a time"),
-        (json!({"feedback": [good], "source": "x"}), "`source` stands beside `feedback`"),
+        (
+            json!({"feedback": [good, {"prediction_id": "p2"}]}),
+            "`feedback[1]` does not fit: missing field `value`",
+        ),
+        (
+            json!({"feedback": [{"prediction_id": "p2", "value": 1, "event_time": "soon"}]}),
+            "`soon` is not a time",
+        ),
+        (
+            json!({"feedback": [good], "source": "x"}),
+            "`source` stands beside `feedback`",
+        ),
         (json!({"feedback": []}), "0 items, expected 1 to 10000"),
-        (json!({"feedback": vec![good.clone(); 10_001]}), "10001 items, expected 1 to 10000"),
+        (
+            json!({"feedback": vec![good.clone(); 10_001]}),
+            "10001 items, expected 1 to 10000",
+        ),
         (json!({"feedback": 3}), "`feedback` is not an array"),
     ];
     for (body, expected) in table {
@@ -137,7 +177,12 @@ async fn the_openapi_document_is_served_and_names_every_protocol() {
     let document = app.get("/api/v1/openapi.json").await.json();
     assert_eq!(document["openapi"], "3.1.0");
     let paths = document["paths"].as_object().unwrap();
-    for path in ["/v2/models/{model}/infer", "/invocations", "/api/v1/runs", "/metrics"] {
+    for path in [
+        "/v2/models/{model}/infer",
+        "/invocations",
+        "/api/v1/runs",
+        "/metrics",
+    ] {
         assert!(paths.contains_key(path), "{path}");
     }
     assert!(paths["/api/v1/runs"]["get"].is_object() && paths["/api/v1/runs"]["post"].is_object());
@@ -153,7 +198,10 @@ async fn the_openapi_document_is_served_and_names_every_protocol() {
                 _ => app.post(&path, json!({})).await,
             };
             let code = reply.header("x-tidemill-error");
-            assert!(!["unknown_route", "method_not_allowed"].contains(&code), "{method} {path}");
+            assert!(
+                !["unknown_route", "method_not_allowed"].contains(&code),
+                "{method} {path}"
+            );
         }
     }
 }

@@ -26,30 +26,22 @@ use crate::feedback::predictions;
 use crate::pipeline::key::{Code, params};
 use crate::pipeline::train::{self, Evaluation};
 
-/// What a run came to.
-#[derive(Debug, Clone)]
-pub(crate) struct Outcome {
-    pub(crate) version: VersionNumber,
-    pub(crate) verdict: Verdict,
-}
-
 /// Executes a queued or orphaned run to its end, and records how it ended.
-pub(crate) async fn execute(ctx: &Context, id: &RunId) -> Result<Option<Outcome>> {
+pub(crate) async fn execute(ctx: &Context, id: &RunId) -> Result<()> {
     let (run, lease) = take_lease(ctx, id).await?;
     if run.state.is_final() {
-        return Ok(None);
+        return Ok(());
     }
     tracing::info!(run = %id, trigger = %run.trigger_kind, "training run begins");
     match steps_of(ctx, &run, lease).await {
-        Ok(outcome) => Ok(Some(outcome)),
+        Ok(()) => Ok(()),
         Err(ControlError::Store(StoreError::StaleLease { .. })) => {
             tracing::warn!(run = %id, "another holder of the run's lease took over; nothing was recorded here");
-            Ok(None)
+            Ok(())
         }
         Err(error) => {
             tracing::warn!(run = %id, %error, "training run failed");
-            fail(ctx, &run, lease, &error).await?;
-            Ok(None)
+            fail(ctx, &run, lease, &error).await
         }
     }
 }
@@ -111,7 +103,7 @@ async fn step(ctx: &Context, run: &RunRow, lease: i64, name: &str, watch: Stopwa
     Ok(())
 }
 
-async fn steps_of(ctx: &Context, run: &RunRow, lease: i64) -> Result<Outcome> {
+async fn steps_of(ctx: &Context, run: &RunRow, lease: i64) -> Result<()> {
     let as_of = run.created_at;
     let name = ctx.endpoint();
     let endpoint = ctx.store.read(move |tx| endpoints::get(tx, &name)).await?;
@@ -231,7 +223,7 @@ struct Finished {
     evaluation: Evaluation,
 }
 
-async fn record(ctx: &Context, run: &RunRow, lease: i64, done: Finished) -> Result<Outcome> {
+async fn record(ctx: &Context, run: &RunRow, lease: i64, done: Finished) -> Result<()> {
     let now = ctx.now();
     let model = bundles::load(ctx, &done.bundle).await?;
     let signature = serde_json::to_value(model.signature()).map_err(ControlError::internal)?;
@@ -296,7 +288,7 @@ async fn record(ctx: &Context, run: &RunRow, lease: i64, done: Finished) -> Resu
         routes::apply(ctx, &row).await?;
     }
     tracing::info!(run = %run.id, %version, verdict = word(verdict), "training run ended");
-    Ok(Outcome { version, verdict })
+    Ok(())
 }
 
 fn word(verdict: Verdict) -> &'static str {

@@ -169,6 +169,20 @@ pub(crate) async fn evaluate(
     Ok(Evaluation { metrics, prediction_reference, gate, inputs })
 }
 
+/// A model's metrics on some rows, and how many rows these were.
+pub(crate) async fn measure_on(
+    ctx: &Context,
+    model: Arc<dyn Model>,
+    rows: LabelledRows,
+) -> Result<(BTreeMap<String, Measured>, usize)> {
+    let metrics = ctx.spec.metrics();
+    let measured = tokio::task::spawn_blocking(move || -> std::result::Result<_, PortError> {
+        let scores = aligned(model.predict(&rows.rows)?, &rows.labels)?;
+        Ok((measure(&metrics, &rows.labels, &scores), rows.labels.rows()))
+    });
+    Ok(measured.await.map_err(ControlError::internal)??)
+}
+
 /// Brings a model's classes into the order of the labels' classes.
 fn aligned(scores: Scores, labels: &Labels) -> std::result::Result<Scores, PortError> {
     let (Scores::Multiclass { classes, probabilities }, Labels::Multiclass { classes: wanted, .. }) = (&scores, labels) else {

@@ -87,14 +87,20 @@ impl Bounds {
         let Some(value) = value else {
             return self.min.is_none() && self.max.is_none();
         };
-        let above_min = self
-            .min
-            .as_ref()
-            .is_none_or(|min| if self.strict_min { value > min } else { value >= min });
-        let below_max = self
-            .max
-            .as_ref()
-            .is_none_or(|max| if self.strict_max { value < max } else { value <= max });
+        let above_min = self.min.as_ref().is_none_or(|min| {
+            if self.strict_min {
+                value > min
+            } else {
+                value >= min
+            }
+        });
+        let below_max = self.max.as_ref().is_none_or(|max| {
+            if self.strict_max {
+                value < max
+            } else {
+                value <= max
+            }
+        });
         above_min && below_max
     }
 }

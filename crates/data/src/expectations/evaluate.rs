@@ -243,7 +243,13 @@ async fn one_by_one(
         });
     }
     // Nothing works: it is the table that is broken, not the expectations.
-    if anything || aggregates.len() < 2 && matches!(error, crate::error::DataError::DataFusion(datafusion::error::DataFusionError::Plan(_))) {
+    if anything
+        || aggregates.len() < 2
+            && matches!(
+                error,
+                crate::error::DataError::DataFusion(datafusion::error::DataFusionError::Plan(_))
+            )
+    {
         return Ok(values);
     }
     Err(error)
@@ -314,7 +320,11 @@ fn row_verdict(check: &RowCheck, elements: u64, nulls: u64, unexpected: u64, fai
             json!(part as f64 / of as f64 * 100.0)
         }
     };
-    let considered = if check.judges_nulls { elements } else { elements - nulls };
+    let considered = if check.judges_nulls {
+        elements
+    } else {
+        elements - nulls
+    };
     let mut result = Map::new();
     let mut put = |name: &str, value: Value| {
         result.insert(name.to_owned(), value);
@@ -329,8 +339,7 @@ fn row_verdict(check: &RowCheck, elements: u64, nulls: u64, unexpected: u64, fai
             result,
         };
     }
-    let success =
-        considered == 0 || (considered - unexpected) as f64 / considered as f64 >= check.mostly;
+    let success = considered == 0 || (considered - unexpected) as f64 / considered as f64 >= check.mostly;
     put("element_count", json!(elements));
     put("unexpected_count", json!(unexpected));
     put("unexpected_percent", per_cent(unexpected, considered));

@@ -15,7 +15,9 @@ pub const EXPECTATION: Expectation = Expectation {
 };
 
 fn plan(kwargs: &Kwargs<'_>) -> Result<Check, Refused> {
-    let bounds = Bounds::read(kwargs, kwargs.family()?)?.at_least_one()?.in_order()?;
+    let bounds = Bounds::read(kwargs, kwargs.family()?)?
+        .at_least_one()?
+        .in_order()?;
     // In the column's own type, so that the observed value is written as the column writes it.
     let value = kwargs.conditional(kwargs.raw()?)?;
     Ok(aggregate_between(min(value), bounds))

@@ -13,7 +13,9 @@ pub const EXPECTATION: Expectation = Expectation {
 };
 
 fn plan(kwargs: &Kwargs<'_>) -> Result<Check, Refused> {
-    let bounds = Bounds::read(kwargs, kwargs.family()?)?.at_least_one()?.in_order()?;
+    let bounds = Bounds::read(kwargs, kwargs.family()?)?
+        .at_least_one()?
+        .in_order()?;
     Ok(Check::Rows(RowCheck {
         column: kwargs.column()?.name().clone(),
         unexpected: Unexpected::Where(bounds.outside(&kwargs.value()?)),

@@ -25,16 +25,8 @@ fn plan(kwargs: &Kwargs<'_>) -> Result<Check, Refused> {
     let exact = kwargs.flag("exact_match", true)?;
     let mut present: Vec<&str> = kwargs.columns().collect();
     present.sort_unstable();
-    let unexpected: Vec<&str> = present
-        .iter()
-        .copied()
-        .filter(|c| !wanted.contains(c))
-        .collect();
-    let mut missing: Vec<&str> = wanted
-        .iter()
-        .copied()
-        .filter(|c| !present.contains(c))
-        .collect();
+    let unexpected: Vec<&str> = present.iter().copied().filter(|c| !wanted.contains(c)).collect();
+    let mut missing: Vec<&str> = wanted.iter().copied().filter(|c| !present.contains(c)).collect();
     missing.sort_unstable();
     let success = missing.is_empty() && (!exact || unexpected.is_empty());
     let mut result = Map::new();

@@ -18,8 +18,5 @@ pub const EXPECTATION: Expectation = Expectation {
 
 fn plan(kwargs: &Kwargs<'_>) -> Result<Check, Refused> {
     let bounds = Bounds::read(kwargs, Family::Number)?.in_order()?;
-    Ok(aggregate_between(
-        count(kwargs.conditional(lit(1_i64))?),
-        bounds,
-    ))
+    Ok(aggregate_between(count(kwargs.conditional(lit(1_i64))?), bounds))
 }

@@ -86,7 +86,11 @@ pub async fn fetch(table: &Table, check: &RowCheck, row_condition: Option<&Expr>
     wanted.extend(index.iter().map(|name| ident(*name)));
     let is_distinct = matches!(check.unexpected, Unexpected::DistinctWhere(_));
     // One row for each distinct value needs more rows than values; a few thousand are enough to find twenty.
-    let limit = if is_distinct { table.limit * 500 } else { table.limit };
+    let limit = if is_distinct {
+        table.limit * 500
+    } else {
+        table.limit
+    };
     let batches = rows
         .select(wanted)?
         .sort(vec![ident(ROW).sort(true, false)])?

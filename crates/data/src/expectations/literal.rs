@@ -61,7 +61,9 @@ impl Family {
     pub fn parse(self, value: &Value) -> Option<Comparable> {
         match (self, value) {
             (Self::Number | Self::Boolean, Value::Number(n)) => n.as_f64().map(Comparable::Number),
-            (Self::Number | Self::Boolean, Value::Bool(b)) => Some(Comparable::Number(f64::from(u8::from(*b)))),
+            (Self::Number | Self::Boolean, Value::Bool(b)) => {
+                Some(Comparable::Number(f64::from(u8::from(*b))))
+            }
             (Self::Text, Value::String(s)) => Some(Comparable::Text(s.clone())),
             (Self::Time, Value::String(s)) => string_to_timestamp_nanos(s)
                 .ok()
@@ -112,7 +114,9 @@ pub fn to_json(value: &ScalarValue) -> Value {
         ScalarValue::Boolean(Some(b)) => json!(b),
         ScalarValue::Float64(Some(n)) => json!(n),
         ScalarValue::Float32(Some(n)) => json!(n),
-        ScalarValue::Utf8(Some(t)) | ScalarValue::LargeUtf8(Some(t)) | ScalarValue::Utf8View(Some(t)) => json!(t),
+        ScalarValue::Utf8(Some(t)) | ScalarValue::LargeUtf8(Some(t)) | ScalarValue::Utf8View(Some(t)) => {
+            json!(t)
+        }
         ScalarValue::Dictionary(_, inner) => to_json(inner),
         ScalarValue::UInt64(Some(n)) => json!(n),
         ScalarValue::Date32(Some(days)) => {
@@ -124,7 +128,11 @@ pub fn to_json(value: &ScalarValue) -> Value {
                 let micros = other.cast_to(&crate::columns::utc_micros());
                 if let Ok(ScalarValue::TimestampMicrosecond(Some(micros), _)) = micros {
                     let text = Timestamp::from_micros(micros).to_string();
-                    let text = if zone.is_none() { text.trim_end_matches('Z') } else { &text };
+                    let text = if zone.is_none() {
+                        text.trim_end_matches('Z')
+                    } else {
+                        &text
+                    };
                     return json!(text);
                 }
             }

@@ -95,7 +95,9 @@ mod tests {
     fn an_unknown_expectation_names_the_nearest_one() {
         let refused = find("expect_column_value_to_be_between").unwrap_err();
         assert!(
-            refused.0.contains("did you mean `expect_column_values_to_be_between`"),
+            refused
+                .0
+                .contains("did you mean `expect_column_values_to_be_between`"),
             "{}",
             refused.0
         );

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
-use arrow::datatypes::{
-    Float64Type, TimestampMicrosecondType, UInt16Type, UInt32Type, UInt64Type,
-};
+use arrow::datatypes::{Float64Type, TimestampMicrosecondType, UInt16Type, UInt32Type, UInt64Type};
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tidemill_core::clock::Timestamp;
@@ -163,7 +161,11 @@ impl<'a> File<'a> {
             let length = numbers[start..].iter().take_while(|n| **n == number).count();
             let (first, next) = (start, start + length);
             start = next;
-            let span = if ids.is_null(first) { first..first } else { first..next };
+            let span = if ids.is_null(first) {
+                first..first
+            } else {
+                first..next
+            };
             let endpoint = self.endpoints[first].as_deref().unwrap_or_default();
             batches.push(PredictionBatch {
                 endpoint: EndpointName::from(endpoint),
@@ -171,7 +173,11 @@ impl<'a> File<'a> {
                 request_id: request_ids.value(first).to_owned(),
                 ids: span.clone().map(|i| PredictionId::from(ids.value(i))).collect(),
                 keys: self.keys[span.clone()].to_vec(),
-                versions: versions[span.clone()].iter().copied().map(VersionNumber).collect(),
+                versions: versions[span.clone()]
+                    .iter()
+                    .copied()
+                    .map(VersionNumber)
+                    .collect(),
                 roles: self.roles[span.clone()]
                     .iter()
                     .map(|r| role_of(r.as_deref().unwrap_or_default()))

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Float64Array, Float64Builder, ListBuilder, RecordBatch, StringArray,
-    TimestampMicrosecondArray, UInt16Array, UInt16Builder, UInt32Array, UInt32Builder, UInt64Array,
+    ArrayRef, Float64Array, Float64Builder, ListBuilder, RecordBatch, StringArray, TimestampMicrosecondArray,
+    UInt16Array, UInt16Builder, UInt32Array, UInt32Builder, UInt64Array,
 };
 use arrow::datatypes::{Field, Schema};
 use parquet::arrow::ArrowWriter;
@@ -192,9 +192,7 @@ fn columns(
     add(
         "role",
         Arc::new(to_dictionary(
-            places
-                .iter()
-                .map(|p| p.1.map(|row| role_name(of(p).roles[row]))),
+            places.iter().map(|p| p.1.map(|row| role_name(of(p).roles[row]))),
         )?),
     );
     add(

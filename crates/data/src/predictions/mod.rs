@@ -119,8 +119,8 @@ mod tests {
                     any::<u64>(),
                 )
             })
-            .prop_map(|(per_row, (x, c), scores, shadows, at, request_id, share, latency_us)| {
-                PredictionBatch {
+            .prop_map(
+                |(per_row, (x, c), scores, shadows, at, request_id, share, latency_us)| PredictionBatch {
                     endpoint: "flights".into(),
                     at: Timestamp::from_micros(i64::from(at) * 1_000_003),
                     request_id,
@@ -140,8 +140,8 @@ mod tests {
                         .collect(),
                     features: Frame::new(schema(), vec![Column::Numeric(x), Column::Categorical(c)]).unwrap(),
                     latency_us,
-                }
-            })
+                },
+            )
             .boxed()
     }
 

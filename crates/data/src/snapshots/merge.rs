@@ -46,20 +46,13 @@ impl SnapshotRows {
             features: self.features.take(&order),
             labels: self.labels.take(&order),
             times: order.iter().map(|&i| self.times[i]).collect(),
-            prediction_ids: order
-                .iter()
-                .map(|&i| self.prediction_ids[i].clone())
-                .collect(),
+            prediction_ids: order.iter().map(|&i| self.prediction_ids[i].clone()).collect(),
         }
     }
 }
 
 /// The served rows that have a label, sorted by time and prediction id; the last label of a prediction counts.
-pub fn served_rows(
-    spec: &Spec,
-    batches: &[PredictionBatch],
-    labels: &[ServedLabel],
-) -> Result<SnapshotRows> {
+pub fn served_rows(spec: &Spec, batches: &[PredictionBatch], labels: &[ServedLabel]) -> Result<SnapshotRows> {
     let schema = Arc::new(spec.feature_schema());
     let known: HashMap<&PredictionId, &LabelValue> =
         labels.iter().map(|l| (&l.prediction_id, &l.value)).collect();

@@ -123,7 +123,13 @@ fn finish(
         Some(&rows.prediction_ids),
     )?;
     let mut profile: BTreeMap<String, serde_json::Value> = BTreeMap::new();
-    for (feature, column) in rows.features.schema().features.iter().zip(rows.features.columns()) {
+    for (feature, column) in rows
+        .features
+        .schema()
+        .features
+        .iter()
+        .zip(rows.features.columns())
+    {
         profile.insert(feature.name.clone(), profile::of_column(column)?);
     }
     profile.insert(spec.label.name.clone(), profile::of_label(&rows.labels)?);

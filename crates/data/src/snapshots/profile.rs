@@ -48,11 +48,14 @@ fn of_numbers(values: &[f64], kind: &str) -> Result<Map<String, Value>> {
         let rank = ((share * n as f64).ceil() as usize).clamp(1, n.max(1));
         present.get(rank - 1).map_or(Value::Null, |v| json!(v))
     };
-    let quantiles: Map<String, Value> = QUANTILES
-        .iter()
-        .map(|q| ((*q).to_owned(), quantile(q)))
-        .collect();
-    let number = |value: f64| if value.is_finite() { json!(value) } else { Value::Null };
+    let quantiles: Map<String, Value> = QUANTILES.iter().map(|q| ((*q).to_owned(), quantile(q))).collect();
+    let number = |value: f64| {
+        if value.is_finite() {
+            json!(value)
+        } else {
+            Value::Null
+        }
+    };
     let histogram =
         ReferenceHistogram::from_sample(&Sample::Numeric(values), DEFAULT_BINS).map_err(failed)?;
     let mut profile = Map::new();

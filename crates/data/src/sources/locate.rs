@@ -10,7 +10,7 @@ use futures::TryStreamExt;
 use tidemill_core::spec::DataFormat;
 
 use super::resolve::{SourceFiles, format_name};
-use super::schema::{CSV_MISSING, plain};
+use super::schema::plain;
 use super::table::Source;
 use crate::error::{DataError, Result};
 use crate::session::session;
@@ -63,14 +63,7 @@ fn find_bad_row(source: &SourceFiles, schema: &SchemaRef) -> Result<Option<DataE
 }
 
 fn bad_csv_line(file: &Path, schema: &SchemaRef) -> Result<Option<DataError>> {
-    let missing = regex::Regex::new(CSV_MISSING)
-        .map_err(|e| DataError::Upstream(format!("the pattern of missing values is broken: {e}")))?;
-    let reader = arrow::csv::ReaderBuilder::new(SchemaRef::clone(schema))
-        .with_header(true)
-        .with_null_regex(missing)
-        .build_buffered(BufReader::new(
-            File::open(file).map_err(|e| DataError::io(file, e))?,
-        ))?;
+    let reader = super::csv::reader(file, schema, None)?;
     for batch in reader {
         if let Err(e) = batch {
             return Ok(Some(DataError::Corrupt {

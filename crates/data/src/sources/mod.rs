@@ -1,5 +1,6 @@
 //! From `data.source` to files, and from files to one table.
 
+mod csv;
 mod locate;
 mod resolve;
 mod schema;

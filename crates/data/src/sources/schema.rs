@@ -14,9 +14,6 @@ use super::locate::bad_json_line;
 use super::resolve::{SourceFiles, format_name};
 use crate::error::{DataError, Result};
 
-/// What counts as missing in a CSV file: nothing, or one of the words that R and pandas write.
-pub const CSV_MISSING: &str = "^(|NA|N/A|n/a|NaN|nan|null|NULL|None)$";
-
 /// A file as it was when its columns were read.
 #[derive(Clone, PartialEq, Eq)]
 struct Mark {
@@ -118,8 +115,6 @@ fn read_schema(file: &Path, format: DataFormat) -> Result<Schema> {
 }
 
 fn csv_schema(file: &Path, reader: File) -> Result<Schema> {
-    let missing = regex::Regex::new(CSV_MISSING)
-        .map_err(|e| DataError::Upstream(format!("the pattern of missing values is broken: {e}")))?;
     let mut reader = BufReader::new(reader);
     let start = reader.fill_buf().map_err(|e| DataError::io(file, e))?;
     if start.starts_with(b"PAR1") || start.contains(&0) {
@@ -131,7 +126,7 @@ fn csv_schema(file: &Path, reader: File) -> Result<Schema> {
     }
     let format = arrow::csv::reader::Format::default()
         .with_header(true)
-        .with_null_regex(missing);
+        .with_null_regex(super::csv::missing()?);
     let (schema, _) = format
         .infer_schema(reader, None)
         .map_err(|e| corrupt(file, DataFormat::Csv, plain(&e)))?;
@@ -272,12 +267,12 @@ mod tests {
         let message = |files: &[(&str, &str)]| schema(files).unwrap_err().to_string();
         assert!(message(&[("a.csv", "")]).contains("a.csv` is empty: it has no header line"));
         let ragged = message(&[("a.csv", "x,y\n1,2\n3\n")]);
-        assert!(
-            ragged.contains("a.csv") && ragged.contains("line 3"),
-            "{ragged}"
-        );
+        assert!(ragged.contains("a.csv") && ragged.contains("line 3"), "{ragged}");
         let parquet = message(&[("a.parquet", "PAR1 this is no parquet file")]);
-        assert!(parquet.contains("a.parquet` cannot be read as Parquet"), "{parquet}");
+        assert!(
+            parquet.contains("a.parquet` cannot be read as Parquet"),
+            "{parquet}"
+        );
         let json = message(&[("a.jsonl", "{\"x\":1}\n{\"x\":\n")]);
         assert!(json.contains("line 2"), "{json}");
         let headers = message(&[("a.csv", "x,y\n"), ("b.csv", "y,x\n")]);

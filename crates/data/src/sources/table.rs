@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, SchemaRef};
 use datafusion::datasource::file_format::FileFormat;
-use datafusion::datasource::file_format::csv::CsvFormat;
 use datafusion::datasource::file_format::json::JsonFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
 use datafusion::prelude::{DataFrame, SessionContext};
 use tidemill_core::spec::DataFormat;
 
+use super::csv::CsvTable;
 use super::resolve::{SourceFiles, resolve};
-use super::schema::{CSV_MISSING, SchemaCache};
+use super::schema::SchemaCache;
 use crate::error::{DataError, Result, suggest};
 
 /// A source that was found and whose columns are known.
@@ -49,12 +49,10 @@ impl Source {
     pub fn dataframe(&self, context: &SessionContext) -> Result<DataFrame> {
         let format: Arc<dyn FileFormat> = match self.files.format {
             DataFormat::Parquet => Arc::new(ParquetFormat::default()),
-            DataFormat::Csv => Arc::new(
-                CsvFormat::default()
-                    .with_has_header(true)
-                    .with_newlines_in_values(true)
-                    .with_null_regex(Some(CSV_MISSING.to_owned())),
-            ),
+            DataFormat::Csv => {
+                let table = CsvTable::new(self.files.files.clone(), SchemaRef::clone(&self.schema));
+                return Ok(context.read_table(Arc::new(table))?);
+            }
             DataFormat::Jsonl => Arc::new(JsonFormat::default()),
         };
         let urls = self

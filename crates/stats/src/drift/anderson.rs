@@ -50,7 +50,10 @@ pub fn anderson_statistic(a: &[f64], b: &[f64]) -> Result<f64> {
 fn normalised(a: &[f64], b: &[f64]) -> Result<f64> {
     let total = a.len() + b.len();
     if total < 4 {
-        return Err(StatsError::not_applicable(METHOD.name, format!("it needs 4 rows in all, there are {total}")));
+        return Err(StatsError::not_applicable(
+            METHOD.name,
+            format!("it needs 4 rows in all, there are {total}"),
+        ));
     }
     let n = total as f64;
     let (n_a, n_b) = (a.len() as f64, b.len() as f64);
@@ -80,7 +83,10 @@ fn normalised(a: &[f64], b: &[f64]) -> Result<f64> {
         groups += 1;
     }
     if groups < 2 {
-        return Err(StatsError::not_applicable(METHOD.name, "all values are equal: it needs two distinct ones"));
+        return Err(StatsError::not_applicable(
+            METHOD.name,
+            "all values are equal: it needs two distinct ones",
+        ));
     }
     let a2 = (sum_a / n_a + sum_b / n_b) * (n - 1.0) / n;
     Ok((a2 - 1.0) / variance(n_a, n_b).sqrt())
@@ -97,7 +103,8 @@ fn variance(n_a: f64, n_b: f64) -> f64 {
     }
     let h = partial + 1.0;
     let a = (4.0 * g - 6.0) + (10.0 - 6.0 * g) * inverse_sizes;
-    let b = (2.0 * g - 4.0) * 4.0 + 16.0 * h + (2.0 * g - 14.0 * h - 4.0) * inverse_sizes - 8.0 * h + 4.0 * g - 6.0;
+    let b = (2.0 * g - 4.0) * 4.0 + 16.0 * h + (2.0 * g - 14.0 * h - 4.0) * inverse_sizes - 8.0 * h + 4.0 * g
+        - 6.0;
     let c = (6.0 * h + 2.0 * g - 2.0) * 4.0
         + (4.0 * h - 4.0 * g + 6.0) * 2.0
         + (2.0 * h - 6.0) * inverse_sizes
@@ -131,5 +138,9 @@ fn quadratic_fit(x: &[f64; 7], y: &[f64; 7]) -> [f64; 3] {
     let c2 = matrix[2][3] / matrix[2][2];
     let c1 = (matrix[1][3] - matrix[1][2] * c2) / matrix[1][1];
     let c0 = (matrix[0][3] - matrix[0][1] * c1 - matrix[0][2] * c2) / matrix[0][0];
-    [c2, c1 - 2.0 * c2 * centre, c0 - c1 * centre + c2 * centre * centre]
+    [
+        c2,
+        c1 - 2.0 * c2 * centre,
+        c0 - c1 * centre + c2 * centre * centre,
+    ]
 }

@@ -13,17 +13,27 @@ pub(super) fn shares(method: &'static str, pair: &Pair<'_>) -> Result<(Vec<f64>,
         if distinct(reference) > MAX_DISTINCT {
             let (min, max) = pooled_range(reference, current);
             let edges = sturges_edges(min, max, reference.len() + current.len(), pair.is_integer());
-            return Ok((histogram_shares(reference, &edges), histogram_shares(current, &edges)));
+            return Ok((
+                histogram_shares(reference, &edges),
+                histogram_shares(current, &edges),
+            ));
         }
     }
     let counts = pair.value_counts();
     let (n_ref, n_cur) = (pair.reference_rows() as f64, pair.current_rows() as f64);
-    Ok(counts.into_iter().map(|(r, c)| (r as f64 / n_ref, c as f64 / n_cur)).unzip())
+    Ok(counts
+        .into_iter()
+        .map(|(r, c)| (r as f64 / n_ref, c as f64 / n_cur))
+        .unzip())
 }
 
 /// Zero shares become a millionth of the smallest other share when that is at most 1e-4, else 1e-4. Not renormalised.
 pub(super) fn fill_zeros(shares: &mut [f64]) {
-    let smallest = shares.iter().copied().filter(|s| *s > 0.0).fold(f64::INFINITY, f64::min);
+    let smallest = shares
+        .iter()
+        .copied()
+        .filter(|s| *s > 0.0)
+        .fold(f64::INFINITY, f64::min);
     let filler = if smallest <= 1e-4 { smallest / 1e6 } else { 1e-4 };
     for share in shares.iter_mut().filter(|s| **s == 0.0) {
         *share = filler;
@@ -51,8 +61,16 @@ pub(super) fn sturges_edges(min: f64, max: f64, n: usize, integer: bool) -> Vec<
     if integer && width > 0.0 && width < 1.0 {
         width = 1.0;
     }
-    let bins = if width > 0.0 && width.is_finite() { ((max - min) / width).ceil().max(1.0) as usize } else { 1 };
-    let (first, last) = if min == max { (min - 0.5, max + 0.5) } else { (min, max) };
+    let bins = if width > 0.0 && width.is_finite() {
+        ((max - min) / width).ceil().max(1.0) as usize
+    } else {
+        1
+    };
+    let (first, last) = if min == max {
+        (min - 0.5, max + 0.5)
+    } else {
+        (min, max)
+    };
     let step = (last - first) / bins as f64;
     let mut edges: Vec<f64> = (0..bins).map(|i| i as f64 * step + first).collect();
     edges.push(last);
@@ -63,13 +81,22 @@ pub(super) fn sturges_edges(min: f64, max: f64, n: usize, integer: bool) -> Vec<
 pub(super) fn histogram(sorted: &[f64], edges: &[f64]) -> Vec<u64> {
     let last = edges.len() - 1;
     let below = |i: usize| {
-        if i == last { sorted.partition_point(|v| *v <= edges[i]) } else { sorted.partition_point(|v| *v < edges[i]) }
+        if i == last {
+            sorted.partition_point(|v| *v <= edges[i])
+        } else {
+            sorted.partition_point(|v| *v < edges[i])
+        }
     };
-    (0..last).map(|i| below(i + 1).saturating_sub(below(i)) as u64).collect()
+    (0..last)
+        .map(|i| below(i + 1).saturating_sub(below(i)) as u64)
+        .collect()
 }
 
 fn histogram_shares(sorted: &[f64], edges: &[f64]) -> Vec<f64> {
-    histogram(sorted, edges).into_iter().map(|count| count as f64 / sorted.len() as f64).collect()
+    histogram(sorted, edges)
+        .into_iter()
+        .map(|count| count as f64 / sorted.len() as f64)
+        .collect()
 }
 
 /// Distinct values of an ascending sample.

@@ -17,12 +17,17 @@ pub(super) static METHOD: Method = Method {
 fn compute(pair: &Pair<'_>) -> Result<f64> {
     let counts = pair.value_counts();
     if counts.len() < 2 {
-        return Err(StatsError::degenerate("there is one distinct value, so no degree of freedom is left"));
+        return Err(StatsError::degenerate(
+            "there is one distinct value, so no degree of freedom is left",
+        ));
     }
     let scale = pair.current_rows() as f64 / pair.reference_rows() as f64;
     let term = |(reference, current): &(u64, u64)| {
         let expected = *reference as f64 * scale;
         (*current as f64 - expected).powi(2) / expected
     };
-    Ok(chi_squared_sf(counts.iter().map(term).sum(), (counts.len() - 1) as f64))
+    Ok(chi_squared_sf(
+        counts.iter().map(term).sum(),
+        (counts.len() - 1) as f64,
+    ))
 }

@@ -63,11 +63,20 @@ pub fn cramer_von_mises_test(a: &[f64], b: &[f64]) -> Result<CramerVonMises> {
 
 fn test(a: &[f64], b: &[f64]) -> Result<CramerVonMises> {
     if a.len() < 2 || b.len() < 2 {
-        return Err(StatsError::not_applicable(METHOD.name, "it needs two rows on each side"));
+        return Err(StatsError::not_applicable(
+            METHOD.name,
+            "it needs two rows on each side",
+        ));
     }
     let pooled: Vec<f64> = a.iter().chain(b).copied().collect();
     let ranks = midranks(&pooled);
-    let deviation = |ranks: &[f64]| -> f64 { ranks.iter().enumerate().map(|(i, r)| (r - (i + 1) as f64).powi(2)).sum() };
+    let deviation = |ranks: &[f64]| -> f64 {
+        ranks
+            .iter()
+            .enumerate()
+            .map(|(i, r)| (r - (i + 1) as f64).powi(2))
+            .sum()
+    };
     let (m, n) = (a.len() as f64, b.len() as f64);
     let u = m * deviation(&ranks[..a.len()]) + n * deviation(&ranks[a.len()..]);
     let (product, total) = (m * n, m + n);
@@ -87,7 +96,11 @@ fn asymptotic_p(statistic: f64, m: f64, n: f64) -> f64 {
     let variance = (total + 1.0) * (4.0 * product * total - 3.0 * (m * m + n * n) - 2.0 * product)
         / (45.0 * total * total * 4.0 * product);
     let standardised = 1.0 / 6.0 + (statistic - mean) / (45.0 * variance).sqrt();
-    if standardised < 0.003 { 1.0 } else { (1.0 - limit_cdf(standardised)).max(0.0) }
+    if standardised < 0.003 {
+        1.0
+    } else {
+        (1.0 - limit_cdf(standardised)).max(0.0)
+    }
 }
 
 /// Distribution function of the limit law (Csörgő & Faraway 1996, equation 1.2), terms below 1e-7 left out as in scipy.
@@ -113,7 +126,8 @@ fn exact_p(u: f64, m: u64, n: u64) -> f64 {
     let (step_a, step_b) = ((multiple / m) as i64, (multiple / n) as i64);
     let product = (m * n) as f64;
     let scale = (multiple * multiple * (m + n)) as f64;
-    let observed = (scale * (6.0 * u - product * (4.0 * product - 1.0)) / (6.0 * product * product)).floor() as i64;
+    let observed =
+        (scale * (6.0 * u - product * (4.0 * product - 1.0)) / (6.0 * product * product)).floor() as i64;
     // column[v] for u rows of the second sample and v of the first: value → number of paths.
     let mut column: Vec<BTreeMap<i64, f64>> = vec![BTreeMap::new(); m as usize + 1];
     column[0].insert(0, 1.0);
@@ -125,7 +139,10 @@ fn exact_p(u: f64, m: u64, n: u64) -> f64 {
                 *merged.entry(value).or_default() += paths;
             }
             let cost = (step_a * taken_a as i64 - step_b * taken_b).pow(2);
-            *from_below = merged.into_iter().map(|(value, paths)| (value + cost, paths)).collect();
+            *from_below = merged
+                .into_iter()
+                .map(|(value, paths)| (value + cost, paths))
+                .collect();
             from_left = from_below.clone();
         }
     }
@@ -142,6 +159,10 @@ mod tests {
     fn small_samples_agree_with_scipys_exact_values() {
         // scipy.stats.cramervonmises_2samp, method exact
         let got = cramer_von_mises_test(&[1.0, 2.0, 4.0], &[3.0, 5.0, 6.0, 7.0]).unwrap();
-        assert!((got.statistic - 0.3928571428571428).abs() < 1e-12 && (got.p_value - 0.11428571428571428).abs() < 1e-12, "{got:?}");
+        assert!(
+            (got.statistic - 0.3928571428571428).abs() < 1e-12
+                && (got.p_value - 0.11428571428571428).abs() < 1e-12,
+            "{got:?}"
+        );
     }
 }

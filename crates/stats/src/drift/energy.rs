@@ -17,6 +17,8 @@ pub(super) static METHOD: Method = Method {
 fn compute(pair: &Pair<'_>) -> Result<f64> {
     let (reference, current) = pair.numbers(METHOD.name)?;
     let mut sum = 0.0;
-    for_each_gap(reference, current, |gap, difference| sum += gap * difference * difference);
+    for_each_gap(reference, current, |gap, difference| {
+        sum += gap * difference * difference;
+    });
     Ok((2.0 * sum).sqrt())
 }

@@ -21,13 +21,19 @@ type Matrix = [[f64; 4]; 4];
 fn compute(pair: &Pair<'_>) -> Result<f64> {
     let (reference, current) = pair.numbers(METHOD.name)?;
     if reference.len().min(current.len()) < 5 {
-        return Err(StatsError::not_applicable(METHOD.name, "it needs five rows on each side"));
+        return Err(StatsError::not_applicable(
+            METHOD.name,
+            "it needs five rows on each side",
+        ));
     }
     let mut pooled: Vec<f64> = reference.iter().chain(current).copied().collect();
     pooled.sort_unstable_by(f64::total_cmp);
     let scale = (quantile(&pooled, 0.75) - quantile(&pooled, 0.25)) / 2.0;
     if scale <= 0.0 {
-        return Err(StatsError::not_applicable(METHOD.name, "the pooled interquartile range is zero; use `ks`"));
+        return Err(StatsError::not_applicable(
+            METHOD.name,
+            "the pooled interquartile range is zero; use `ks`",
+        ));
     }
     let (mean_x, cov_x) = moments(reference, scale);
     let (mean_y, cov_y) = moments(current, scale);
@@ -43,7 +49,11 @@ fn compute(pair: &Pair<'_>) -> Result<f64> {
     // numpy's defaults: pinv drops singular values up to 1e-15 of the largest; the rank is that of the inverse.
     let largest = values.iter().fold(0.0_f64, |max, v| max.max(v.abs()));
     let kept = |value: f64| value.abs() > 1e-15 * largest;
-    let smallest = values.iter().copied().filter(|v| kept(*v)).fold(f64::INFINITY, |min, v| min.min(v.abs()));
+    let smallest = values
+        .iter()
+        .copied()
+        .filter(|v| kept(*v))
+        .fold(f64::INFINITY, |min, v| min.min(v.abs()));
     let rank_limit = 4.0 * f64::EPSILON / smallest;
     let difference: [f64; 4] = std::array::from_fn(|i| mean_x[i] - mean_y[i]);
     let (mut statistic, mut rank) = (0.0, 0_u32);
@@ -55,7 +65,9 @@ fn compute(pair: &Pair<'_>) -> Result<f64> {
         }
     }
     if rank == 0 {
-        return Err(StatsError::degenerate("the covariance of the characteristic function is zero"));
+        return Err(StatsError::degenerate(
+            "the covariance of the characteristic function is zero",
+        ));
     }
     if nx.max(ny) < 25.0 {
         statistic /= 1.0 + n.powf(-0.45) + 10.1 * (nx.powf(-1.7) + ny.powf(-1.7));
@@ -85,7 +97,11 @@ fn moments(values: &[f64], scale: f64) -> ([f64; 4], Matrix) {
     let mut covariance = [[0.0; 4]; 4];
     for (i, row) in covariance.iter_mut().enumerate() {
         for (j, cell) in row.iter_mut().enumerate() {
-            *cell = features.iter().map(|f| (f[i] - mean[i]) * (f[j] - mean[j])).sum::<f64>() / n;
+            *cell = features
+                .iter()
+                .map(|f| (f[i] - mean[i]) * (f[j] - mean[j]))
+                .sum::<f64>()
+                / n;
         }
     }
     (mean, covariance)

@@ -17,7 +17,9 @@ pub(super) static METHOD: Method = Method {
 fn compute(pair: &Pair<'_>) -> Result<f64> {
     let (distinct_ref, distinct_cur) = pair.distinct_each();
     if distinct_ref > 2 || distinct_cur > 2 {
-        let why = format!("it takes two values at most, there are {distinct_ref} and {distinct_cur}; use `chisquare`");
+        let why = format!(
+            "it takes two values at most, there are {distinct_ref} and {distinct_cur}; use `chisquare`"
+        );
         return Err(StatsError::not_applicable(METHOD.name, why));
     }
     if pair.reference_rows() != pair.current_rows() {

@@ -25,11 +25,20 @@ fn compute(pair: &Pair<'_>) -> Result<f64> {
     }
     let counts = pair.value_counts();
     if counts.len() < 2 {
-        return Err(StatsError::degenerate("there is one distinct value, so no degree of freedom is left"));
+        return Err(StatsError::degenerate(
+            "there is one distinct value, so no degree of freedom is left",
+        ));
     }
     let term = |(expected, observed): &(u64, u64)| {
         let (expected, observed) = (*expected as f64, *observed as f64);
-        if observed > 0.0 { 2.0 * observed * (observed / expected).ln() } else { 0.0 }
+        if observed > 0.0 {
+            2.0 * observed * (observed / expected).ln()
+        } else {
+            0.0
+        }
     };
-    Ok(chi_squared_sf(counts.iter().map(term).sum(), (counts.len() - 1) as f64))
+    Ok(chi_squared_sf(
+        counts.iter().map(term).sum(),
+        (counts.len() - 1) as f64,
+    ))
 }

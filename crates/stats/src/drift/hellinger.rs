@@ -22,10 +22,13 @@ fn compute(pair: &Pair<'_>) -> Result<f64> {
         let (p, q) = (densities(reference, &edges), densities(current, &edges));
         let bins = edges.len() - 1;
         let width = (edges[bins] - edges[0]) / bins as f64;
-        p.iter().zip(&q).map(|(p, q)| (p * q).sqrt()).sum::<f64>() * width
+        p.iter().zip(&q).map(|(p, q)| (p * q).sqrt() * width).sum()
     } else {
         let (n_ref, n_cur) = (pair.reference_rows() as f64, pair.current_rows() as f64);
-        pair.value_counts().iter().map(|(r, c)| ((*r as f64 / n_ref) * (*c as f64 / n_cur)).sqrt()).sum()
+        pair.value_counts()
+            .iter()
+            .map(|(r, c)| ((*r as f64 / n_ref) * (*c as f64 / n_cur)).sqrt())
+            .sum()
     };
     Ok((1.0 - coefficient.clamp(0.0, 1.0)).sqrt())
 }
@@ -33,5 +36,9 @@ fn compute(pair: &Pair<'_>) -> Result<f64> {
 fn densities(sorted: &[f64], edges: &[f64]) -> Vec<f64> {
     let total = sorted.len() as f64;
     let counts = histogram(sorted, edges);
-    counts.iter().zip(edges.windows(2)).map(|(count, edge)| *count as f64 / (edge[1] - edge[0]) / total).collect()
+    counts
+        .iter()
+        .zip(edges.windows(2))
+        .map(|(count, edge)| *count as f64 / (edge[1] - edge[0]) / total)
+        .collect()
 }

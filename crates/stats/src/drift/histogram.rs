@@ -78,15 +78,31 @@ impl ReferenceHistogram {
 
     fn from_numbers(values: &[f64], bins: usize) -> Result<Self> {
         if bins < 2 {
-            return Err(StatsError::ParameterOutOfRange { name: "bins", value: bins as f64, expected: "2 or more" });
+            return Err(StatsError::ParameterOutOfRange {
+                name: "bins",
+                value: bins as f64,
+                expected: "2 or more",
+            });
         }
         let finite: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
         let sorted = crate::ranks::sorted(&finite);
-        let cuts = if sorted.is_empty() { Vec::new() } else { quantile_cuts(&sorted, bins) };
+        let cuts = if sorted.is_empty() {
+            Vec::new()
+        } else {
+            quantile_cuts(&sorted, bins)
+        };
         let rows = values.len() as f64;
-        let shares = numeric_counts(&finite, &cuts).into_iter().map(|count| count as f64 / rows).collect();
+        let shares = numeric_counts(&finite, &cuts)
+            .into_iter()
+            .map(|count| count as f64 / rows)
+            .collect();
         let missing_share = (values.len() - finite.len()) as f64 / rows;
-        Ok(Self::Numeric { cuts, shares, missing_share, rows: values.len() as u64 })
+        Ok(Self::Numeric {
+            cuts,
+            shares,
+            missing_share,
+            rows: values.len() as u64,
+        })
     }
 
     fn from_categories(values: &[Option<&str>]) -> Self {
@@ -129,14 +145,33 @@ impl ReferenceHistogram {
         not_empty("current", current.rows())?;
         let current_rows = current.rows();
         let (reference, counts) = match (self, current) {
-            (Self::Numeric { cuts, shares, missing_share, .. }, Sample::Numeric(values) | Sample::Integer(values)) => {
+            (
+                Self::Numeric {
+                    cuts,
+                    shares,
+                    missing_share,
+                    ..
+                },
+                Sample::Numeric(values) | Sample::Integer(values),
+            ) => {
                 let mut counts = numeric_counts(values, cuts);
                 counts.push(values.iter().filter(|v| !v.is_finite()).count() as u64);
                 ([shares.as_slice(), &[*missing_share]].concat(), counts)
             }
-            (Self::Categorical { shares, other_share, missing_share, .. }, Sample::Categorical(values)) => {
-                let positions: BTreeMap<&str, usize> =
-                    shares.keys().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
+            (
+                Self::Categorical {
+                    shares,
+                    other_share,
+                    missing_share,
+                    ..
+                },
+                Sample::Categorical(values),
+            ) => {
+                let positions: BTreeMap<&str, usize> = shares
+                    .keys()
+                    .enumerate()
+                    .map(|(i, name)| (name.as_str(), i))
+                    .collect();
                 let mut counts = vec![0_u64; shares.len() + 2];
                 for value in *values {
                     let bin = match value {
@@ -149,13 +184,28 @@ impl ReferenceHistogram {
                 (own.chain([*other_share, *missing_share]).collect(), counts)
             }
             (stored, _) => {
-                let expected = if matches!(stored, Self::Numeric { .. }) { "numeric" } else { "categorical" };
-                let why = format!("the reference is {expected} and the current sample is {}", current.kind().name());
+                let expected = if matches!(stored, Self::Numeric { .. }) {
+                    "numeric"
+                } else {
+                    "categorical"
+                };
+                let why = format!(
+                    "the reference is {expected} and the current sample is {}",
+                    current.kind().name()
+                );
                 return Err(StatsError::not_applicable("psi_quantile", why));
             }
         };
-        let current = counts.into_iter().map(|count| count as f64 / current_rows as f64).collect();
-        Ok(Aligned { reference, current, reference_rows: self.rows(), current_rows: current_rows as u64 })
+        let current = counts
+            .into_iter()
+            .map(|count| count as f64 / current_rows as f64)
+            .collect();
+        Ok(Aligned {
+            reference,
+            current,
+            reference_rows: self.rows(),
+            current_rows: current_rows as u64,
+        })
     }
 }
 
@@ -194,7 +244,11 @@ pub fn psi_p_value(psi: f64, bins: usize, reference_rows: u64, current_rows: u64
     not_empty("reference", reference_rows as usize)?;
     not_empty("current", current_rows as usize)?;
     if bins < 2 {
-        return Err(StatsError::ParameterOutOfRange { name: "bins", value: bins as f64, expected: "2 or more" });
+        return Err(StatsError::ParameterOutOfRange {
+            name: "bins",
+            value: bins as f64,
+            expected: "2 or more",
+        });
     }
     let noise = 1.0 / reference_rows as f64 + 1.0 / current_rows as f64;
     Ok(chi_squared_sf(psi / noise, (bins - 1) as f64))
@@ -211,7 +265,11 @@ pub fn jensen_shannon_against(reference: &ReferenceHistogram, current: &Sample<'
 /// The largest difference of shares over all bins, 0 to 1.
 pub fn l_infinity_against(reference: &ReferenceHistogram, current: &Sample<'_>) -> Result<f64> {
     let aligned = reference.align(current)?;
-    Ok(aligned.reference.iter().zip(&aligned.current).fold(0.0, |max, (p, q)| (p - q).abs().max(max)))
+    Ok(aligned
+        .reference
+        .iter()
+        .zip(&aligned.current)
+        .fold(0.0, |max, (p, q)| (p - q).abs().max(max)))
 }
 
 /// Cuts at the 1/bins, 2/bins, … quantiles (order statistics). Where neighbouring quantiles are the same value, that
@@ -229,6 +287,7 @@ fn quantile_cuts(sorted: &[f64], bins: usize) -> Vec<f64> {
             cuts.push(cut);
         }
     }
+    cuts.sort_unstable_by(f64::total_cmp);
     cuts.dedup();
     cuts.retain(|cut| cut.is_finite());
     cuts
@@ -278,8 +337,13 @@ mod tests {
     #[test]
     fn missing_values_are_drift() {
         let reference = uniform(1000, 1);
-        let current: Vec<f64> = (0..1000).map(|i| if i % 3 == 0 { f64::NAN } else { reference[i] }).collect();
-        assert!(psi_quantile(&Sample::Numeric(&reference), &Sample::Numeric(&current), 10).unwrap() > PSI_THRESHOLD);
+        let current: Vec<f64> = (0..1000)
+            .map(|i| if i % 3 == 0 { f64::NAN } else { reference[i] })
+            .collect();
+        assert!(
+            psi_quantile(&Sample::Numeric(&reference), &Sample::Numeric(&current), 10).unwrap()
+                > PSI_THRESHOLD
+        );
     }
 
     #[test]
@@ -287,7 +351,12 @@ mod tests {
         let reference = vec![Some("a"); 100_000];
         let mut current = vec![Some("a"); 99];
         current.push(Some("new"));
-        let psi = psi_quantile(&Sample::Categorical(&reference), &Sample::Categorical(&current), 10).unwrap();
+        let psi = psi_quantile(
+            &Sample::Categorical(&reference),
+            &Sample::Categorical(&current),
+            10,
+        )
+        .unwrap();
         assert!(psi < 0.02, "{psi}");
     }
 
@@ -321,7 +390,11 @@ mod tests {
             ReferenceHistogram::from_sample(&Sample::Categorical(&[Some("a"), None, Some("b")]), 10).unwrap(),
         ] {
             let text = serde_json::to_string(&histogram).unwrap();
-            assert_eq!(serde_json::from_str::<ReferenceHistogram>(&text).unwrap(), histogram, "{text}");
+            assert_eq!(
+                serde_json::from_str::<ReferenceHistogram>(&text).unwrap(),
+                histogram,
+                "{text}"
+            );
         }
     }
 

@@ -22,7 +22,17 @@ fn compute(pair: &Pair<'_>) -> Result<f64> {
 
 /// Jensen-Shannon distance in nats (Lin 1991; Endres & Schindelin 2003) of shares that sum to 1.
 pub(super) fn distance(p: &[f64], q: &[f64]) -> f64 {
-    let term = |share: f64, mean: f64| if share > 0.0 { share * (share / mean).ln() } else { 0.0 };
-    let sum: f64 = p.iter().zip(q).map(|(p, q)| term(*p, f64::midpoint(*p, *q)) + term(*q, f64::midpoint(*p, *q))).sum();
+    let term = |share: f64, mean: f64| {
+        if share > 0.0 {
+            share * (share / mean).ln()
+        } else {
+            0.0
+        }
+    };
+    let sum: f64 = p
+        .iter()
+        .zip(q)
+        .map(|(p, q)| term(*p, f64::midpoint(*p, *q)) + term(*q, f64::midpoint(*p, *q)))
+        .sum();
     (sum / 2.0).max(0.0).sqrt()
 }

@@ -40,7 +40,9 @@ fn compute(pair: &Pair<'_>) -> Result<f64> {
         return Ok(exact_sf(u_current as usize, n1.min(n2), n1.max(n2)));
     }
     let total = m + n;
-    let spread = (m * n / 12.0 * ((total + 1.0) - tie_term / (total * (total - 1.0)))).max(0.0).sqrt();
+    let spread = (m * n / 12.0 * ((total + 1.0) - tie_term / (total * (total - 1.0))))
+        .max(0.0)
+        .sqrt();
     let numerator = u_current - m * n / 2.0 - 0.5;
     if spread == 0.0 {
         return Ok(if numerator < 0.0 { 1.0 } else { 0.0 });
@@ -65,7 +67,11 @@ fn exact_sf(u: usize, small: usize, large: usize) -> f64 {
     }
     let total = ln_choose((small + large) as f64, small as f64).exp();
     let up_to: f64 = ways.iter().sum::<f64>() / total;
-    let p = if complement { 1.0 - up_to + ways[upto] / total } else { up_to };
+    let p = if complement {
+        1.0 - up_to + ways[upto] / total
+    } else {
+        up_to
+    };
     p.clamp(0.0, 1.0)
 }
 
@@ -78,6 +84,9 @@ mod tests {
         // 2 and 2 rows: U takes 0..4 in 1, 1, 2, 1, 1 of 6 orders.
         let got: Vec<f64> = (0..=4).map(|u| exact_sf(u, 2, 2) * 6.0).collect();
         let expected = [6.0, 5.0, 4.0, 2.0, 1.0];
-        assert!(got.iter().zip(expected).all(|(g, e)| (g - e).abs() < 1e-12), "{got:?}");
+        assert!(
+            got.iter().zip(expected).all(|(g, e)| (g - e).abs() < 1e-12),
+            "{got:?}"
+        );
     }
 }

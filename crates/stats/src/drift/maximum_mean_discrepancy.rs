@@ -22,11 +22,15 @@ fn compute(pair: &Pair<'_>) -> Result<f64> {
     let (reference, current) = pair.numbers(METHOD.name)?;
     let total = reference.len() + current.len();
     if total > MAX_ROWS {
-        let why = format!("it takes {MAX_ROWS} rows in all, there are {total}; use `wasserstein` or a sample");
+        let why =
+            format!("it takes {MAX_ROWS} rows in all, there are {total}; use `wasserstein` or a sample");
         return Err(StatsError::not_applicable(METHOD.name, why));
     }
     if reference.len().min(current.len()) < 2 {
-        return Err(StatsError::not_applicable(METHOD.name, "it needs two rows on each side"));
+        return Err(StatsError::not_applicable(
+            METHOD.name,
+            "it needs two rows on each side",
+        ));
     }
     let precision = precision(reference);
     let pooled: Vec<f64> = reference.iter().chain(current).copied().collect();
@@ -53,7 +57,9 @@ fn compute(pair: &Pair<'_>) -> Result<f64> {
     let mut order: Vec<usize> = (0..total).collect();
     let observed = statistic(&order);
     if !observed.is_finite() {
-        return Err(StatsError::degenerate("the values are too large for squared distances"));
+        return Err(StatsError::degenerate(
+            "the values are too large for squared distances",
+        ));
     }
     let mut rng = SeededRng::new(SEED);
     let mut as_extreme = 0_usize;
@@ -70,16 +76,32 @@ pub fn mmd2u_evidently(reference: &[f64], current: &[f64]) -> Result<f64> {
     all_finite(reference)?;
     all_finite(current)?;
     if reference.len().min(current.len()) < 2 {
-        return Err(StatsError::not_applicable(METHOD.name, "it needs two rows on each side"));
+        return Err(StatsError::not_applicable(
+            METHOD.name,
+            "it needs two rows on each side",
+        ));
     }
     let precision = precision(reference);
     let within = |values: &[f64]| -> f64 {
-        let row = |i: usize| values[i + 1..].iter().map(|v| gaussian(values[i], *v, precision)).sum::<f64>();
+        let row = |i: usize| {
+            values[i + 1..]
+                .iter()
+                .map(|v| gaussian(values[i], *v, precision))
+                .sum::<f64>()
+        };
         (0..values.len()).map(|i| 2.0 * row(i)).sum()
     };
-    let across = reference.iter().map(|x| current.iter().map(|y| gaussian(*x, *y, precision)).sum::<f64>()).sum();
-    let value =
-        combine(within(reference), within(current), across, reference.len() as f64, current.len() as f64);
+    let across = reference
+        .iter()
+        .map(|x| current.iter().map(|y| gaussian(*x, *y, precision)).sum::<f64>())
+        .sum();
+    let value = combine(
+        within(reference),
+        within(current),
+        across,
+        reference.len() as f64,
+        current.len() as f64,
+    );
     crate::error::finite("MMD²", value)
 }
 
@@ -89,8 +111,10 @@ fn combine(within_x: f64, within_y: f64, across: f64, n: f64, m: f64) -> f64 {
 
 /// 1/(2σ²), one over the median of all n² squared distances.
 fn precision(reference: &[f64]) -> f64 {
-    let mut squared: Vec<f64> =
-        reference.iter().flat_map(|x| reference.iter().map(move |y| (x - y).powi(2))).collect();
+    let mut squared: Vec<f64> = reference
+        .iter()
+        .flat_map(|x| reference.iter().map(move |y| (x - y).powi(2)))
+        .collect();
     let middle = (0.5 * (squared.len() - 1) as f64).round_ties_even() as usize;
     let (_, median, _) = squared.select_nth_unstable_by(middle, f64::total_cmp);
     if *median == 0.0 { 1.0 } else { 1.0 / *median }

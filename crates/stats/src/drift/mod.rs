@@ -154,7 +154,11 @@ pub fn score_at(
     let pair = Pair::clean(method.name, reference, current)?;
     if !method.kinds.contains(&pair.kind()) {
         let kinds: Vec<&str> = method.kinds.iter().map(|kind| kind.name()).collect();
-        let why = format!("it takes {} columns, this one is {}", kinds.join(" and "), pair.kind().name());
+        let why = format!(
+            "it takes {} columns, this one is {}",
+            kinds.join(" and "),
+            pair.kind().name()
+        );
         return Err(StatsError::not_applicable(method.name, why));
     }
     score_pair(method, &pair, threshold)
@@ -162,7 +166,12 @@ pub fn score_at(
 
 fn score_pair(method: &Method, pair: &Pair<'_>, threshold: f64) -> Result<DriftScore> {
     let score = crate::error::finite(method.name, (method.compute)(pair)?)?;
-    Ok(DriftScore { method: method.name, score, threshold, drifted: method.direction.drifted(score, threshold) })
+    Ok(DriftScore {
+        method: method.name,
+        score,
+        threshold,
+        drifted: method.direction.drifted(score, threshold),
+    })
 }
 
 /// Evidently's choice (reference/monitoring.md §2.1). With n reference rows and u distinct values of both samples, for
@@ -198,7 +207,11 @@ mod tests {
     #[test]
     fn names_are_unique_and_found() {
         for method in METHODS {
-            assert!(std::ptr::eq(by_name(method.name).unwrap(), *method), "{}", method.name);
+            assert!(
+                std::ptr::eq(by_name(method.name).unwrap(), *method),
+                "{}",
+                method.name
+            );
             assert!(!method.doc.is_empty() && !method.kinds.is_empty());
         }
         assert!(by_name("nope").is_none());

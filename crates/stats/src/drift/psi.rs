@@ -30,7 +30,9 @@ mod tests {
     fn one_outlier_hides_the_drift_as_in_the_peer() {
         let reference: Vec<f64> = (0..2000).map(|i| f64::from(i) / 2000.0).collect();
         let mut current: Vec<f64> = reference.iter().map(|v| v + 0.5).collect();
-        let psi = |current: &[f64]| score(&METHOD, &Sample::Numeric(&reference), &Sample::Numeric(current)).unwrap();
+        let psi = |current: &[f64]| {
+            score(&METHOD, &Sample::Numeric(&reference), &Sample::Numeric(current)).unwrap()
+        };
         assert!(psi(&current).drifted);
         current.push(1e6);
         assert!(!psi(&current).drifted);

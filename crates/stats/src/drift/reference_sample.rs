@@ -36,7 +36,12 @@ impl ReferenceSample {
             let at = |i: usize| sorted[(2 * i + 1) * sorted.len() / (2 * Self::MAX_VALUES)];
             (0..Self::MAX_VALUES).map(at).collect()
         };
-        Ok(Self { values: kept, rows, missing, std })
+        Ok(Self {
+            values: kept,
+            rows,
+            missing,
+            std,
+        })
     }
 
     /// The kept values, ascending.
@@ -66,9 +71,17 @@ pub fn ks_against(reference: &ReferenceSample, current: &Sample<'_>) -> Result<K
     let current = clean("ks", current)?;
     let statistic = statistic(&reference.values, &current);
     let kept = reference.values.len() as u64;
-    let thinning = if reference.rows > kept { 0.5 / kept as f64 } else { 0.0 };
+    let thinning = if reference.rows > kept {
+        0.5 / kept as f64
+    } else {
+        0.0
+    };
     let certain = (statistic - thinning).max(0.0);
-    let p_value = if certain == 0.0 { 1.0 } else { asymptotic_p(certain, reference.rows as f64, current.len() as f64) };
+    let p_value = if certain == 0.0 {
+        1.0
+    } else {
+        asymptotic_p(certain, reference.rows as f64, current.len() as f64)
+    };
     Ok(KsTest { statistic, p_value })
 }
 
@@ -77,16 +90,24 @@ pub fn ks_against(reference: &ReferenceSample, current: &Sample<'_>) -> Result<K
 pub fn wasserstein_against(reference: &ReferenceSample, current: &Sample<'_>) -> Result<f64> {
     let current = clean("wasserstein", current)?;
     if reference.std == 0.0 {
-        return Err(StatsError::degenerate("the reference is constant, so there is no spread to measure with; use PSI"));
+        return Err(StatsError::degenerate(
+            "the reference is constant, so there is no spread to measure with; use PSI",
+        ));
     }
-    crate::error::finite("the distance", distance(&reference.values, &current) / reference.std)
+    crate::error::finite(
+        "the distance",
+        distance(&reference.values, &current) / reference.std,
+    )
 }
 
 fn clean(method: &'static str, current: &Sample<'_>) -> Result<Vec<f64>> {
     let values = match current {
         Sample::Numeric(values) | Sample::Integer(values) => values,
         Sample::Categorical(_) => {
-            return Err(StatsError::not_applicable(method, "it takes numeric columns, this one is categorical"));
+            return Err(StatsError::not_applicable(
+                method,
+                "it takes numeric columns, this one is categorical",
+            ));
         }
     };
     let finite: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
@@ -112,7 +133,10 @@ mod tests {
         assert_eq!(stored.values().len(), 2000);
         let got = ks_against(&stored, &Sample::Numeric(&current)).unwrap();
         let whole = ks_two_sample(&reference, &current).unwrap();
-        assert!((got.statistic - whole.statistic).abs() < 3e-4, "{got:?} {whole:?}");
+        assert!(
+            (got.statistic - whole.statistic).abs() < 3e-4,
+            "{got:?} {whole:?}"
+        );
         let got = wasserstein_against(&stored, &Sample::Numeric(&current)).unwrap();
         let whole = wasserstein_distance(&reference, &current).unwrap() / stored.std();
         assert!((got / whole - 1.0).abs() < 0.01, "{got} {whole}");

@@ -63,8 +63,15 @@ pub struct Pair<'a> {
 
 #[derive(Debug)]
 enum Data<'a> {
-    Numeric { reference: Vec<f64>, current: Vec<f64>, integer: bool },
-    Categorical { reference: Vec<&'a str>, current: Vec<&'a str> },
+    Numeric {
+        reference: Vec<f64>,
+        current: Vec<f64>,
+        integer: bool,
+    },
+    Categorical {
+        reference: Vec<&'a str>,
+        current: Vec<&'a str>,
+    },
 }
 
 impl<'a> Pair<'a> {
@@ -130,8 +137,13 @@ impl<'a> Pair<'a> {
     /// Reference and current numbers, each ascending.
     pub(super) fn numbers(&self, method: &'static str) -> Result<(&[f64], &[f64])> {
         match &self.data {
-            Data::Numeric { reference, current, .. } => Ok((reference, current)),
-            Data::Categorical { .. } => Err(StatsError::not_applicable(method, "it takes numeric columns only")),
+            Data::Numeric {
+                reference, current, ..
+            } => Ok((reference, current)),
+            Data::Categorical { .. } => Err(StatsError::not_applicable(
+                method,
+                "it takes numeric columns only",
+            )),
         }
     }
 
@@ -139,7 +151,9 @@ impl<'a> Pair<'a> {
     /// are in numeric order when all of them are numbers, so that integer-coded labels sort as their numbers do.
     pub(super) fn value_counts(&self) -> Vec<(u64, u64)> {
         match &self.data {
-            Data::Numeric { reference, current, .. } => number_counts(reference, current),
+            Data::Numeric {
+                reference, current, ..
+            } => number_counts(reference, current),
             Data::Categorical { reference, current } => category_counts(reference, current),
         }
     }
@@ -152,7 +166,10 @@ impl<'a> Pair<'a> {
     /// Distinct values of the reference, and of the current sample.
     pub(super) fn distinct_each(&self) -> (usize, usize) {
         let counts = self.value_counts();
-        (counts.iter().filter(|(r, _)| *r > 0).count(), counts.iter().filter(|(_, c)| *c > 0).count())
+        (
+            counts.iter().filter(|(r, _)| *r > 0).count(),
+            counts.iter().filter(|(_, c)| *c > 0).count(),
+        )
     }
 }
 
@@ -189,11 +206,17 @@ fn category_counts(reference: &[&str], current: &[&str]) -> Vec<(u64, u64)> {
     for value in current {
         counts.entry(value).or_default().1 += 1;
     }
-    let numbers: Option<Vec<f64>> = counts.keys().map(|key| key.parse().ok().filter(|n: &f64| n.is_finite())).collect();
+    let numbers: Option<Vec<f64>> = counts
+        .keys()
+        .map(|key| key.parse().ok().filter(|n: &f64| n.is_finite()))
+        .collect();
     let counts: Vec<(u64, u64)> = counts.into_values().collect();
     match numbers {
         None => counts,
-        Some(numbers) => crate::ranks::argsort(&numbers).into_iter().map(|i| counts[i as usize]).collect(),
+        Some(numbers) => crate::ranks::argsort(&numbers)
+            .into_iter()
+            .map(|i| counts[i as usize])
+            .collect(),
     }
 }
 

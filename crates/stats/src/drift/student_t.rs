@@ -19,14 +19,18 @@ fn compute(pair: &Pair<'_>) -> Result<f64> {
     let (n1, n2) = (reference.len() as f64, current.len() as f64);
     let degrees = n1 + n2 - 2.0;
     if degrees < 1.0 {
-        return Err(StatsError::degenerate("one row a side leaves no degree of freedom"));
+        return Err(StatsError::degenerate(
+            "one row a side leaves no degree of freedom",
+        ));
     }
     let ((mean1, squares1), (mean2, squares2)) = (mean_squares(reference), mean_squares(current));
     let std_error = ((squares1 + squares2) / degrees * (1.0 / n1 + 1.0 / n2)).sqrt();
     let difference = mean1 - mean2;
     if std_error == 0.0 {
         if difference == 0.0 {
-            return Err(StatsError::degenerate("both samples are constant and equal, so there is no spread to test with"));
+            return Err(StatsError::degenerate(
+                "both samples are constant and equal, so there is no spread to test with",
+            ));
         }
         return Ok(0.0);
     }

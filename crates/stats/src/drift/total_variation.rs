@@ -18,14 +18,18 @@ const PERMUTATIONS: usize = 1000;
 const SEED: u64 = 0;
 
 /// The share of permutations with at least the observed distance.
-#[expect(clippy::unnecessary_wraps, reason = "the registry's signature: other methods can fail")]
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "the registry's signature: other methods can fail"
+)]
 fn compute(pair: &Pair<'_>) -> Result<f64> {
     let counts = pair.value_counts();
     let observed = distance(&counts);
     let n_ref = pair.reference_rows();
     let values = counts.iter().enumerate();
-    let mut pooled: Vec<u32> =
-        values.flat_map(|(value, (r, c))| std::iter::repeat_n(value as u32, (r + c) as usize)).collect();
+    let mut pooled: Vec<u32> = values
+        .flat_map(|(value, (r, c))| std::iter::repeat_n(value as u32, (r + c) as usize))
+        .collect();
     let mut rng = SeededRng::new(SEED);
     let mut as_extreme = 0_usize;
     let mut permuted: Vec<(u64, u64)> = Vec::new();
@@ -47,13 +51,19 @@ fn compute(pair: &Pair<'_>) -> Result<f64> {
 
 /// ½·Σ|p − q| over the values of both samples, 0 to 1. Missing values are dropped.
 pub fn tvd_statistic(reference: &Sample<'_>, current: &Sample<'_>) -> Result<f64> {
-    Ok(distance(&Pair::clean(METHOD.name, reference, current)?.value_counts()))
+    Ok(distance(
+        &Pair::clean(METHOD.name, reference, current)?.value_counts(),
+    ))
 }
 
 fn distance(counts: &[(u64, u64)]) -> f64 {
     let n_ref = counts.iter().map(|(r, _)| r).sum::<u64>() as f64;
     let n_cur = counts.iter().map(|(_, c)| c).sum::<u64>() as f64;
-    counts.iter().map(|(r, c)| (*r as f64 / n_ref - *c as f64 / n_cur).abs()).sum::<f64>() / 2.0
+    counts
+        .iter()
+        .map(|(r, c)| (*r as f64 / n_ref - *c as f64 / n_cur).abs())
+        .sum::<f64>()
+        / 2.0
 }
 
 #[cfg(test)]
@@ -66,7 +76,9 @@ mod tests {
         let (a, b) = ([Some("a"); 40], [Some("b"); 30]);
         let mixed = [[Some("a"); 20], [Some("b"); 20]].concat();
         let p = |x: &[Option<&str>], y: &[Option<&str>]| {
-            score(&METHOD, &Sample::Categorical(x), &Sample::Categorical(y)).unwrap().score
+            score(&METHOD, &Sample::Categorical(x), &Sample::Categorical(y))
+                .unwrap()
+                .score
         };
         assert_eq!(p(&mixed, &mixed), 1.0);
         assert_eq!(p(&a, &b), 0.0);

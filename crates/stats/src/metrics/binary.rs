@@ -22,7 +22,12 @@ impl Confusion {
     /// Counts rows; a row is predicted true when its score is `threshold` or more.
     pub fn at_threshold(labels: &[bool], scores: &[f64], threshold: f64) -> Result<Self> {
         check(labels, scores)?;
-        let mut counts = Self { true_positive: 0, false_positive: 0, false_negative: 0, true_negative: 0 };
+        let mut counts = Self {
+            true_positive: 0,
+            false_positive: 0,
+            false_negative: 0,
+            true_negative: 0,
+        };
         for (label, score) in labels.iter().zip(scores) {
             match (*label, *score >= threshold) {
                 (true, true) => counts.true_positive += 1,
@@ -52,7 +57,10 @@ impl Confusion {
 
     /// Harmonic mean of precision and recall; 0 when nothing is true or predicted true.
     pub fn f1(&self) -> f64 {
-        share(2 * self.true_positive, 2 * self.true_positive + self.false_positive + self.false_negative)
+        share(
+            2 * self.true_positive,
+            2 * self.true_positive + self.false_positive + self.false_negative,
+        )
     }
 
     /// Of the false rows, the share recognised (specificity); 0 when there is none.
@@ -82,7 +90,11 @@ impl Confusion {
 }
 
 fn share(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+    if whole == 0 {
+        0.0
+    } else {
+        part as f64 / whole as f64
+    }
 }
 
 /// Every binary metric that a gate or a signal names.
@@ -128,7 +140,11 @@ pub fn binary(labels: &[bool], scores: &[f64], threshold: f64) -> Result<BinaryM
     Ok(BinaryMetrics {
         rows: labels.len() as u64,
         base_rate: positives as f64 / labels.len() as f64,
-        auc: if one_class { None } else { Some(auc(labels, scores)?) },
+        auc: if one_class {
+            None
+        } else {
+            Some(auc(labels, scores)?)
+        },
         log_loss: log_loss(labels, scores)?,
         brier: brier(labels, scores)?,
         threshold,
@@ -186,7 +202,11 @@ pub fn brier(labels: &[bool], scores: &[f64]) -> Result<f64> {
 /// The squared error of each row, for paired tests; each lies in [0, 1].
 pub fn brier_losses(labels: &[bool], scores: &[f64]) -> Result<Vec<f64>> {
     check_probabilities(labels, scores)?;
-    Ok(labels.iter().zip(scores).map(|(label, score)| (score - f64::from(u8::from(*label))).powi(2)).collect())
+    Ok(labels
+        .iter()
+        .zip(scores)
+        .map(|(label, score)| (score - f64::from(u8::from(*label))).powi(2))
+        .collect())
 }
 
 fn mean(values: &[f64]) -> f64 {
@@ -218,12 +238,18 @@ mod tests {
     #[test]
     fn ties_count_half_in_the_auc() {
         assert_eq!(auc(&[true, false], &[0.5, 0.5]).unwrap(), 0.5);
-        assert_eq!(auc(&[true, true, false, false], &[0.9, 0.4, 0.4, 0.1]).unwrap(), 0.875);
+        assert_eq!(
+            auc(&[true, true, false, false], &[0.9, 0.4, 0.4, 0.1]).unwrap(),
+            0.875
+        );
     }
 
     #[test]
     fn one_class_has_no_auc() {
-        assert_eq!(auc(&[true, true], &[0.1, 0.2]), Err(StatsError::OneClassOnly { rows: 2 }));
+        assert_eq!(
+            auc(&[true, true], &[0.1, 0.2]),
+            Err(StatsError::OneClassOnly { rows: 2 })
+        );
         assert_eq!(binary(&[true, true], &[0.1, 0.2], 0.5).unwrap().auc, None);
     }
 
@@ -235,6 +261,9 @@ mod tests {
 
     #[test]
     fn a_nan_score_is_named() {
-        assert!(matches!(auc(&[true, false], &[0.1, f64::NAN]), Err(StatsError::NotFinite { index: 1, .. })));
+        assert!(matches!(
+            auc(&[true, false], &[0.1, f64::NAN]),
+            Err(StatsError::NotFinite { index: 1, .. })
+        ));
     }
 }

@@ -77,7 +77,24 @@ pub fn calibration_slope_intercept(labels: &[bool], scores: &[f64]) -> Result<Re
     };
     let x: Vec<f64> = scores.iter().map(logit).collect();
     if x.iter().all(|v| *v == x[0]) {
-        return Err(StatsError::degenerate("all scores are equal, so there is no slope"));
+        return Err(StatsError::degenerate(
+            "all scores are equal, so there is no slope",
+        ));
+    }
+    let range = |class: bool| {
+        let of_class = labels
+            .iter()
+            .zip(&x)
+            .filter(|(label, _)| **label == class)
+            .map(|(_, x)| *x);
+        of_class.fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), x| {
+            (min.min(x), max.max(x))
+        })
+    };
+    let ((min_false, max_false), (min_true, max_true)) = (range(false), range(true));
+    if max_false <= min_true || max_true <= min_false {
+        let why = "the classes are separable by the score, so the logistic fit has no finite slope";
+        return Err(StatsError::degenerate(why));
     }
     let loss = |slope: f64, intercept: f64| -> f64 {
         let row = |(label, x): (&bool, &f64)| {
@@ -119,13 +136,12 @@ pub fn calibration_slope_intercept(labels: &[bool], scores: &[f64]) -> Result<Re
         current = next;
         let small = |step: f64, value: f64| (scale * step).abs() < 1e-10 * (1.0 + value.abs());
         if small(step_slope, slope) && small(step_intercept, intercept) {
-            if slope.abs() < 1e3 && intercept.abs() < 1e4 {
-                return Ok(Recalibration { slope, intercept });
-            }
-            break;
+            return Ok(Recalibration { slope, intercept });
         }
     }
-    Err(StatsError::degenerate("the classes are separable by the score, so the logistic fit has no finite slope"))
+    Err(StatsError::degenerate(
+        "the logistic fit does not converge: the scores hardly overlap between the classes",
+    ))
 }
 
 #[cfg(test)]
@@ -148,7 +164,10 @@ mod tests {
     fn recalibration_finds_the_line_that_made_the_labels() {
         let (labels, scores) = sample(50_000, 0.5, 0.3);
         let fit = calibration_slope_intercept(&labels, &scores).unwrap();
-        assert!((fit.slope - 0.5).abs() < 0.02 && (fit.intercept - 0.3).abs() < 0.03, "{fit:?}");
+        assert!(
+            (fit.slope - 0.5).abs() < 0.02 && (fit.intercept - 0.3).abs() < 0.03,
+            "{fit:?}"
+        );
         assert!(ece(&labels, &scores, DEFAULT_BINS).unwrap() > 0.05);
         let (labels, scores) = sample(50_000, 1.0, 0.0);
         assert!(ece(&labels, &scores, DEFAULT_BINS).unwrap() < 0.02);

@@ -45,7 +45,8 @@ pub fn multiclass(labels: &[usize], probs: &[f64], k: usize) -> Result<Multiclas
     check(labels, probs, k)?;
     let predicted = predicted_labels(probs, k);
     let by_label = by_label(labels, &predicted)?;
-    let macro_mean = |value: fn(&LabelMetrics) -> f64| by_label.iter().map(value).sum::<f64>() / by_label.len() as f64;
+    let macro_mean =
+        |value: fn(&LabelMetrics) -> f64| by_label.iter().map(value).sum::<f64>() / by_label.len() as f64;
     Ok(MulticlassMetrics {
         rows: labels.len() as u64,
         accuracy: accuracy(labels, &predicted)?,
@@ -81,8 +82,17 @@ pub fn by_label(labels: &[usize], predicted: &[usize]) -> Result<Vec<LabelMetric
         counts[*guess].1 += 1;
         counts[*label].2 += u64::from(label == guess);
     }
-    let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
-    let occurring = counts.into_iter().enumerate().filter(|(_, (actual, guessed, _))| actual + guessed > 0);
+    let share = |part: u64, whole: u64| {
+        if whole == 0 {
+            0.0
+        } else {
+            part as f64 / whole as f64
+        }
+    };
+    let occurring = counts
+        .into_iter()
+        .enumerate()
+        .filter(|(_, (actual, guessed, _))| actual + guessed > 0);
     Ok(occurring
         .map(|(label, (actual, guessed, hits))| LabelMetrics {
             label,
@@ -137,20 +147,31 @@ pub fn brier(labels: &[usize], probs: &[f64], k: usize) -> Result<f64> {
 pub fn brier_losses(labels: &[usize], probs: &[f64], k: usize) -> Result<Vec<f64>> {
     check(labels, probs, k)?;
     let loss = |(label, row): (&usize, &[f64])| -> f64 {
-        row.iter().enumerate().map(|(class, p)| (p - f64::from(u8::from(class == *label))).powi(2)).sum()
+        row.iter()
+            .enumerate()
+            .map(|(class, p)| (p - f64::from(u8::from(class == *label))).powi(2))
+            .sum()
     };
     Ok(labels.iter().zip(probs.chunks_exact(k)).map(loss).collect())
 }
 
 /// The most probable class of each row; the first one on ties.
 pub fn predicted_labels(probs: &[f64], k: usize) -> Vec<usize> {
-    let best = |row: &[f64]| (0..row.len()).reduce(|best, i| if row[i] > row[best] { i } else { best }).unwrap_or(0);
+    let best = |row: &[f64]| {
+        (0..row.len())
+            .reduce(|best, i| if row[i] > row[best] { i } else { best })
+            .unwrap_or(0)
+    };
     probs.chunks_exact(k.max(1)).map(best).collect()
 }
 
 fn check(labels: &[usize], probs: &[f64], k: usize) -> Result<()> {
     if k < 2 {
-        return Err(StatsError::ParameterOutOfRange { name: "k", value: k as f64, expected: "2 classes or more" });
+        return Err(StatsError::ParameterOutOfRange {
+            name: "k",
+            value: k as f64,
+            expected: "2 classes or more",
+        });
     }
     not_empty("labels", labels.len())?;
     same_length("probs", labels.len() * k, probs.len())?;
@@ -163,7 +184,11 @@ fn check(labels: &[usize], probs: &[f64], k: usize) -> Result<()> {
         });
     }
     if let Some(p) = probs.iter().find(|p| !(0.0..=1.0).contains(*p)) {
-        return Err(StatsError::ParameterOutOfRange { name: "probs", value: *p, expected: "numbers from 0 to 1" });
+        return Err(StatsError::ParameterOutOfRange {
+            name: "probs",
+            value: *p,
+            expected: "numbers from 0 to 1",
+        });
     }
     if probs.chunks_exact(k).any(|row| row.iter().sum::<f64>() <= 0.0) {
         return Err(StatsError::degenerate("a row of probabilities sums to zero"));

@@ -66,7 +66,9 @@ pub fn r2(targets: &[f64], predictions: &[f64]) -> Result<f64> {
     let mean = targets.iter().sum::<f64>() / targets.len() as f64;
     let total: f64 = targets.iter().map(|t| (t - mean).powi(2)).sum();
     if total == 0.0 {
-        return Err(StatsError::degenerate("all targets are equal, so there is no variance to explain"));
+        return Err(StatsError::degenerate(
+            "all targets are equal, so there is no variance to explain",
+        ));
     }
     Ok(1.0 - residual / total)
 }
@@ -78,7 +80,10 @@ pub fn mape(targets: &[f64], predictions: &[f64]) -> Result<MeanStd> {
     let errors = errors(targets, predictions)?;
     let relative = |(e, t): (&f64, &f64)| e.abs() / t.abs().max(f64::EPSILON);
     let MeanStd { mean, std } = mean_std(&errors.iter().zip(targets).map(relative).collect::<Vec<_>>());
-    Ok(MeanStd { mean: 100.0 * mean, std })
+    Ok(MeanStd {
+        mean: 100.0 * mean,
+        std,
+    })
 }
 
 /// Mean error (bias) and the spread of errors.
@@ -88,7 +93,9 @@ pub fn mean_error(targets: &[f64], predictions: &[f64]) -> Result<MeanStd> {
 
 /// Largest absolute error.
 pub fn abs_max_error(targets: &[f64], predictions: &[f64]) -> Result<f64> {
-    Ok(errors(targets, predictions)?.iter().fold(0.0, |max, e| e.abs().max(max)))
+    Ok(errors(targets, predictions)?
+        .iter()
+        .fold(0.0, |max, e| e.abs().max(max)))
 }
 
 /// The squared error of each row, for paired tests.
@@ -125,7 +132,10 @@ fn mean_std(values: &[f64]) -> MeanStd {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
     let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-    MeanStd { mean, std: (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt()) }
+    MeanStd {
+        mean,
+        std: (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt()),
+    }
 }
 
 #[cfg(test)]
@@ -135,7 +145,10 @@ mod tests {
     #[test]
     fn metrics_by_hand() {
         let got = regression(&[1.0, 2.0, 4.0], &[2.0, 2.0, 2.0]).unwrap();
-        assert_eq!((got.mae, got.mean_error, got.abs_max_error), (1.0, -1.0 / 3.0, 2.0));
+        assert_eq!(
+            (got.mae, got.mean_error, got.abs_max_error),
+            (1.0, -1.0 / 3.0, 2.0)
+        );
         assert!((got.rmse - (5.0_f64 / 3.0).sqrt()).abs() < 1e-15);
         assert!((got.mape - 50.0).abs() < 1e-12);
     }

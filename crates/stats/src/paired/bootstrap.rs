@@ -57,7 +57,13 @@ pub fn paired_bootstrap(
     }
     replicates.sort_unstable_by(f64::total_cmp);
     let acceleration = acceleration(&all, &statistic);
-    Ok(Bootstrap { estimate, replicates, undefined: undefined as u64, seed, acceleration })
+    Ok(Bootstrap {
+        estimate,
+        replicates,
+        undefined: undefined as u64,
+        seed,
+        acceleration,
+    })
 }
 
 /// Σ(θ̄ − θ₍ᵢ₎)³ / (6·(Σ(θ̄ − θ₍ᵢ₎)²)^1.5) over leave-one-group-out values.
@@ -66,14 +72,22 @@ fn acceleration(all: &[usize], statistic: impl Fn(&[usize]) -> Result<f64>) -> f
     let left_out: Vec<f64> = (0..groups)
         .filter_map(|group| {
             let kept: Vec<usize> = all.iter().copied().filter(|row| row % groups != group).collect();
-            if kept.is_empty() { None } else { statistic(&kept).ok() }
+            if kept.is_empty() {
+                None
+            } else {
+                statistic(&kept).ok()
+            }
         })
         .collect();
     let mean = left_out.iter().sum::<f64>() / left_out.len().max(1) as f64;
     let squares: f64 = left_out.iter().map(|v| (mean - v).powi(2)).sum();
     let cubes: f64 = left_out.iter().map(|v| (mean - v).powi(3)).sum();
     let acceleration = cubes / (6.0 * squares.powf(1.5));
-    if acceleration.is_finite() { acceleration } else { 0.0 }
+    if acceleration.is_finite() {
+        acceleration
+    } else {
+        0.0
+    }
 }
 
 impl Bootstrap {
@@ -88,7 +102,11 @@ impl Bootstrap {
     pub fn percentile(&self, level: f64) -> Result<Interval> {
         open_unit("level", level)?;
         let tail = (1.0 - level) / 2.0;
-        Ok(Interval { lower: self.quantile(tail), upper: self.quantile(1.0 - tail), level })
+        Ok(Interval {
+            lower: self.quantile(tail),
+            upper: self.quantile(1.0 - tail),
+            level,
+        })
     }
 
     /// Bias-corrected and accelerated interval; the percentile interval when all replicates lie on one side.
@@ -151,12 +169,24 @@ mod tests {
         let boot = paired_bootstrap(5, 4000, 200, mean_of(&values)).unwrap();
         assert!((boot.std_error() / (sd / 200.0_f64.sqrt()) - 1.0).abs() < 0.05);
         let (percentile, bca) = (boot.percentile(0.95).unwrap(), boot.bca(0.95).unwrap());
-        assert!(bca.lower > percentile.lower && bca.upper > percentile.upper, "{percentile:?} {bca:?}");
+        assert!(
+            bca.lower > percentile.lower && bca.upper > percentile.upper,
+            "{percentile:?} {bca:?}"
+        );
     }
 
     #[test]
     fn a_statistic_that_is_mostly_undefined_is_an_error() {
-        let fails = |rows: &[usize]| if rows[0] == 0 { Ok(1.0) } else { Err(StatsError::degenerate("no")) };
-        assert!(matches!(paired_bootstrap(1, 100, 10, fails), Err(StatsError::Degenerate { .. })));
+        let fails = |rows: &[usize]| {
+            if rows[0] == 0 {
+                Ok(1.0)
+            } else {
+                Err(StatsError::degenerate("no"))
+            }
+        };
+        assert!(matches!(
+            paired_bootstrap(1, 100, 10, fails),
+            Err(StatsError::Degenerate { .. })
+        ));
     }
 }

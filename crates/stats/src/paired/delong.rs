@@ -37,7 +37,11 @@ impl DeLong {
     pub fn interval(&self, level: f64) -> Result<Interval> {
         open_unit("level", level)?;
         let half = normal_quantile(f64::midpoint(1.0, level)) * self.std_error;
-        Ok(Interval { lower: self.difference - half, upper: self.difference + half, level })
+        Ok(Interval {
+            lower: self.difference - half,
+            upper: self.difference + half,
+            level,
+        })
     }
 }
 
@@ -65,21 +69,40 @@ pub fn delong(labels: &[bool], a: &[f64], b: &[f64]) -> Result<DeLong> {
     };
     let auc_a = mean(&placed_a.positive);
     let auc_b = mean(&placed_b.positive);
-    let (var_a, var_b, cov) =
-        (variance(&placed_a, &placed_a), variance(&placed_b, &placed_b), variance(&placed_a, &placed_b));
+    let (var_a, var_b, cov) = (
+        variance(&placed_a, &placed_a),
+        variance(&placed_b, &placed_b),
+        variance(&placed_a, &placed_b),
+    );
     let difference = auc_b - auc_a;
     // Placements that agree row by row differ by exactly zero; a rounding residue of the subtraction would not.
     let identical = placed_a == placed_b;
-    let std_error = if identical { 0.0 } else { (var_a + var_b - 2.0 * cov).max(0.0).sqrt() };
+    let std_error = if identical {
+        0.0
+    } else {
+        (var_a + var_b - 2.0 * cov).max(0.0).sqrt()
+    };
     let (z, p_two_sided) = if difference == 0.0 {
         (0.0, 1.0)
     } else if std_error == 0.0 {
-        return Err(StatsError::degenerate("the AUCs differ but their difference has no variance: too few rows"));
+        return Err(StatsError::degenerate(
+            "the AUCs differ but their difference has no variance: too few rows",
+        ));
     } else {
         let z = difference / std_error;
         (z, normal_two_sided(z))
     };
-    Ok(DeLong { auc_a, auc_b, var_a, var_b, cov, difference, std_error, z, p_two_sided })
+    Ok(DeLong {
+        auc_a,
+        auc_b,
+        var_a,
+        var_b,
+        cov,
+        difference,
+        std_error,
+        z,
+        p_two_sided,
+    })
 }
 
 /// For each positive the share of negatives below it (V10), for each negative the share of positives above it (V01).
@@ -102,15 +125,25 @@ impl Placements {
             let share_below = (negatives_below as f64 + group_negatives as f64 / 2.0) / negatives as f64;
             let share_above = (positives_above as f64 + group_positives as f64 / 2.0) / positives as f64;
             for &row in members {
-                by_row[row as usize] = if labels[row as usize] { share_below } else { share_above };
+                by_row[row as usize] = if labels[row as usize] {
+                    share_below
+                } else {
+                    share_above
+                };
             }
             positives_below += group_positives;
             negatives_below += group_negatives;
         }
-        let mut placements =
-            Self { positive: Vec::with_capacity(positives), negative: Vec::with_capacity(negatives) };
+        let mut placements = Self {
+            positive: Vec::with_capacity(positives),
+            negative: Vec::with_capacity(negatives),
+        };
         for (label, placement) in labels.iter().zip(by_row) {
-            if *label { placements.positive.push(placement) } else { placements.negative.push(placement) }
+            if *label {
+                placements.positive.push(placement);
+            } else {
+                placements.negative.push(placement);
+            }
         }
         placements
     }

@@ -29,7 +29,16 @@ pub fn mcnemar(b: u64, c: u64) -> McNemar {
     let n = b + c;
     if n == 0 {
         let (chi_squared, corrected) = (0.0, 0.0);
-        return McNemar { b, c, chi_squared, p_chi_squared: 1.0, corrected, p_corrected: 1.0, p_exact: 1.0, p_mid: 1.0 };
+        return McNemar {
+            b,
+            c,
+            chi_squared,
+            p_chi_squared: 1.0,
+            corrected,
+            p_corrected: 1.0,
+            p_exact: 1.0,
+            p_mid: 1.0,
+        };
     }
     let gap = b.abs_diff(c) as f64;
     let chi_squared = gap * gap / n as f64;
@@ -58,7 +67,13 @@ pub fn mcnemar(b: u64, c: u64) -> McNemar {
 /// Counts `(b, c)` from row-wise correctness of champion and challenger.
 pub fn disagreements(correct_a: &[bool], correct_b: &[bool]) -> crate::Result<(u64, u64)> {
     crate::error::same_length("correct_b", correct_a.len(), correct_b.len())?;
-    let count = |pair: (bool, bool)| correct_a.iter().zip(correct_b).filter(|(a, b)| (**a, **b) == pair).count() as u64;
+    let count = |pair: (bool, bool)| {
+        correct_a
+            .iter()
+            .zip(correct_b)
+            .filter(|(a, b)| (**a, **b) == pair)
+            .count() as u64
+    };
     Ok((count((true, false)), count((false, true))))
 }
 

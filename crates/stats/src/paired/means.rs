@@ -27,7 +27,11 @@ impl PairedMean {
     pub fn interval(&self, level: f64) -> Result<Interval> {
         open_unit("level", level)?;
         let half = student_quantile(f64::midpoint(1.0, level), self.degrees) * self.std_error;
-        Ok(Interval { lower: self.difference - half, upper: self.difference + half, level })
+        Ok(Interval {
+            lower: self.difference - half,
+            upper: self.difference + half,
+            level,
+        })
     }
 }
 
@@ -38,7 +42,10 @@ pub fn paired_mean_difference(a: &[f64], b: &[f64]) -> Result<PairedMean> {
     all_finite(a)?;
     all_finite(b)?;
     if a.len() < 2 {
-        return Err(StatsError::degenerate(format!("a spread needs two rows or more, there are {}", a.len())));
+        return Err(StatsError::degenerate(format!(
+            "a spread needs two rows or more, there are {}",
+            a.len()
+        )));
     }
     let n = a.len() as f64;
     let difference = a.iter().zip(b).map(|(a, b)| b - a).sum::<f64>() / n;
@@ -48,12 +55,21 @@ pub fn paired_mean_difference(a: &[f64], b: &[f64]) -> Result<PairedMean> {
     let (t, p_two_sided) = if difference == 0.0 {
         (0.0, 1.0)
     } else if std_error == 0.0 {
-        return Err(StatsError::degenerate("every row differs by the same amount, so there is no spread to test with"));
+        return Err(StatsError::degenerate(
+            "every row differs by the same amount, so there is no spread to test with",
+        ));
     } else {
         let t = difference / std_error;
         (t, student_two_sided(t, degrees))
     };
-    Ok(PairedMean { rows: a.len() as u64, difference, std_error, t, degrees, p_two_sided })
+    Ok(PairedMean {
+        rows: a.len() as u64,
+        difference,
+        std_error,
+        t,
+        degrees,
+        p_two_sided,
+    })
 }
 
 #[cfg(test)]
@@ -64,13 +80,25 @@ mod tests {
     fn the_paired_t_test_agrees_with_scipy() {
         // scipy.stats.ttest_rel([2.1,1.9,3.2,4.0,2.2],[1.8,1.7,3.3,3.1,2.0]) and its confidence_interval(.95)
         let got = paired_mean_difference(&[1.8, 1.7, 3.3, 3.1, 2.0], &[2.1, 1.9, 3.2, 4.0, 2.2]).unwrap();
-        assert!((got.t - 1.825741858350555).abs() < 1e-12 && (got.p_two_sided - 0.14192744777405533).abs() < 1e-12, "{got:?}");
+        assert!(
+            (got.t - 1.825741858350555).abs() < 1e-12
+                && (got.p_two_sided - 0.14192744777405533).abs() < 1e-12,
+            "{got:?}"
+        );
         let interval = got.interval(0.95).unwrap();
-        assert!((interval.lower - -0.1562164841374904).abs() < 1e-11, "{interval:?}");
+        assert!(
+            (interval.lower - -0.1562164841374904).abs() < 1e-11,
+            "{interval:?}"
+        );
     }
 
     #[test]
     fn equal_pairs_do_not_differ() {
-        assert_eq!(paired_mean_difference(&[1.0, 2.0], &[1.0, 2.0]).unwrap().p_two_sided, 1.0);
+        assert_eq!(
+            paired_mean_difference(&[1.0, 2.0], &[1.0, 2.0])
+                .unwrap()
+                .p_two_sided,
+            1.0
+        );
     }
 }

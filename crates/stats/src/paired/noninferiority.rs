@@ -39,10 +39,18 @@ pub struct Noninferiority {
 /// upper bound lies below 0 (significantly worse than the champion, hence also when it lies below −margin);
 /// otherwise inconclusive. A difference that is significantly worse, but by less than the margin, passes: that is
 /// what the margin says.
-pub fn noninferiority(difference: f64, std_error: f64, margin: f64, confidence: f64) -> Result<Noninferiority> {
+pub fn noninferiority(
+    difference: f64,
+    std_error: f64,
+    margin: f64,
+    confidence: f64,
+) -> Result<Noninferiority> {
     open_unit("confidence", confidence)?;
     if !difference.is_finite() {
-        return Err(StatsError::NotFinite { index: 0, value: difference });
+        return Err(StatsError::NotFinite {
+            index: 0,
+            value: difference,
+        });
     }
     if !(std_error >= 0.0 && std_error.is_finite()) {
         return Err(StatsError::ParameterOutOfRange {
@@ -52,11 +60,23 @@ pub fn noninferiority(difference: f64, std_error: f64, margin: f64, confidence: 
         });
     }
     let z = normal_quantile(confidence);
-    judge(difference, difference - z * std_error, difference + z * std_error, margin, confidence)
+    judge(
+        difference,
+        difference - z * std_error,
+        difference + z * std_error,
+        margin,
+        confidence,
+    )
 }
 
 /// The same verdict from bounds found in another way (bootstrap, Tango, confidence sequence).
-pub fn judge(difference: f64, lower: f64, upper: f64, margin: f64, confidence: f64) -> Result<Noninferiority> {
+pub fn judge(
+    difference: f64,
+    lower: f64,
+    upper: f64,
+    margin: f64,
+    confidence: f64,
+) -> Result<Noninferiority> {
     if !(margin >= 0.0 && margin.is_finite()) {
         return Err(StatsError::ParameterOutOfRange {
             name: "margin",
@@ -71,7 +91,14 @@ pub fn judge(difference: f64, lower: f64, upper: f64, margin: f64, confidence: f
     } else {
         Verdict::Inconclusive
     };
-    Ok(Noninferiority { verdict, difference, lower, upper, margin, confidence })
+    Ok(Noninferiority {
+        verdict,
+        difference,
+        lower,
+        upper,
+        margin,
+        confidence,
+    })
 }
 
 #[cfg(test)]
@@ -93,11 +120,17 @@ mod tests {
     #[test]
     fn equal_models_without_variance_pass_with_a_margin_and_hold_without() {
         assert_eq!(verdict(0.0, 0.0), Verdict::Pass);
-        assert_eq!(noninferiority(0.0, 0.0, 0.0, 0.95).unwrap().verdict, Verdict::Inconclusive);
+        assert_eq!(
+            noninferiority(0.0, 0.0, 0.0, 0.95).unwrap().verdict,
+            Verdict::Inconclusive
+        );
     }
 
     #[test]
     fn verdicts_are_written_in_snake_case() {
-        assert_eq!(serde_json::to_string(&Verdict::Inconclusive).unwrap(), "\"inconclusive\"");
+        assert_eq!(
+            serde_json::to_string(&Verdict::Inconclusive).unwrap(),
+            "\"inconclusive\""
+        );
     }
 }

@@ -26,7 +26,10 @@ impl Moments {
     /// Adds a value.
     pub fn update(&mut self, value: f64) -> Result<()> {
         if !value.is_finite() {
-            return Err(StatsError::NotFinite { index: self.count as usize, value });
+            return Err(StatsError::NotFinite {
+                index: self.count as usize,
+                value,
+            });
         }
         self.count += 1;
         let before = value - self.mean;
@@ -37,7 +40,11 @@ impl Moments {
 
     /// Sample variance (n − 1); 0 for fewer than two values.
     pub fn variance(&self) -> f64 {
-        if self.count < 2 { 0.0 } else { self.squares / (self.count - 1) as f64 }
+        if self.count < 2 {
+            0.0
+        } else {
+            self.squares / (self.count - 1) as f64
+        }
     }
 }
 
@@ -72,9 +79,16 @@ impl AsymptoticCs {
         let twice = -2.0 * alpha.ln();
         let inner = twice + twice.ln() + 1.0;
         if inner <= 0.0 {
-            return Err(StatsError::ParameterOutOfRange { name: "alpha", value: alpha, expected: "below 0.8" });
+            return Err(StatsError::ParameterOutOfRange {
+                name: "alpha",
+                value: alpha,
+                expected: "below 0.8",
+            });
         }
-        Ok(Self { alpha, rho: (inner / tightest_at).sqrt() })
+        Ok(Self {
+            alpha,
+            rho: (inner / tightest_at).sqrt(),
+        })
     }
 
     /// The parameter ρ.
@@ -112,13 +126,21 @@ impl AsymptoticCs {
     /// The two-sided interval of a running mean.
     pub fn interval(&self, moments: &Moments) -> Result<Interval> {
         let half = self.half_width(moments.count, moments.variance())?;
-        Ok(Interval { lower: moments.mean - half, upper: moments.mean + half, level: 1.0 - self.alpha })
+        Ok(Interval {
+            lower: moments.mean - half,
+            upper: moments.mean + half,
+            level: 1.0 - self.alpha,
+        })
     }
 
     /// One-sided bounds; each holds at level 1 − α alone.
     pub fn one_sided_bounds(&self, moments: &Moments) -> Result<Interval> {
         let width = self.one_sided_width(moments.count, moments.variance())?;
-        Ok(Interval { lower: moments.mean - width, upper: moments.mean + width, level: 1.0 - self.alpha })
+        Ok(Interval {
+            lower: moments.mean - width,
+            upper: moments.mean + width,
+            level: 1.0 - self.alpha,
+        })
     }
 
     /// The start rule: at least 10 events and 10 non-events in each arm.
@@ -141,7 +163,11 @@ impl AsymptoticCs {
 /// are fixed before the request. `predicted` is any guess of Y made from the past (the champion's prediction).
 pub fn ipw_increment(outcome: f64, predicted: f64, canary: bool, canary_share: f64) -> Result<f64> {
     open_unit("canary_share", canary_share)?;
-    let weight = if canary { 1.0 / canary_share } else { -1.0 / (1.0 - canary_share) };
+    let weight = if canary {
+        1.0 / canary_share
+    } else {
+        -1.0 / (1.0 - canary_share)
+    };
     Ok((outcome - predicted) * weight)
 }
 
@@ -157,12 +183,30 @@ mod tests {
 
     #[test]
     fn arms_without_events_may_not_start() {
-        let few = ArmCounts { units: 1000, events: 9 };
-        let enough = ArmCounts { units: 1000, events: 10 };
+        let few = ArmCounts {
+            units: 1000,
+            events: 9,
+        };
+        let enough = ArmCounts {
+            units: 1000,
+            events: 10,
+        };
         assert!(AsymptoticCs::may_start(enough, enough));
         assert!(!AsymptoticCs::may_start(few, enough));
-        assert!(!AsymptoticCs::may_start(ArmCounts { units: 15, events: 10 }, enough));
-        assert!(AsymptoticCs::may_start_pooled(ArmCounts { units: 1000, events: 0 }, enough));
+        assert!(!AsymptoticCs::may_start(
+            ArmCounts {
+                units: 15,
+                events: 10
+            },
+            enough
+        ));
+        assert!(AsymptoticCs::may_start_pooled(
+            ArmCounts {
+                units: 1000,
+                events: 0
+            },
+            enough
+        ));
     }
 
     #[test]

@@ -55,15 +55,22 @@ impl BettingEProcess {
     /// Adds an increment. One that is not finite or beyond the bound is refused and changes nothing.
     pub fn update(&mut self, d: f64) -> Result<()> {
         if !d.is_finite() {
-            return Err(StatsError::NotFinite { index: self.count as usize, value: d });
+            return Err(StatsError::NotFinite {
+                index: self.count as usize,
+                value: d,
+            });
         }
         // Room for rounding in differences such as 0.3 − (−0.7): a stake of ½/B leaves it harmless.
         if d.abs() > self.bound * (1.0 + 1e-12) {
-            return Err(StatsError::ParameterOutOfRange { name: "d", value: d, expected: "within the bound" });
+            return Err(StatsError::ParameterOutOfRange {
+                name: "d",
+                value: d,
+                expected: "within the bound",
+            });
         }
         let stake = self.stake();
-        self.log_e_up += (stake.max(0.0) * d).ln_1p();
-        self.log_e_down += (-(-stake).max(0.0) * d).ln_1p();
+        self.log_e_up += libm::log1p(stake.max(0.0) * d);
+        self.log_e_down += libm::log1p(-(-stake).max(0.0) * d);
         self.peak_log_e_up = self.peak_log_e_up.max(self.log_e_up);
         self.peak_log_e_down = self.peak_log_e_down.max(self.log_e_down);
         self.count += 1;

@@ -53,7 +53,9 @@ fn simulate(true_ratio: f64, share: f64, alpha: f64, null_ratio: f64, grid: &[f6
     open_unit("alpha", alpha)?;
     let in_canary = true_ratio * share / (true_ratio * share + 1.0 - share);
     let factors = |canary: bool| -> Vec<f64> {
-        grid.iter().map(|ratio| likelihood_ratio(canary, share, *ratio, null_ratio)).collect()
+        grid.iter()
+            .map(|ratio| likelihood_ratio(canary, share, *ratio, null_ratio))
+            .collect()
     };
     let (canary_factors, control_factors) = (factors(true), factors(false));
     let threshold = grid.len() as f64 / alpha;
@@ -63,7 +65,11 @@ fn simulate(true_ratio: f64, share: f64, alpha: f64, null_ratio: f64, grid: &[f6
     for _ in 0..SIMULATIONS {
         products.fill(1.0);
         for event in 1..=HORIZON {
-            let factors = if rng.uniform() < in_canary { &canary_factors } else { &control_factors };
+            let factors = if rng.uniform() < in_canary {
+                &canary_factors
+            } else {
+                &control_factors
+            };
             let mut sum = 0.0;
             for (product, factor) in products.iter_mut().zip(factors) {
                 *product *= factor;
@@ -76,7 +82,11 @@ fn simulate(true_ratio: f64, share: f64, alpha: f64, null_ratio: f64, grid: &[f6
         }
     }
     decided_at.sort_unstable();
-    let at = |share: f64| decided_at.get(((SIMULATIONS as f64 * share).ceil() as usize).saturating_sub(1)).copied();
+    let at = |share: f64| {
+        decided_at
+            .get(((SIMULATIONS as f64 * share).ceil() as usize).saturating_sub(1))
+            .copied()
+    };
     Ok(EventsNeeded {
         median: at(0.5),
         p90: at(0.9),

@@ -2,7 +2,8 @@
 //!
 //! An e-process is a bet against the null hypothesis: its expectation stays at most 1 while the null holds, so by
 //! Ville's inequality it ever reaches 1/α with probability at most α. All e-values here are natural logarithms: decide
-//! at `log_e >= -alpha.ln()`. State is plain data: persist it, or feed the same rows again, and get the same bits.
+//! at `log_e >= -alpha.ln()`. State is plain data: persist it, or feed the same rows again, and get the same
+//! bits, on any platform (logarithms come from `libm`, not from the system).
 
 pub mod asymptotic_cs;
 pub mod betting;
@@ -22,7 +23,7 @@ pub use srm::{SequentialSrm, srm_chi_squared, srm_log_bayes_factor};
 
 /// Has the evidence `log_e` reached 1/α?
 pub fn rejects(log_e: f64, alpha: f64) -> bool {
-    log_e >= -alpha.ln()
+    log_e >= -libm::log(alpha)
 }
 
 /// The anytime-valid p-value of an e-process: min(1, 1/E). Feed it the peak of the process.

@@ -8,7 +8,10 @@ pub fn msprt_log_lambda(difference: f64, variance_of_difference: f64, tau: f64) 
     positive("variance_of_difference", variance_of_difference)?;
     positive("tau", tau)?;
     if !difference.is_finite() {
-        return Err(StatsError::NotFinite { index: 0, value: difference });
+        return Err(StatsError::NotFinite {
+            index: 0,
+            value: difference,
+        });
     }
     let (v, mixture) = (variance_of_difference, tau * tau);
     Ok(0.5 * (v / (v + mixture)).ln() + difference * difference * mixture / (2.0 * v * (v + mixture)))
@@ -26,7 +29,8 @@ mod tests {
         let integral: f64 = (0..steps)
             .map(|i| {
                 let effect = -8.0 * tau + (f64::from(i) + 0.5) * width;
-                let prior = (-effect * effect / (2.0 * tau * tau)).exp() / (tau * (2.0 * std::f64::consts::PI).sqrt());
+                let prior = (-effect * effect / (2.0 * tau * tau)).exp()
+                    / (tau * (2.0 * std::f64::consts::PI).sqrt());
                 prior * (difference * effect / v - effect * effect / (2.0 * v)).exp() * width
             })
             .sum();

@@ -43,14 +43,22 @@ impl PairedLossEProcess {
                 expected: "0 or more, below 1",
             });
         }
-        Ok(Self { margin, against_margin: BettingEProcess::new(1.0 + margin)?, against_zero: BettingEProcess::new(1.0)? })
+        Ok(Self {
+            margin,
+            against_margin: BettingEProcess::new(1.0 + margin)?,
+            against_zero: BettingEProcess::new(1.0)?,
+        })
     }
 
     /// Adds a labelled row; losses lie in [0, 1].
     pub fn update(&mut self, loss_champion: f64, loss_challenger: f64) -> Result<()> {
         for value in [loss_champion, loss_challenger] {
             if !(0.0..=1.0).contains(&value) {
-                return Err(StatsError::ParameterOutOfRange { name: "loss", value, expected: "a loss from 0 to 1" });
+                return Err(StatsError::ParameterOutOfRange {
+                    name: "loss",
+                    value,
+                    expected: "a loss from 0 to 1",
+                });
             }
         }
         let d = loss_champion - loss_challenger;

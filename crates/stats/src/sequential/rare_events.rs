@@ -63,7 +63,7 @@ impl RateRatioEProcess {
     pub fn update(&mut self, canary: bool, pi: f64) -> Result<()> {
         open_unit("pi", pi)?;
         for (alternative, log_product) in self.alternatives.iter().zip(&mut self.log_products) {
-            *log_product += likelihood_ratio(canary, pi, *alternative, self.null_ratio).ln();
+            *log_product += libm::log(likelihood_ratio(canary, pi, *alternative, self.null_ratio));
         }
         self.events += 1;
         self.canary_events += u64::from(canary);
@@ -73,7 +73,7 @@ impl RateRatioEProcess {
 
     /// The evidence now.
     pub fn log_e(&self) -> f64 {
-        log_sum_exp(&self.log_products) - (self.alternatives.len() as f64).ln()
+        log_sum_exp(&self.log_products) - libm::log(self.alternatives.len() as f64)
     }
 
     /// The most evidence at any look so far: a decision once reached stands.
@@ -95,7 +95,11 @@ impl RateRatioEProcess {
 /// θ(r)/θ(r₀) for an event in the canary, (1 − θ(r))/(1 − θ(r₀)) for one in the control.
 pub(crate) fn likelihood_ratio(canary: bool, pi: f64, ratio: f64, null_ratio: f64) -> f64 {
     let totals = (null_ratio * pi + 1.0 - pi) / (ratio * pi + 1.0 - pi);
-    if canary { ratio / null_ratio * totals } else { totals }
+    if canary {
+        ratio / null_ratio * totals
+    } else {
+        totals
+    }
 }
 
 /// Two-sided closed form for a constant share: a Beta(2π, 2(1 − π)) mixture over the share of events in the canary.

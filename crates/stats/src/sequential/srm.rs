@@ -32,7 +32,10 @@ pub fn srm_chi_squared(counts: &[u64], shares: &[f64]) -> Result<SrmChiSquared> 
         (*count as f64 - expected).powi(2) / expected
     };
     let chi_squared: f64 = counts.iter().zip(shares).map(term).sum();
-    Ok(SrmChiSquared { chi_squared, p_value: chi_squared_sf(chi_squared, (counts.len() - 1) as f64) })
+    Ok(SrmChiSquared {
+        chi_squared,
+        p_value: chi_squared_sf(chi_squared, (counts.len() - 1) as f64),
+    })
 }
 
 /// ln B_n = lnΓ(k) − lnΓ(k + n) + Σ[lnΓ(kθ_i + n_i) − lnΓ(kθ_i)] − Σ n_i·ln θ_i, with k the `concentration`.
@@ -114,7 +117,11 @@ impl SequentialSrm {
 fn check_shares(arms: usize, shares: &[f64]) -> Result<()> {
     same_length("shares", arms, shares.len())?;
     if arms < 2 {
-        return Err(StatsError::ParameterOutOfRange { name: "shares", value: arms as f64, expected: "2 arms or more" });
+        return Err(StatsError::ParameterOutOfRange {
+            name: "shares",
+            value: arms as f64,
+            expected: "2 arms or more",
+        });
     }
     all_finite(shares)?;
     let sum: f64 = shares.iter().sum();
@@ -147,6 +154,9 @@ mod tests {
 
     #[test]
     fn shares_that_do_not_sum_to_one_are_refused() {
-        assert!(matches!(srm_chi_squared(&[1, 2], &[0.5, 0.6]), Err(StatsError::ParameterOutOfRange { .. })));
+        assert!(matches!(
+            srm_chi_squared(&[1, 2], &[0.5, 0.6]),
+            Err(StatsError::ParameterOutOfRange { .. })
+        ));
     }
 }

@@ -19,8 +19,14 @@ pub enum Column {
 impl Column {
     pub fn with_sample<T>(&self, use_sample: impl FnOnce(&Sample<'_>) -> T) -> T {
         match self {
-            Self::Numeric { values, integer: true } => use_sample(&Sample::Integer(values)),
-            Self::Numeric { values, integer: false } => use_sample(&Sample::Numeric(values)),
+            Self::Numeric {
+                values,
+                integer: true,
+            } => use_sample(&Sample::Integer(values)),
+            Self::Numeric {
+                values,
+                integer: false,
+            } => use_sample(&Sample::Numeric(values)),
             Self::Categorical(values) => {
                 let borrowed: Vec<Option<&str>> = values.iter().map(Option::as_deref).collect();
                 use_sample(&Sample::Categorical(&borrowed))
@@ -47,10 +53,17 @@ impl Table {
     pub fn open(folder: &Path, dataset: &str, part: &'static str) -> Self {
         if dataset == "edge_inline" {
             let text = std::fs::read_to_string(folder.join("edge_inline.json")).unwrap();
-            return Self::Inline { document: serde_json::from_str(&text).unwrap(), part };
+            return Self::Inline {
+                document: serde_json::from_str(&text).unwrap(),
+                part,
+            };
         }
         let parquet = folder.join(format!("{dataset}.{part}.parquet"));
-        if parquet.is_file() { Self::open_parquet(&parquet) } else { Self::open_csv(folder, dataset, part) }
+        if parquet.is_file() {
+            Self::open_parquet(&parquet)
+        } else {
+            Self::open_csv(folder, dataset, part)
+        }
     }
 
     fn open_parquet(path: &Path) -> Self {
@@ -65,11 +78,19 @@ impl Table {
 
     fn open_csv(folder: &Path, dataset: &str, part: &str) -> Self {
         let text = std::fs::read_to_string(folder.join(format!("{dataset}.{part}.csv"))).unwrap();
-        let mut lines = text.lines().map(|line| line.split(',').map(str::to_owned).collect::<Vec<String>>());
+        let mut lines = text
+            .lines()
+            .map(|line| line.split(',').map(str::to_owned).collect::<Vec<String>>());
         let header = lines.next().unwrap();
         let rows: Vec<Vec<String>> = lines.collect();
         let column = |index: usize| rows.iter().map(|row| row[index].clone()).collect();
-        Self::Csv(header.into_iter().enumerate().map(|(index, name)| (name, column(index))).collect())
+        Self::Csv(
+            header
+                .into_iter()
+                .enumerate()
+                .map(|(index, name)| (name, column(index)))
+                .collect(),
+        )
     }
 
     pub fn column(&self, name: &str, kind: &str) -> Column {
@@ -84,16 +105,32 @@ impl Table {
 fn from_arrow(array: &ArrayRef, kind: &str) -> Column {
     if kind == "num" {
         let floats = cast(array, &DataType::Float64).unwrap();
-        let values = floats.as_primitive::<Float64Type>().iter().map(|v| v.unwrap_or(f64::NAN)).collect();
-        return Column::Numeric { values, integer: array.data_type().is_integer() && array.null_count() == 0 };
+        let values = floats
+            .as_primitive::<Float64Type>()
+            .iter()
+            .map(|v| v.unwrap_or(f64::NAN))
+            .collect();
+        return Column::Numeric {
+            values,
+            integer: array.data_type().is_integer() && array.null_count() == 0,
+        };
     }
     let texts = cast(array, &DataType::Utf8).unwrap();
-    Column::Categorical(texts.as_string::<i32>().iter().map(|v| v.map(str::to_owned)).collect())
+    Column::Categorical(
+        texts
+            .as_string::<i32>()
+            .iter()
+            .map(|v| v.map(str::to_owned))
+            .collect(),
+    )
 }
 
 fn from_texts(texts: &[String], kind: &str) -> Column {
     if kind == "num" {
-        return Column::Numeric { values: texts.iter().map(|t| t.parse().unwrap()).collect(), integer: false };
+        return Column::Numeric {
+            values: texts.iter().map(|t| t.parse().unwrap()).collect(),
+            integer: false,
+        };
     }
     Column::Categorical(texts.iter().map(|t| (!t.is_empty()).then(|| t.clone())).collect())
 }
@@ -111,8 +148,13 @@ fn from_json(column: &Value, part: &str, kind: &str) -> Column {
             },
             cell => cell.as_f64().unwrap(),
         };
-        let integer = column["dtype"].as_str().is_some_and(|dtype| dtype.starts_with("int"));
-        return Column::Numeric { values: cells.iter().map(number).collect(), integer };
+        let integer = column["dtype"]
+            .as_str()
+            .is_some_and(|dtype| dtype.starts_with("int"));
+        return Column::Numeric {
+            values: cells.iter().map(number).collect(),
+            integer,
+        };
     }
     let text = |cell: &Value| match cell {
         Value::Null => None,

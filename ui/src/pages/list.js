@@ -1,19 +1,11 @@
-// The start: the endpoint itself where there is one, a list where there are more.
-import { status, statusError } from '../api.js';
-import { count, time, version } from '../format.js';
-import { html } from '../html.js';
-import { Title } from '../parts/title.js';
-import { Badge, Empty, Panel, Scroll, Waiting } from '../parts/ui.js';
-import { link } from '../router.js';
-import { EndpointPage } from './endpoint.js';
+// All endpoints, where there are none or several.
+import { count, link, status, time, version } from '../client.js';
+import { Badge, Empty, html, Panel, Scroll, Title, Waiting } from '../ui.js';
 
-/** @param {{list?: boolean}} props */
-export function HomePage({ list = false }) {
+export function ListPage() {
   const now = status.value;
-  if (!now) return html`<${Title} text="Tidemill" />${!statusError.value && html`<${Waiting} height=${480} />`}`;
+  if (!now) return html`<${Title} text="Endpoints" /><${Waiting} height=${480} />`;
   const endpoints = now.endpoints ?? [];
-  const [only] = endpoints;
-  if (only && endpoints.length === 1 && !list) return html`<${EndpointPage} key=${only.name} name=${only.name} />`;
   return html`<${Title} text="Endpoints" over=${now.project} />
     <p class="lead">${count(now.predictions)} predictions, ${count(now.labels)} labels, server time ${time(now.now)}</p>
     ${endpoints.length === 0

@@ -1,40 +1,15 @@
-// Small parts that every page uses.
-import { html } from '../html.js';
-import { MISSING, number, short } from '../format.js';
-import { useState } from '../../vendor/hooks.js';
+// Any record of the API as readable facts: for the pages of one thing.
+import { useState } from '../vendor/preact.js';
+import { MISSING, number, short } from './client.js';
+import { html } from './ui.js';
 
-/** @typedef {import('../types.js').Json} Json */
+/** @typedef {import('./types.js').Json} Json */
 
-/** @param {{title: any, id?: string, aside?: any, children?: any, class?: string}} props */
-export const Panel = ({ title, id, aside, children, class: className = '' }) => html`
-  <section class=${`panel ${className}`} aria-labelledby=${id && `${id}-title`} id=${id}>
-    <header class="panel-head"><h2 id=${id && `${id}-title`}>${title}</h2>${aside && html`<div class="panel-aside">${aside}</div>`}</header>
-    ${children}
-  </section>`;
-
-/** @param {{title: string, children?: any}} props */
-export const Empty = ({ title, children }) => html`<div class="empty"><p class="empty-title">${title}</p><p>${children}</p></div>`;
-
-/** @param {{error: {message: string, status?: number}, what: string}} props */
-export const Failure = ({ error, what }) => html`
-  <div class="failure" role="alert"><strong>${what} could not be read.</strong> <span>${error.message}</span></div>`;
-
-/** @param {{height?: number}} props */
-export const Waiting = ({ height = 240 }) => html`<div class="waiting" style=${{ height: `${height}px` }} role="status"><span class="hidden">Loading</span></div>`;
-
-/** @type {Record<string, string>} */
-const TONES = {
-  pass: 'good', passed: 'good', finished: 'good', succeeded: 'good', success: 'good', promoted: 'good', promote: 'good', ok: 'good', valid: 'good', completed: 'good',
-  fail: 'bad', failed: 'bad', refused: 'bad', rolled_back: 'bad', roll_back: 'bad', rollback: 'bad', invalid: 'bad', quarantined: 'bad', error: 'bad', aborted: 'bad',
-  inconclusive: 'warn', holding: 'warn', hold: 'warn', cancelled: 'warn', alert: 'warn', insufficient: 'warn', continue: 'info',
-  running: 'info', canary: 'info', shadow: 'info', queued: 'quiet',
-};
-
-/** A state or verdict as a coloured word. @param {{value: unknown, tone?: string}} props */
-export function Badge({ value, tone }) {
-  const text = typeof value === 'boolean' ? (value ? 'passed' : 'failed') : String(value ?? MISSING);
-  return html`<span class=${`badge ${tone ?? TONES[text.toLowerCase()] ?? 'quiet'}`}>${text.replaceAll('_', ' ')}</span>`;
-}
+// Whoever imports this module gets its style sheet with it, before anything is drawn.
+await new Promise((done) => {
+  const sheet = Object.assign(document.createElement('link'), { rel: 'stylesheet', href: '/records.css', onload: done, onerror: done });
+  document.head.append(sheet);
+});
 
 /** An id, shortened, that copies itself. @param {{value: unknown}} props */
 export function Id({ value }) {
@@ -83,5 +58,3 @@ export function pairs(from) {
   return from && typeof from === 'object' ? Object.entries(from) : [];
 }
 
-/** A table that scrolls sideways where it does not fit. @param {{label: string, children?: any, class?: string}} props */
-export const Scroll = ({ label, children, class: className = '' }) => html`<div class=${`scroll ${className}`} role="region" aria-label=${label} tabindex="0">${children}</div>`;

@@ -1,0 +1,232 @@
+//! The command line, declared once: parsing, help and completions come from here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use tidemill_core::clock::Timestamp;
+
+/// From a notebook to production, and good there.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tidemill",
+    version,
+    about,
+    after_help = "exit codes: 0 as asked, 1 a fault, 2 unreadable command line, 3 wrong input, 4 the answer is no \
+                  (validation failed, gate refused, digests differ), 5 no server or the data folder is in use"
+)]
+pub struct Cli {
+    /// Say more on standard error (-v: what happens, -vv: details). `TIDEMILL_LOG` sets it finely.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+    /// Print JSON on standard output.
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Where the project and its data are.
+#[derive(Debug, Args, Clone)]
+pub struct Project {
+    /// The folder with `tidemill.yaml`, or the file itself.
+    #[arg(short, long, default_value = ".", global = true)]
+    pub project: PathBuf,
+    /// The data folder; default: `tidemill-data` beside the spec.
+    #[arg(short, long, env = "TIDEMILL_DATA", global = true)]
+    pub data: Option<PathBuf>,
+}
+
+/// How to reach the project: through its running server, or by opening its data folder.
+#[derive(Debug, Args, Clone)]
+pub struct Target {
+    #[command(flatten)]
+    pub project: Project,
+    /// A running server; default: the one that uses the data folder, else the folder is opened for this command.
+    #[arg(long, env = "TIDEMILL_URL")]
+    pub url: Option<String>,
+}
+
+/// Where to listen.
+#[derive(Debug, Args, Clone)]
+pub struct Listen {
+    /// Address to listen on.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: std::net::IpAddr,
+    /// Port to listen on; 0 lets the system pick one.
+    #[arg(long, default_value_t = 7878)]
+    pub port: u16,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write a first `tidemill.yaml` from a look at a data file.
+    Init {
+        /// A Parquet, CSV or JSON-lines file, a folder or a glob.
+        source: String,
+        /// Where to write the spec.
+        #[arg(long, default_value = "tidemill.yaml")]
+        output: PathBuf,
+        /// The label column; default: guessed from names and values.
+        #[arg(long)]
+        label: Option<String>,
+        /// The project's name; default: from the file's.
+        #[arg(long)]
+        name: Option<String>,
+        /// Overwrite an existing spec.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Start the server: endpoints, API, page and the loop.
+    Up {
+        #[command(flatten)]
+        project: Project,
+        #[command(flatten)]
+        listen: Listen,
+        /// Run on a clock that stands at this time and is moved by a replay (or where it stood, if the data folder has one).
+        #[arg(long, value_name = "TIME")]
+        virtual_clock: Option<Timestamp>,
+    },
+    /// Play a year of flights through the whole loop, then keep serving.
+    Demo {
+        /// The demo project.
+        #[arg(short, long, default_value = "examples/flights")]
+        project: PathBuf,
+        #[command(flatten)]
+        listen: Listen,
+        /// Keep the data here; default: a folder that is removed at the end.
+        #[arg(short, long)]
+        data: Option<PathBuf>,
+        /// Play from this time.
+        #[arg(long)]
+        from: Option<Timestamp>,
+        /// Play up to this time.
+        #[arg(long)]
+        to: Option<Timestamp>,
+        /// End after the table.
+        #[arg(long)]
+        exit: bool,
+    },
+    /// Check the spec, and the data against its expectations.
+    Validate {
+        #[command(flatten)]
+        project: Project,
+    },
+    /// Train a version now; the gate decides what becomes of it.
+    Train {
+        #[command(flatten)]
+        target: Target,
+        /// Why, for the record.
+        #[arg(long, default_value = "by hand")]
+        reason: String,
+    },
+    /// Measure a version on the latest labelled rows.
+    Evaluate {
+        #[command(flatten)]
+        target: Target,
+        /// Which version; default: the champion.
+        version: Option<u32>,
+    },
+    /// Make a version champion by hand.
+    Promote {
+        #[command(flatten)]
+        target: Target,
+        /// Which version.
+        version: u32,
+        /// Why, for the record.
+        #[arg(long)]
+        why: String,
+    },
+    /// Take a rollout back, or return to the previous champion.
+    Rollback {
+        #[command(flatten)]
+        target: Target,
+        /// Why, for the record.
+        #[arg(long)]
+        why: String,
+    },
+    /// Predict the rows of a file.
+    Predict {
+        #[command(flatten)]
+        target: Target,
+        /// A CSV or JSON-lines file with the features.
+        #[arg(long)]
+        input: PathBuf,
+        /// Where to write the answers (JSON lines); default: standard output.
+        #[arg(long)]
+        output: Option<PathBuf>,
+    },
+    /// Tell what was true of predictions.
+    Feedback {
+        #[command(flatten)]
+        target: Target,
+        /// The prediction's id; leave out with `--input`.
+        prediction_id: Option<String>,
+        /// What was true.
+        value: Option<String>,
+        /// A JSON-lines file of `{"prediction_id", "value", …}`.
+        #[arg(long)]
+        input: Option<PathBuf>,
+    },
+    /// Play a data set as traffic through a server on a virtual clock, with labels arriving at their time.
+    Replay {
+        #[command(flatten)]
+        target: Target,
+        /// Play from this time; default: where the data begin, or where the server's clock stands.
+        #[arg(long)]
+        from: Option<Timestamp>,
+        /// Play up to this time; default: where the data end.
+        #[arg(long)]
+        to: Option<Timestamp>,
+        /// `max`, or how many virtual seconds pass in a real one.
+        #[arg(long, default_value = "max")]
+        speed: String,
+        /// Keep trying for so many seconds when the server goes away.
+        #[arg(long, default_value_t = 30)]
+        patience: u64,
+    },
+    /// Play the same data under several retraining policies and compare quality and cost.
+    Backtest {
+        #[command(flatten)]
+        project: Project,
+        /// Play from this time.
+        #[arg(long)]
+        from: Option<Timestamp>,
+        /// Play up to this time.
+        #[arg(long)]
+        to: Option<Timestamp>,
+        /// Which policies: `never`, `monthly`, `drift`, `spec` (the project's own triggers).
+        #[arg(long, value_delimiter = ',', default_value = "never,monthly,drift")]
+        policies: Vec<String>,
+    },
+    /// Train a version again from its record and compare every digest.
+    Reproduce {
+        #[command(flatten)]
+        target: Target,
+        /// `MODEL/VERSION`.
+        version: String,
+    },
+    /// Follow a prediction to everything that led to it.
+    Lineage {
+        #[command(flatten)]
+        target: Target,
+        /// The prediction's id.
+        prediction_id: String,
+    },
+    /// What is served, and what the loop is doing.
+    Status {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Check this machine, the project and its data folder.
+    Doctor {
+        #[command(flatten)]
+        project: Project,
+    },
+    /// Print the JSON Schema of `tidemill.yaml`, for editors.
+    Schema,
+    /// Print a completion script for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}

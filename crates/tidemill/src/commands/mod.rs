@@ -1,0 +1,60 @@
+//! One file a command, or a few that belong together.
+
+mod backtest;
+mod demo;
+mod doctor;
+mod init;
+mod inspect;
+mod operate;
+mod predict;
+mod replay;
+mod train;
+mod up;
+mod validate;
+
+use anyhow::Result;
+use clap::CommandFactory;
+
+use crate::cli::{Cli, Command};
+use crate::exit::Code;
+
+/// Runs the command.
+pub async fn run(cli: Cli) -> Result<Code> {
+    let json = cli.json;
+    match cli.command {
+        Command::Init { source, output, label, name, force } => {
+            init::run(init::Args { source, output, label, name, force }, json).await
+        }
+        Command::Up { project, listen, virtual_clock } => up::run(&project, &listen, virtual_clock, json).await,
+        Command::Demo { project, listen, data, from, to, exit } => {
+            demo::run(demo::Args { project, listen, data, from, to, exit }, json).await
+        }
+        Command::Validate { project } => validate::run(&project, json).await,
+        Command::Train { target, reason } => train::run(&target, &reason, json).await,
+        Command::Evaluate { target, version } => train::evaluate(&target, version, json).await,
+        Command::Reproduce { target, version } => train::reproduce(&target, &version, json).await,
+        Command::Promote { target, version, why } => operate::promote(&target, version, &why, json).await,
+        Command::Rollback { target, why } => operate::rollback(&target, &why, json).await,
+        Command::Predict { target, input, output } => predict::run(&target, &input, output.as_deref(), json).await,
+        Command::Feedback { target, prediction_id, value, input } => {
+            operate::feedback(&target, prediction_id, value, input, json).await
+        }
+        Command::Replay { target, from, to, speed, patience } => {
+            replay::run(&target, replay::Range { from, to }, &speed, patience, json).await
+        }
+        Command::Backtest { project, from, to, policies } => {
+            backtest::run(&project, replay::Range { from, to }, &policies, json).await
+        }
+        Command::Lineage { target, prediction_id } => inspect::lineage(&target, &prediction_id, json).await,
+        Command::Status { target } => inspect::status(&target, json).await,
+        Command::Doctor { project } => doctor::run(&project, json).await,
+        Command::Schema => {
+            println!("{}", serde_json::to_string_pretty(&tidemill_core::spec::json_schema())?);
+            Ok(Code::Success)
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "tidemill", &mut std::io::stdout());
+            Ok(Code::Success)
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Puts the crates together: store, data engine, models, serving, control and API, for one project.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use tidemill_control::{Control, Parts};
+use tidemill_core::clock::{Clock, Timestamp, VirtualClock, WallClock};
+use tidemill_core::spec::{self, Spec};
+use tidemill_data::DataFusionEngine;
+use tidemill_models::{BuiltinTrainer, Runtime};
+use tidemill_serving::{LogOptions, PredictionLog, Router, Server};
+use tidemill_store::Store;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use crate::plane::Plane;
+
+/// The file in the data folder that says where its server listens.
+pub const ADDRESS_FILE: &str = "server.json";
+
+/// A project on disk.
+#[derive(Debug, Clone)]
+pub struct ProjectFiles {
+    /// The folder that relative paths start from.
+    pub root: PathBuf,
+    /// The spec.
+    pub spec: Arc<Spec>,
+    /// The data folder.
+    pub data: PathBuf,
+}
+
+/// Finds and reads a project's spec. `path` is the folder or the file.
+pub fn read_project(path: &Path, data: Option<&Path>) -> Result<ProjectFiles> {
+    let file = if path.is_dir() || path.extension().is_none() { path.join("tidemill.yaml") } else { path.to_owned() };
+    let spec = Arc::new(spec::load(&file)?);
+    let root = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    let data = data.map_or_else(|| root.join("tidemill-data"), Path::to_owned);
+    Ok(ProjectFiles { root, spec, data })
+}
+
+/// Which clock a server runs on.
+#[derive(Debug, Clone, Copy)]
+pub enum ClockChoice {
+    /// The machine's, or a virtual one if the data folder has been used with one.
+    AsStored,
+    /// The machine's.
+    Wall,
+    /// A virtual one that begins here, or goes on where it stood.
+    Virtual(Timestamp),
+}
+
+/// A project that is open.
+pub struct App {
+    /// The loop.
+    pub control: Control,
+    /// The API's view of it.
+    pub plane: Arc<Plane>,
+    /// The data folder.
+    pub data: PathBuf,
+}
+
+/// Opens the data folder and puts everything together.
+pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
+    let store = Store::open(&project.data)?;
+    let stood = Control::stored_virtual_time(&store).await?;
+    let clock: Arc<dyn Clock> = match (choice, stood) {
+        (ClockChoice::Virtual(start), stood) => Arc::new(VirtualClock::new(stood.unwrap_or(start))),
+        (ClockChoice::AsStored, Some(stood)) => Arc::new(VirtualClock::new(stood)),
+        (ClockChoice::AsStored | ClockChoice::Wall, _) => Arc::new(WallClock),
+    };
+    let wal = project.data.join("wal");
+    let (log, recovery) = tokio::task::spawn_blocking(move || PredictionLog::open(&wal, LogOptions::default())).await??;
+    if recovery.batches > 0 || recovery.truncated_bytes > 0 {
+        tracing::info!(batches = recovery.batches, cut = recovery.truncated_bytes, "prediction log recovered");
+    }
+    let serving = Arc::new(Server::new(Arc::new(Router::new()), log, Arc::clone(&clock)));
+    let engine = Arc::new(DataFusionEngine::new(store.objects().clone()));
+    let control = Control::open(Parts {
+        spec: Arc::clone(&project.spec),
+        root: project.root.clone(),
+        store,
+        data: engine,
+        trainer: Arc::new(BuiltinTrainer::new()),
+        runtime: Arc::new(Runtime),
+        serving,
+        clock,
+    })
+    .await?;
+    let plane = Arc::new(Plane::new(control.clone()));
+    Ok(App { control, plane, data: project.data.clone() })
+}
+
+/// A server that listens, until it is stopped.
+pub struct Running {
+    /// Where.
+    pub address: SocketAddr,
+    /// The loop behind it.
+    pub control: Control,
+    address_file: PathBuf,
+    stop: Option<oneshot::Sender<()>>,
+    server: tokio::task::JoinHandle<std::io::Result<()>>,
+    looping: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Running {
+    /// `http://127.0.0.1:7878`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Stops taking requests, lets open ones end, and moves the log into Parquet.
+    pub async fn stop(mut self) -> Result<()> {
+        if let Some(stop) = self.stop.take() {
+            // The server may have ended by itself.
+            let _ = stop.send(());
+        }
+        let served = (&mut self.server).await;
+        if let Some(looping) = &self.looping {
+            looping.abort();
+        }
+        // Only says where to find a server that is gone.
+        let _ = std::fs::remove_file(&self.address_file);
+        self.control.settle().await?;
+        served.context("the server's task failed")?.context("the server failed")
+    }
+}
+
+/// Starts to serve `app`; `with_loop` wakes the loop by timer (a virtual clock is moved by the replay instead).
+pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Running> {
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}; choose another with `--port`, or `--port 0` for any free one")
+    })?;
+    let address = listener.local_addr()?;
+    let address_file = app.data.join(ADDRESS_FILE);
+    let text = serde_json::json!({ "url": format!("http://{address}"), "pid": std::process::id() });
+    std::fs::write(&address_file, text.to_string()).with_context(|| format!("cannot write {}", address_file.display()))?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let router = tidemill_api::router(app.plane);
+    let server = tokio::spawn(tidemill_api::serve(listener, router, async move {
+        // A dropped sender stops the server too.
+        let _ = stopped.await;
+    }));
+    let looping = with_loop.then(|| {
+        let control = app.control.clone();
+        tokio::spawn(async move { control.run().await })
+    });
+    Ok(Running { address, control: app.control, address_file, stop: Some(stop), server, looping })
+}

@@ -1,0 +1,200 @@
+//! The API's port onto the loop: each method is one call, each noun one query.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tidemill_api::{ApiError, ControlPlane, ListQuery, Noun};
+use tidemill_control::{Control, ControlError, view};
+use tidemill_core::clock::Timestamp;
+use tidemill_core::ids::{AlertId, DecisionId, EndpointName, ModelName, PredictionId, RolloutId, RunId, VersionNumber};
+use tidemill_store::events::Event;
+use tidemill_store::{
+    ReadTx, StoreError, alerts, decisions, endpoints, events, models, rollouts, runs, snapshots, specs, windows,
+};
+use tokio::sync::broadcast;
+
+/// [`Control`] as the API sees it.
+#[derive(Clone)]
+pub struct Plane {
+    control: Control,
+}
+
+impl Plane {
+    /// Wraps the loop.
+    pub fn new(control: Control) -> Self {
+        Self { control }
+    }
+
+    async fn read(
+        &self,
+        query: impl FnOnce(&ReadTx<'_>) -> Result<Value, StoreError> + Send + 'static,
+    ) -> Result<Value, ApiError> {
+        Ok(self.control.store().read(query).await?)
+    }
+}
+
+fn to_api(error: ControlError) -> ApiError {
+    match error {
+        ControlError::Store(e) => e.into(),
+        ControlError::Port(e) => e.into(),
+        ControlError::Serve(e) => e.into(),
+        other => {
+            let (code, message) = (other.code(), other.to_string());
+            match &other {
+                ControlError::NotFound { .. } => ApiError::not_found(code, message),
+                ControlError::Conflict { .. } => ApiError::conflict(code, message),
+                ControlError::Refused { .. } => ApiError::bad_request(code, message),
+                _ => ApiError::internal(code, message),
+            }
+        }
+    }
+}
+
+fn to_json(value: impl Serialize) -> Result<Value, StoreError> {
+    serde_json::to_value(value)
+        .map_err(|e| StoreError::Unreadable { what: "an answer".into(), message: e.to_string() })
+}
+
+#[async_trait]
+impl ControlPlane for Plane {
+    async fn status(&self) -> Result<view::Status, ApiError> {
+        self.control.status().await.map_err(to_api)
+    }
+
+    async fn timeline(&self, endpoint: &EndpointName) -> Result<view::Timeline, ApiError> {
+        self.control.timeline(endpoint).await.map_err(to_api)
+    }
+
+    async fn lineage(&self, id: &PredictionId) -> Result<view::Lineage, ApiError> {
+        self.control.lineage(id).await.map_err(to_api)
+    }
+
+    async fn record_feedback(&self, inputs: Vec<view::FeedbackInput>) -> Result<Vec<view::FeedbackOutcome>, ApiError> {
+        self.control.record_feedback(inputs).await.map_err(to_api)
+    }
+
+    async fn start_run(&self, reason: String) -> Result<RunId, ApiError> {
+        self.control.start_run(&reason).await.map_err(to_api)
+    }
+
+    async fn promote(
+        &self,
+        endpoint: &EndpointName,
+        version: VersionNumber,
+        why: String,
+        by: String,
+    ) -> Result<Value, ApiError> {
+        self.control.promote(endpoint, version, &why, &by).await.map_err(to_api)
+    }
+
+    async fn rollback(&self, endpoint: &EndpointName, why: String, by: String) -> Result<Value, ApiError> {
+        self.control.rollback(endpoint, &why, &by).await.map_err(to_api)
+    }
+
+    async fn advance(&self, to: Timestamp) -> Result<Timestamp, ApiError> {
+        self.control.advance(to).await.map_err(to_api)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.control.clock().now()
+    }
+
+    async fn list(&self, noun: Noun, query: ListQuery) -> Result<Value, ApiError> {
+        let limit = query.limit();
+        let endpoint = query.endpoint.clone().unwrap_or_else(|| self.control.endpoint());
+        let model = query.model.clone().unwrap_or_else(|| self.control.model());
+        self.read(move |tx| match noun {
+            Noun::Models => to_json(models::list_models(tx)?),
+            Noun::Versions => to_json(models::list_versions(tx, &model)?),
+            Noun::Aliases => to_json(models::list_aliases(tx, &model)?),
+            Noun::History => to_json(models::history(tx, &model)?),
+            Noun::Runs => to_json(runs::list(tx, limit, None)?),
+            Noun::Snapshots => {
+                let mut all = Vec::new();
+                for dataset in snapshots::datasets(tx)? {
+                    for row in snapshots::list(tx, &dataset)? {
+                        // The manifest with its profiles is large; it is there under the snapshot's own address.
+                        all.push(json!({
+                            "digest": row.digest, "dataset": row.dataset, "rows": row.rows,
+                            "created_at": row.created_at, "quarantined": row.quarantined,
+                        }));
+                    }
+                }
+                to_json(all)
+            }
+            Noun::Decisions => to_json(decisions::list(tx, query.kind.as_deref(), limit)?),
+            Noun::Rollouts => to_json(rollouts::list(tx, &endpoint)?),
+            Noun::Alerts => to_json(alerts::list(tx, Some(&endpoint), limit)?),
+            Noun::Windows => {
+                let since = query.since.unwrap_or_default();
+                to_json(windows::list(tx, &endpoint, query.monitor.as_deref(), since, limit)?)
+            }
+            Noun::Endpoints => to_json(endpoints::list(tx)?),
+            Noun::Spec => to_json(specs::list_current(tx)?),
+        })
+        .await
+    }
+
+    async fn get(&self, noun: Noun, id: &str) -> Result<Value, ApiError> {
+        let (id, name) = (id.to_owned(), self.control.spec().name.clone());
+        if noun == Noun::Runs {
+            return self.control.run_detail(RunId::new(id)).await.map_err(to_api);
+        }
+        if noun == Noun::Spec {
+            return Ok(serde_json::to_value(&**self.control.spec()).unwrap_or_default());
+        }
+        self.read(move |tx| match noun {
+            Noun::Models => {
+                let model = ModelName::new(&id);
+                let mut value = to_json(models::get_model(tx, &model)?)?;
+                value["aliases"] = to_json(models::list_aliases(tx, &model)?)?;
+                value["versions"] = to_json(models::list_versions(tx, &model)?)?;
+                Ok(value)
+            }
+            Noun::Versions => {
+                let (model, version) = id.rsplit_once('/').unwrap_or((&name, &id));
+                let number = version.parse().map_err(|_| StoreError::not_found("version", &id))?;
+                to_json(models::get_version(tx, &ModelName::new(model), VersionNumber(number))?)
+            }
+            Noun::Aliases => to_json(models::list_aliases(tx, &ModelName::new(&id))?),
+            Noun::History => to_json(models::history(tx, &ModelName::new(&id))?),
+            Noun::Snapshots => {
+                let digest = id.parse().map_err(|_| StoreError::not_found("snapshot", &id))?;
+                to_json(snapshots::get(tx, &digest)?)
+            }
+            Noun::Decisions => to_json(decisions::get(tx, &DecisionId::new(&id))?),
+            Noun::Rollouts => to_json(rollouts::get(tx, &RolloutId::new(&id))?),
+            Noun::Alerts => to_json(alerts::get(tx, &AlertId::new(&id))?),
+            Noun::Windows => Err(StoreError::not_found("window", &id)),
+            Noun::Endpoints => to_json(endpoints::get(tx, &EndpointName::new(&id))?),
+            Noun::Runs | Noun::Spec => Ok(Value::Null),
+        })
+        .await
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.control.store().events()
+    }
+
+    async fn events_after(&self, seq: i64, limit: u32) -> Result<Vec<Event>, ApiError> {
+        Ok(self.control.store().read(move |tx| events::list_after(tx, seq, limit, None)).await?)
+    }
+
+    fn ready(&self) -> bool {
+        self.control.ready()
+    }
+
+    fn serving(&self) -> &Arc<tidemill_serving::Server> {
+        self.control.serving()
+    }
+
+    fn default_endpoint(&self) -> Option<EndpointName> {
+        Some(self.control.endpoint())
+    }
+
+    fn key_column(&self, endpoint: &EndpointName) -> Option<String> {
+        (*endpoint == self.control.endpoint()).then(|| self.control.spec().data.key.clone()).flatten()
+    }
+}

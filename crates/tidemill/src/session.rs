@@ -1,0 +1,66 @@
+//! A command's way to its project: through the server that runs, or else by opening the data folder for the command's own time.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use tidemill_store::StoreError;
+
+use crate::cli::Target;
+use crate::client::Client;
+use crate::compose::{self, ADDRESS_FILE, ClockChoice, ProjectFiles, Running};
+
+/// A client, and the server behind it if it is this command's own.
+pub struct Session {
+    /// Talks to the server.
+    pub client: Client,
+    own: Option<Running>,
+}
+
+impl Session {
+    /// Finds the server, or becomes it.
+    pub async fn open(target: &Target) -> Result<(Self, Option<ProjectFiles>)> {
+        if let Some(url) = &target.url {
+            let project = compose::read_project(&target.project.project, target.project.data.as_deref()).ok();
+            return Ok((Self { client: Client::new(url)?, own: None }, project));
+        }
+        let project = compose::read_project(&target.project.project, target.project.data.as_deref())?;
+        match compose::open(&project, ClockChoice::AsStored).await {
+            Ok(app) => {
+                let own = compose::serve(app, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), false).await?;
+                Ok((Self { client: Client::new(&own.url())?, own: Some(own) }, Some(project)))
+            }
+            Err(error) if is_locked(&error) => match address_of(&project.data) {
+                Some(url) => Ok((Self { client: Client::new(&url)?, own: None }, Some(project))),
+                None => Err(error),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Closes the data folder, if this command opened it.
+    pub async fn close(self) -> Result<()> {
+        match self.own {
+            Some(own) => own.stop().await,
+            None => Ok(()),
+        }
+    }
+
+    /// The loop itself, for work that has no place on the wire; only where no server runs.
+    pub fn local(&self) -> Result<&tidemill_control::Control> {
+        match &self.own {
+            Some(own) => Ok(&own.control),
+            None => bail!("this needs the data folder for itself; stop the server at {} first", self.client.base()),
+        }
+    }
+}
+
+fn is_locked(error: &anyhow::Error) -> bool {
+    error.chain().any(|c| matches!(c.downcast_ref::<StoreError>(), Some(StoreError::Locked { .. })))
+}
+
+fn address_of(data: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(data.join(ADDRESS_FILE)).ok()?;
+    let value: serde_json::Value = serde_json::from_str(&text).ok()?;
+    value["url"].as_str().map(str::to_owned)
+}
