@@ -59,6 +59,7 @@ async fn events_are_listed_page_by_page() {
         (&page["events"][0]["kind"], &page["next"]),
         (&json!("b"), &json!(2))
     );
+    assert_eq!(page["events"][0]["subject"], json!(["run", "r1"]));
     let end = app.get("/api/v1/events?after=3").await.json();
     assert_eq!(end, json!({"events": [], "next": 3}));
     assert_eq!(app.get("/api/v1/events?limit=100000").await.status, 400);

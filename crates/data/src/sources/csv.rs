@@ -83,9 +83,9 @@ impl TableProvider for CsvTable {
         };
         let scan = CsvScan {
             files: self.files.clone(),
-            schema: SchemaRef::clone(&self.schema),
+            all_columns: SchemaRef::clone(&self.schema),
             projection: projection.cloned(),
-            projected: SchemaRef::clone(&projected),
+            schema: SchemaRef::clone(&projected),
         };
         let exec = StreamingTableExec::try_new(projected, vec![Arc::new(scan)], None, vec![], false, limit)?;
         Ok(Arc::new(exec))
@@ -95,22 +95,23 @@ impl TableProvider for CsvTable {
 #[derive(Debug)]
 struct CsvScan {
     files: Vec<PathBuf>,
-    schema: SchemaRef,
+    all_columns: SchemaRef,
     projection: Option<Vec<usize>>,
-    projected: SchemaRef,
+    /// After the projection.
+    schema: SchemaRef,
 }
 
 impl PartitionStream for CsvScan {
     fn schema(&self) -> &SchemaRef {
-        &self.projected
+        &self.schema
     }
 
     fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let mut builder = RecordBatchReceiverStream::builder(SchemaRef::clone(&self.projected), AHEAD);
+        let mut builder = RecordBatchReceiverStream::builder(SchemaRef::clone(&self.schema), AHEAD);
         let sender = builder.tx();
         let (files, schema, projection) = (
             self.files.clone(),
-            SchemaRef::clone(&self.schema),
+            SchemaRef::clone(&self.all_columns),
             self.projection.clone(),
         );
         builder.spawn_blocking(move || {

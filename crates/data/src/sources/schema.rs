@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use parquet::arrow::arrow_reader::ArrowReaderMetadata;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use tidemill_core::spec::DataFormat;
 
 use super::locate::bad_json_line;
@@ -99,7 +99,7 @@ fn read_schema(file: &Path, format: DataFormat) -> Result<Schema> {
                     "it does not start with `PAR1`, so it is no Parquet file",
                 ));
             }
-            let meta = ArrowReaderMetadata::load(&reader, Default::default())
+            let meta = ArrowReaderMetadata::load(&reader, ArrowReaderOptions::default())
                 .map_err(|e| corrupt(file, format, format!("{e}; was its writer interrupted?")))?;
             Ok(Schema::new(meta.schema().fields().clone()))
         }
