@@ -256,6 +256,9 @@ pub trait DataEngine: Send + Sync {
         until: Timestamp,
     ) -> Result<ReplayChunk, PortError>;
 
+    /// Reads the spec's features from another file, in the file's order: rows to be predicted, without label or time.
+    async fn read_features(&self, file: &std::path::Path, spec: &Spec) -> Result<Frame, PortError>;
+
     /// The first and last time in the spec's source.
     async fn time_range(
         &self,

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tidemill_core::clock::Timestamp;
 use tidemill_core::digest::Digest;
+use tidemill_core::frame::{Frame, Task};
 use tidemill_core::ports::{
     DataEngine, LabelledRows, PortError, ReplayChunk, SnapshotRequest, SourceSummary,
 };
@@ -16,7 +17,8 @@ use tidemill_store::objects::{ObjectKey, Objects};
 
 use crate::error::{DataError, Result};
 use crate::expectations::check_expectations;
-use crate::query::SpecSource;
+use crate::query::{SpecSource, Wanted};
+use crate::rows::read_rows;
 use crate::sources::{SchemaCache, Source, resolve};
 use crate::{inspect, predictions, replay, snapshots};
 
@@ -114,6 +116,24 @@ impl DataEngine for DataFusionEngine {
     ) -> Result<ReplayChunk, PortError> {
         let opened = self.open(root, spec).await?;
         Ok(replay::read_replay(&opened, spec, from, until).await?)
+    }
+
+    async fn read_features(&self, file: &Path, spec: &Spec) -> Result<Frame, PortError> {
+        let file = std::path::absolute(file).map_err(|e| DataError::Upstream(e.to_string()))?;
+        let mut unlabelled = spec.clone();
+        unlabelled.data.source = file.display().to_string();
+        unlabelled.data.format = None;
+        unlabelled.data.time = None;
+        unlabelled.data.key = None;
+        let nothing = match spec.label.task {
+            Task::Binary => "CAST(NULL AS BOOLEAN)",
+            Task::Regression => "CAST(NULL AS DOUBLE)",
+            Task::Multiclass => "CAST(NULL AS VARCHAR)",
+        };
+        unlabelled.label.expression = Some(nothing.to_owned());
+        unlabelled.label.known_at = None;
+        let opened = self.open(Path::new("/"), &unlabelled).await?;
+        Ok(read_rows(&opened, &unlabelled, Wanted::default()).await?.features)
     }
 
     async fn time_range(

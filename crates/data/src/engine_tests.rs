@@ -3,6 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use arrow::array::{
+    ArrayRef, BooleanArray, DictionaryArray, Float64Array, Int64Array, RecordBatch, TimestampNanosecondArray,
+};
+use arrow::datatypes::Int32Type;
+use parquet::arrow::ArrowWriter;
 use tidemill_core::clock::Timestamp;
 use tidemill_core::frame::{Column, Frame, Labels, Scores};
 use tidemill_core::ids::{PredictionId, VersionNumber};
@@ -390,4 +395,109 @@ async fn json_lines_work_like_csv_and_classes_are_sorted() {
         panic!("wrong task");
     };
     assert_eq!(indices, [1, 0]);
+}
+
+fn parquet(path: &Path, columns: Vec<(&str, ArrayRef)>) {
+    let batch = RecordBatch::try_from_iter_with_nullable(
+        columns.into_iter().map(|(name, array)| (name, array, true)),
+    )
+    .unwrap();
+    let file = std::fs::File::create(path).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+/// As pandas writes them: a zone, nanoseconds, a categorical, and a column that is whole in one file and not in the other.
+fn pandas_files(project: &Project, second: f64) {
+    let hour = 3_600_000_000_000_i64;
+    for (name, start, delays) in [
+        ("a.parquet", 0, Arc::new(Int64Array::from(vec![1, 2])) as ArrayRef),
+        (
+            "b.parquet",
+            2,
+            Arc::new(Float64Array::from(vec![0.5, second])) as ArrayRef,
+        ),
+    ] {
+        let times = TimestampNanosecondArray::from(vec![start * hour, (start + 1) * hour])
+            .with_timezone("America/New_York");
+        let carriers: DictionaryArray<Int32Type> = vec![Some("AA"), None].into_iter().collect();
+        parquet(
+            &project.root().join(name),
+            vec![
+                ("When", Arc::new(times)),
+                ("dep delay", delays),
+                ("carrier", Arc::new(carriers)),
+                (
+                    "late",
+                    Arc::new(BooleanArray::from(vec![Some(true), Some(false)])),
+                ),
+            ],
+        );
+    }
+}
+
+fn pandas_spec() -> Spec {
+    let set = serde_json::json!({"column": "carrier", "value_set": ["AA"]});
+    spec(serde_json::json!({
+        "data": {"source": "*.parquet", "time": "When"},
+        "label": {"name": "late", "task": "binary"},
+        "features": {"dep delay": "numeric", "carrier": "categorical"},
+        "expectations": {"list": [
+            {"type": "expect_column_values_to_be_in_set", "kwargs": set},
+            {"type": "expect_column_distinct_values_to_be_in_set", "kwargs": set},
+            {"type": "expect_column_values_to_be_unique", "kwargs": {"column": "carrier"}, "severity": "info"},
+            {"type": "expect_column_max_to_be_between", "kwargs": {"column": "When", "max_value": "1970-01-01T03:00:00Z"}},
+            {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "dep delay", "mostly": 0.7}},
+            {"type": "expect_column_values_to_match_regex", "kwargs": {"column": "carrier", "regex": "^A"}},
+            {"type": "expect_column_mean_to_be_between", "kwargs": {"column": "dep delay", "min_value": 1, "max_value": 1.5,
+                "row_condition": {"type": "comparison", "column": {"name": "dep delay"}, "operator": ">", "parameter": 0.7}}},
+        ]},
+    }))
+}
+
+#[tokio::test]
+async fn parquet_files_of_pandas_are_read_validated_and_nan_is_missing() {
+    let project = Project::new(&[]);
+    pandas_files(&project, f64::NAN);
+    project
+        .engine
+        .check_spec(project.root(), &pandas_spec())
+        .await
+        .unwrap();
+    let manifest = project.snapshot(&pandas_spec()).await.unwrap();
+    let validation = manifest.validation.as_ref().unwrap();
+    let successes: Vec<_> = validation["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| r["success"].as_bool().unwrap())
+        .collect();
+    assert_eq!(
+        successes,
+        [true, true, false, true, true, true, true],
+        "{validation:#}"
+    );
+    assert!(!manifest.quarantined);
+    assert_eq!(validation["results"][2]["result"]["unexpected_count"], 2);
+    let loaded = project.engine.load_snapshot(&manifest).await.unwrap();
+    assert_eq!(loaded.times[3], at("1970-01-01T03:00:00Z"));
+    let Column::Numeric(delays) = &loaded.rows.columns()[0] else {
+        panic!("wrong kind");
+    };
+    assert_eq!(delays[..3], [1.0, 2.0, 0.5]);
+    assert!(delays[3].is_nan());
+}
+
+#[tokio::test]
+async fn an_infinite_value_of_a_parquet_file_is_named_by_row() {
+    let project = Project::new(&[]);
+    pandas_files(&project, f64::INFINITY);
+    let error = project.snapshot(&pandas_spec()).await.unwrap_err();
+    assert!(
+        error
+            .message
+            .contains("b.parquet` row 1, column `dep delay`: `inf` is infinite"),
+        "{error}"
+    );
 }

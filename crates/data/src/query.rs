@@ -6,7 +6,7 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use datafusion::functions_aggregate::expr_fn::{max, min};
 use datafusion::logical_expr::{Expr, cast, ident, lit};
-use datafusion::prelude::{DataFrame, SessionContext};
+use datafusion::prelude::DataFrame;
 use datafusion::scalar::ScalarValue;
 use tidemill_core::clock::Timestamp;
 use tidemill_core::frame::{FeatureKind, Task};
@@ -21,7 +21,6 @@ use crate::sources::{SchemaCache, Source, first_bad_row, first_not_number, first
 pub struct SpecSource {
     /// The files and their columns.
     pub source: Source,
-    context: SessionContext,
     /// All rows and columns.
     pub table: DataFrame,
     /// The time of each row, microseconds in UTC.
@@ -76,7 +75,6 @@ impl SpecSource {
         };
         let mut opened = Self {
             source,
-            context,
             table,
             label: ident(&spec.label.name),
             known_at: time.clone(),
@@ -140,6 +138,12 @@ impl SpecSource {
     pub async fn check(&self, spec: &Spec) -> Result<()> {
         if let Some(key) = &spec.data.key {
             self.source.column("`data.key`", key)?;
+        }
+        if spec.label.name == "prediction_id" || Some(&spec.label.name) == spec.data.time.as_ref() {
+            return Err(DataError::Spec(format!(
+                "the label `{}` has the name of a column that every snapshot has; rename it",
+                spec.label.name
+            )));
         }
         for (name, kind) in &spec.features {
             if *name == spec.label.name {
@@ -284,10 +288,5 @@ impl SpecSource {
             }
         }
         first_bad_row(&self.source, error)
-    }
-
-    /// The session that the table belongs to.
-    pub fn context(&self) -> &SessionContext {
-        &self.context
     }
 }

@@ -62,12 +62,14 @@ fn array(values: &[Value], declared: &str) -> Option<ArrayRef> {
     } else if present.iter().all(|v| v.is_number()) {
         Arc::new(values.iter().map(Value::as_f64).collect::<Float64Array>())
     } else if present.iter().all(|v| v.is_string()) && declared.contains("time") {
-        Arc::new(
-            values
-                .iter()
-                .map(|v| v.as_str().map(|t| string_to_timestamp_nanos(t).unwrap() / 1_000))
-                .collect::<TimestampMicrosecondArray>(),
-        )
+        let mut times = Vec::new();
+        for value in values {
+            times.push(match value.as_str() {
+                Some(text) => Some(string_to_timestamp_nanos(text).ok()? / 1_000),
+                None => None,
+            });
+        }
+        Arc::new(TimestampMicrosecondArray::from(times))
     } else if present.iter().all(|v| v.is_string()) {
         Arc::new(values.iter().map(Value::as_str).collect::<StringArray>())
     } else {

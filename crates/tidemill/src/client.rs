@@ -58,7 +58,11 @@ impl Client {
             message: format!("the answer of {} broke off: {e}", self.base),
         })?;
         if status.is_success() || status.as_u16() == 409 && self.is_outcomes(&bytes) {
-            return serde_json::from_slice(&bytes).context("the server's answer is not what was expected");
+            let mut value: Value = serde_json::from_slice(&bytes).context("the server's answer is not JSON")?;
+            if status.as_u16() == 409 {
+                value = value["error"]["details"].take();
+            }
+            return serde_json::from_value(value).context("the server's answer is not what was expected");
         }
         let value: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         let message = value["error"]["message"]
@@ -71,7 +75,7 @@ impl Client {
 
     /// Feedback answers 409 with an outcome for each item: that is an answer, not a failure of the request.
     fn is_outcomes(&self, bytes: &[u8]) -> bool {
-        serde_json::from_slice::<Value>(bytes).is_ok_and(|v| v["outcomes"].is_array())
+        serde_json::from_slice::<Value>(bytes).is_ok_and(|v| v["error"]["details"]["outcomes"].is_array())
     }
 }
 

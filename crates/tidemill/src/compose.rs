@@ -45,8 +45,6 @@ pub fn read_project(path: &Path, data: Option<&Path>) -> Result<ProjectFiles> {
 pub enum ClockChoice {
     /// The machine's, or a virtual one if the data folder has been used with one.
     AsStored,
-    /// The machine's.
-    Wall,
     /// A virtual one that begins here, or goes on where it stood.
     Virtual(Timestamp),
 }
@@ -68,7 +66,7 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
     let clock: Arc<dyn Clock> = match (choice, stood) {
         (ClockChoice::Virtual(start), stood) => Arc::new(VirtualClock::new(stood.unwrap_or(start))),
         (ClockChoice::AsStored, Some(stood)) => Arc::new(VirtualClock::new(stood)),
-        (ClockChoice::AsStored | ClockChoice::Wall, _) => Arc::new(WallClock),
+        (ClockChoice::AsStored, None) => Arc::new(WallClock),
     };
     let wal = project.data.join("wal");
     let (log, recovery) = tokio::task::spawn_blocking(move || PredictionLog::open(&wal, LogOptions::default())).await??;

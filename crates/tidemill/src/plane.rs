@@ -57,6 +57,21 @@ fn to_json(value: impl Serialize) -> Result<Value, StoreError> {
         .map_err(|e| StoreError::Unreadable { what: "an answer".into(), message: e.to_string() })
 }
 
+/// Each change of an alias with the version before it, oldest first.
+fn history_of(changes: Vec<models::AliasChange>) -> Value {
+    let mut current: std::collections::HashMap<String, Option<VersionNumber>> = std::collections::HashMap::new();
+    changes
+        .into_iter()
+        .map(|change| {
+            let from = current.insert(change.alias.clone(), change.version).flatten();
+            json!({
+                "at": change.at, "alias": change.alias, "from": from, "to": change.version,
+                "actor": change.by, "reason": change.why, "decision": change.decision,
+            })
+        })
+        .collect()
+}
+
 #[async_trait]
 impl ControlPlane for Plane {
     async fn status(&self) -> Result<view::Status, ApiError> {
@@ -149,7 +164,9 @@ impl ControlPlane for Plane {
             Noun::Models => {
                 let model = ModelName::new(&id);
                 let mut value = to_json(models::get_model(tx, &model)?)?;
-                value["aliases"] = to_json(models::list_aliases(tx, &model)?)?;
+                let aliases = models::list_aliases(tx, &model)?;
+                value["aliases"] = aliases.into_iter().map(|a| (a.alias, json!(a.version))).collect::<serde_json::Map<_, _>>().into();
+                value["history"] = history_of(models::history(tx, &model)?);
                 value["versions"] = to_json(models::list_versions(tx, &model)?)?;
                 Ok(value)
             }

@@ -49,16 +49,11 @@ pub(crate) async fn list(State(app): State<App>, Params(page): Params<Page>) -> 
     Ok(Json(json!({ "events": events, "next": next })))
 }
 
-/// An event as `view::TimelineEvent` has it, with the payload beside; its line for people is its kind, the timeline says it better.
+/// An event as `view::TimelineEvent` has it, with the payload beside.
 fn line(event: &Event) -> Value {
-    json!({
-        "seq": event.seq,
-        "at": event.at,
-        "kind": event.kind,
-        "text": event.kind,
-        "subject": [event.subject_kind, event.subject],
-        "payload": event.payload,
-    })
+    let mut line = json!(tidemill_control::described(event.clone()));
+    line["payload"] = event.payload.clone();
+    line
 }
 
 /// Where a stream starts, for a client that cannot set `Last-Event-ID`.

@@ -134,10 +134,10 @@ pub(crate) async fn evaluate(
     );
     let champion_version = champion.as_ref().map(|(version, ..)| *version);
     let evaluated = tokio::task::spawn_blocking(move || -> std::result::Result<_, PortError> {
-        let scores = aligned(model.predict(&holdout.rows)?, &holdout.labels)?;
+        let scores = aligned(model.predict(&holdout.rows)?, &holdout.labels);
         let champion_scores = champion
             .as_ref()
-            .map(|(_, champion, _)| aligned(champion.predict(&holdout.rows)?, &holdout.labels))
+            .map(|(_, champion, _)| Ok::<_, PortError>(aligned(champion.predict(&holdout.rows)?, &holdout.labels)))
             .transpose()?;
         let metrics = measure(&spec.metrics(), &holdout.labels, &scores);
         let gate = judge_gates(GateInput {
@@ -177,19 +177,19 @@ pub(crate) async fn measure_on(
 ) -> Result<(BTreeMap<String, Measured>, usize)> {
     let metrics = ctx.spec.metrics();
     let measured = tokio::task::spawn_blocking(move || -> std::result::Result<_, PortError> {
-        let scores = aligned(model.predict(&rows.rows)?, &rows.labels)?;
+        let scores = aligned(model.predict(&rows.rows)?, &rows.labels);
         Ok((measure(&metrics, &rows.labels, &scores), rows.labels.rows()))
     });
     Ok(measured.await.map_err(ControlError::internal)??)
 }
 
 /// Brings a model's classes into the order of the labels' classes.
-fn aligned(scores: Scores, labels: &Labels) -> std::result::Result<Scores, PortError> {
+fn aligned(scores: Scores, labels: &Labels) -> Scores {
     let (Scores::Multiclass { classes, probabilities }, Labels::Multiclass { classes: wanted, .. }) = (&scores, labels) else {
-        return Ok(scores);
+        return scores;
     };
     if classes == wanted {
-        return Ok(scores);
+        return scores;
     }
     let k = classes.len();
     let positions: Vec<Option<usize>> = wanted.iter().map(|c| classes.iter().position(|m| m == c)).collect();
@@ -197,7 +197,7 @@ fn aligned(scores: Scores, labels: &Labels) -> std::result::Result<Scores, PortE
         .chunks(k.max(1))
         .flat_map(|row| positions.iter().map(|p| p.map_or(0.0, |p| row[p])).collect::<Vec<_>>())
         .collect();
-    Ok(Scores::Multiclass { classes: Arc::clone(wanted), probabilities: values })
+    Scores::Multiclass { classes: Arc::clone(wanted), probabilities: values }
 }
 
 /// The histogram of the scores; for several classes of the most probable class's name.

@@ -1,8 +1,10 @@
 //! Which values were unexpected, and where they stand: asked only of checks that found some.
 
+use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::functions_aggregate::expr_fn::{count, sum};
 use datafusion::functions_window::expr_fn::row_number;
-use datafusion::logical_expr::{Expr, ExprFunctionExt, ident, lit};
+use datafusion::logical_expr::expr::WindowFunction;
+use datafusion::logical_expr::{Expr, ExprFunctionExt, WindowFunctionDefinition, ident, lit};
 use datafusion::scalar::ScalarValue;
 use serde_json::{Map, Value, json};
 
@@ -75,7 +77,11 @@ pub async fn fetch(table: &Table, check: &RowCheck, row_condition: Option<&Expr>
             rows.filter(judged.and(unexpected.clone()))?
         }
         Unexpected::Duplicates => {
-            let times = count(lit(1_i64)).partition_by(vec![column.clone()]).build()?;
+            let times = WindowFunction::new(
+                WindowFunctionDefinition::AggregateUDF(count_udaf()),
+                vec![lit(1_i64)],
+            );
+            let times = Expr::from(times).partition_by(vec![column.clone()]).build()?;
             rows.filter(judged)?
                 .window(vec![times.alias(TIMES)])?
                 .filter(ident(TIMES).gt(lit(1_i64)))?

@@ -19,7 +19,7 @@ use crate::columns::utc_micros;
 use crate::error::{DataError, Result};
 use crate::query::{SpecSource, Wanted};
 use crate::session::session;
-use crate::snapshots::{SnapshotRows, to_batch};
+use crate::snapshots::{SnapshotRows, time_name, to_batch};
 
 const PREDICTION_ID: &str = "prediction_id";
 
@@ -88,11 +88,11 @@ fn source_table(spec: &Spec, opened: &SpecSource, wanted: Wanted) -> Result<Tabl
 }
 
 fn served_frame(spec: &Spec, served: &SnapshotRows) -> Result<DataFrame> {
-    let time = spec.data.time.as_deref().unwrap_or("time");
+    let time = time_name(spec);
     let batch = to_batch(
         &served.features,
         (&spec.label.name, &served.labels),
-        Some((time, &served.times)),
+        time.as_deref().map(|name| (name, served.times.as_slice())),
         Some(&served.prediction_ids),
     )?;
     Ok(session().read_batch(batch)?)

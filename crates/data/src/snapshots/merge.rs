@@ -27,12 +27,10 @@ pub struct SnapshotRows {
 }
 
 impl SnapshotRows {
-    /// What the file calls its time column: as the spec says; without a time in the spec, `time` if every row was served.
+    /// What the file calls its time column, see [`time_name`]; `None` if some rows have no time.
     pub fn time_name(&self, spec: &Spec) -> Option<String> {
-        spec.data.time.clone().or_else(|| {
-            let all_served = self.prediction_ids.iter().all(Option::is_some);
-            all_served.then(|| "time".to_owned())
-        })
+        let all_served = self.prediction_ids.iter().all(Option::is_some);
+        time_name(spec).filter(|_| all_served || spec.data.time.is_some())
     }
 
     /// The rows by time; equal times keep their order.
@@ -49,6 +47,14 @@ impl SnapshotRows {
             prediction_ids: order.iter().map(|&i| self.prediction_ids[i].clone()).collect(),
         }
     }
+}
+
+/// The time column of served rows: as the spec says, else `time`, unless something else has that name.
+pub fn time_name(spec: &Spec) -> Option<String> {
+    spec.data.time.clone().or_else(|| {
+        let is_free = spec.label.name != "time" && !spec.features.contains_key("time");
+        is_free.then(|| "time".to_owned())
+    })
 }
 
 /// The served rows that have a label, sorted by time and prediction id; the last label of a prediction counts.

@@ -26,7 +26,7 @@ use crate::rows::read_rows;
 use crate::sources::SchemaCache;
 
 pub use file::to_batch;
-pub use merge::SnapshotRows;
+pub use merge::{SnapshotRows, time_name};
 
 use file::{read_file, write_file};
 use merge::{merge, served_rows};
