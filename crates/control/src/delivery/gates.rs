@@ -2,11 +2,12 @@
 //! verdict, which is what makes a decision record replayable.
 
 use serde::{Deserialize, Serialize};
+use tidemill_core::clock::Timestamp;
 use tidemill_core::frame::{Labels, Scores};
 use tidemill_core::spec::{GateSpec, Metric};
 use tidemill_stats::metrics::{binary, multiclass};
 use tidemill_stats::paired::bootstrap::paired_bootstrap;
-use tidemill_stats::paired::delong::delong;
+use tidemill_stats::paired::delong::{delong, delong_clustered};
 use tidemill_stats::paired::means::paired_mean_difference;
 use tidemill_stats::paired::noninferiority::{Noninferiority, Verdict, judge, noninferiority};
 use tidemill_stats::{Result as StatsResult, StatsError};
@@ -23,6 +24,8 @@ pub struct GateInput<'a> {
     pub gates: &'a [GateSpec],
     /// Truth on the held-out rows.
     pub labels: &'a Labels,
+    /// The time of each held-out row, for gates that cluster by time; may be empty otherwise.
+    pub times: &'a [Timestamp],
     /// The challenger's answers.
     pub challenger: &'a Scores,
     /// The champion's answers on the same rows; absent for a first model.
@@ -36,7 +39,7 @@ pub struct GateInput<'a> {
 pub struct GateCheck {
     /// What was compared.
     pub metric: String,
-    /// `delong`, `paired_mean`, `paired_bootstrap`, `bound`, or `none` where there was nothing to compare with.
+    /// `delong`, `delong_clustered`, `paired_mean`, `paired_bootstrap`, `bound`, or `none` where there was nothing to compare with.
     pub test: String,
     /// The champion's value.
     pub champion: Option<f64>,
@@ -162,7 +165,7 @@ fn paired_check(gate: &GateSpec, margin: f64, champion: &Scores, input: &GateInp
     let base = GateCheck {
         champion: value(champion),
         challenger: value(input.challenger),
-        ..empty_check(gate, paired_test_of(gate.metric, input.labels))
+        ..empty_check(gate, paired_test_of(gate, input.labels))
     };
     match paired(gate, margin, champion, input) {
         Ok((found, std_error)) => GateCheck {
@@ -190,8 +193,9 @@ fn reason_of(found: &Noninferiority, metric: Metric) -> String {
     }
 }
 
-fn paired_test_of(metric: Metric, labels: &Labels) -> &'static str {
-    match (metric, labels) {
+fn paired_test_of(gate: &GateSpec, labels: &Labels) -> &'static str {
+    match (gate.metric, labels) {
+        (Metric::Auc, Labels::Binary(_)) if gate.cluster.is_some() => "delong_clustered",
         (Metric::Auc, Labels::Binary(_)) => "delong",
         (Metric::LogLoss | Metric::Brier | Metric::Mae, _) => "paired_mean",
         _ => "paired_bootstrap",
@@ -205,7 +209,13 @@ fn paired(gate: &GateSpec, margin: f64, champion: &Scores, input: &GateInput<'_>
     };
     match (gate.metric, input.labels, champion, input.challenger) {
         (Metric::Auc, Labels::Binary(y), Scores::Binary(a), Scores::Binary(b)) => {
-            let test = delong(y, a, b)?;
+            let test = match gate.cluster {
+                Some(length) => {
+                    let clusters: Vec<u64> = input.times.iter().map(|t| t.floor_to(length).as_micros() as u64).collect();
+                    delong_clustered(y, a, b, &clusters)?
+                }
+                None => delong(y, a, b)?,
+            };
             by_error(test.difference, test.std_error)
         }
         (Metric::LogLoss | Metric::Brier | Metric::Mae, ..) => {
@@ -254,7 +264,7 @@ mod tests {
     use tidemill_stats::rng::SeededRng;
 
     fn gate(metric: Metric, margin: f64) -> GateSpec {
-        GateSpec { metric, margin: Some(margin), confidence: 0.95, min: None, max: None }
+        GateSpec { metric, margin: Some(margin), confidence: 0.95, cluster: None, min: None, max: None }
     }
 
     /// Labels and two models: one that sees the signal through little noise, one through `noise`.
@@ -271,7 +281,7 @@ mod tests {
     }
 
     fn verdict(gates: &[GateSpec], labels: &Labels, champion: &Scores, challenger: &Scores) -> Verdict {
-        judge_gates(GateInput { gates, labels, challenger, champion: Some(champion), seed: 1 }).verdict
+        judge_gates(GateInput { gates, labels, times: &[], challenger, champion: Some(champion), seed: 1 }).verdict
     }
 
     #[test]
@@ -294,6 +304,7 @@ mod tests {
         let first = judge_gates(GateInput {
             gates: &[gate(Metric::Auc, 0.0)],
             labels: &labels,
+            times: &[],
             challenger: &scores,
             champion: None,
             seed: 1,
@@ -304,8 +315,8 @@ mod tests {
     #[test]
     fn a_bound_fails_only_when_the_data_show_it() {
         let (labels, good, _) = two_models(2_000, 1.0);
-        let bound = |min| GateSpec { metric: Metric::Auc, margin: None, confidence: 0.95, min: Some(min), max: None };
-        let run = |min| judge_gates(GateInput { gates: &[bound(min)], labels: &labels, challenger: &good, champion: None, seed: 1 }).verdict;
+        let bound = |min| GateSpec { metric: Metric::Auc, margin: None, confidence: 0.95, cluster: None, min: Some(min), max: None };
+        let run = |min| judge_gates(GateInput { gates: &[bound(min)], labels: &labels, times: &[], challenger: &good, champion: None, seed: 1 }).verdict;
         assert_eq!((run(0.6), run(0.99)), (Verdict::Pass, Verdict::Fail));
     }
 
@@ -313,7 +324,7 @@ mod tests {
     fn a_verdict_is_the_same_when_replayed() {
         let (labels, good, bad) = two_models(300, 0.8);
         let gates = [gate(Metric::F1, 0.02), gate(Metric::Accuracy, 0.02)];
-        let run = || judge_gates(GateInput { gates: &gates, labels: &labels, challenger: &bad, champion: Some(&good), seed: 7 });
+        let run = || judge_gates(GateInput { gates: &gates, labels: &labels, times: &[], challenger: &bad, champion: Some(&good), seed: 7 });
         assert_eq!(run(), run());
     }
 }

@@ -135,24 +135,18 @@ async fn count_answers(
         return Ok(false);
     }
     let batches = predictions::between(ctx, &row.endpoint, from, now).await?;
-    let (mut routed, mut failed) = ((0, 0), (0, 0));
+    let mut answers = Vec::new();
     for batch in batches.iter().filter(|b| b.canary_share > 0.0) {
         for i in 0..batch.rows() {
             let mark = batch.degraded[i].as_deref().unwrap_or("");
-            if batch.roles[i] == Role::Canary || mark.starts_with(CANARY_FAILED) {
-                routed.0 += 1;
-                failed.0 += u64::from(!mark.is_empty());
-            } else {
-                routed.1 += 1;
-                failed.1 += u64::from(!mark.is_empty());
-            }
+            let canary = batch.roles[i] == Role::Canary || mark.starts_with(CANARY_FAILED);
+            answers.push((canary, !mark.is_empty()));
         }
     }
     evidence.counted_until = now;
-    if routed.0 + routed.1 > 0 {
-        evidence.add_answers(share, routed, failed)?;
-    }
-    Ok(failed.0 + failed.1 > 0)
+    let failures = answers.iter().any(|(_, failed)| *failed);
+    evidence.add_answers(share, answers)?;
+    Ok(failures)
 }
 
 /// Adds the predictions whose horizon has passed since the last look, with both versions' losses on each labelled row.

@@ -83,25 +83,35 @@ impl Evidence {
         Ok(())
     }
 
-    /// Adds answered predictions: how many went to each arm under `share`, and how many of each failed.
+    /// Adds answered predictions under `share`, in the order in which they were served: whether the canary was asked, and whether it
+    /// (or the champion) failed. The order matters: evidence is looked at after every event, so sorting the events by arm would show
+    /// harm where there is none.
     ///
     /// # Errors
     /// If the share is not between 0 and 1.
-    pub fn add_answers(&mut self, share: f64, routed: (u64, u64), failed: (u64, u64)) -> Result<(), StatsError> {
-        match &mut self.split {
-            Some(split) => split.observe(&[routed.0, routed.1])?,
-            None => {
-                let mut split = SequentialSrm::new(&[share, 1.0 - share])?;
-                split.observe(&[routed.0, routed.1])?;
-                self.split = Some(split);
+    pub fn add_answers(
+        &mut self,
+        share: f64,
+        answers: impl IntoIterator<Item = (bool, bool)>,
+    ) -> Result<(), StatsError> {
+        let (mut routed, mut failed) = ((0, 0), (0, 0));
+        for (canary, failure) in answers {
+            let (asked, broken) = if canary { (&mut routed.0, &mut failed.0) } else { (&mut routed.1, &mut failed.1) };
+            *asked += 1;
+            if failure {
+                *broken += 1;
+                self.errors.update(canary, share)?;
             }
         }
-        for _ in 0..failed.0 {
-            self.errors.update(true, share)?;
+        if routed == (0, 0) {
+            return Ok(());
         }
-        for _ in 0..failed.1 {
-            self.errors.update(false, share)?;
-        }
+        let mut split = match self.split.take() {
+            Some(split) => split,
+            None => SequentialSrm::new(&[share, 1.0 - share])?,
+        };
+        split.observe(&[routed.0, routed.1])?;
+        self.split = Some(split);
         self.canary_predictions += routed.0;
         self.routed = (self.routed.0 + routed.0, self.routed.1 + routed.1);
         self.failed = (self.failed.0 + failed.0, self.failed.1 + failed.1);
@@ -304,17 +314,13 @@ mod tests {
             evidence.add_losses(&a, &b).unwrap();
             if let Stage::Canary { step } = progress.stage {
                 let share = plan.canary.steps[step] / 100.0;
-                let (mut routed, mut failed) = ((0, 0), (0, 0));
-                for _ in 0..1_000 {
-                    if rng.uniform() < share {
-                        routed.0 += 1;
-                        failed.0 += u64::from(rng.uniform() < error_rate);
-                    } else {
-                        routed.1 += 1;
-                        failed.1 += u64::from(rng.uniform() < base_rate);
-                    }
-                }
-                evidence.add_answers(share, routed, failed).unwrap();
+                let answers: Vec<(bool, bool)> = (0..1_000)
+                    .map(|_| {
+                        let canary = rng.uniform() < share;
+                        (canary, rng.uniform() < if canary { error_rate } else { base_rate })
+                    })
+                    .collect();
+                evidence.add_answers(share, answers).unwrap();
             }
             match decide(&plan, progress, &evidence, now) {
                 Action::Hold { .. } => {}

@@ -143,6 +143,7 @@ pub(crate) async fn evaluate(
         let gate = judge_gates(GateInput {
             gates: &spec.effective_gates(),
             labels: &holdout.labels,
+            times: &holdout.times,
             challenger: &scores,
             champion: champion_scores.as_ref(),
             seed: spec.training.seed,

@@ -330,6 +330,10 @@ pub struct GateSpec {
     /// The confidence of the one-sided bounds.
     #[serde(default = "default_confidence")]
     pub confidence: f64,
+    /// AUC only: rows within one stretch of this length count as one observation (clustered DeLong), for data whose rows share
+    /// something, such as a day's weather. Default: every row counts by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<Span>,
     /// A smallest value, whatever the champion does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min: Option<f64>,
@@ -676,6 +680,7 @@ impl Spec {
             metric,
             margin: Some(0.0),
             confidence: default_confidence(),
+            cluster: None,
             min: None,
             max: None,
         }]

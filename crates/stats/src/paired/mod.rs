@@ -8,7 +8,7 @@ pub mod noninferiority;
 pub mod proportions;
 
 pub use bootstrap::{Bootstrap, paired_bootstrap};
-pub use delong::{DeLong, delong};
+pub use delong::{DeLong, delong, delong_clustered};
 pub use mcnemar::{McNemar, mcnemar};
 pub use means::{PairedMean, paired_mean_difference};
 pub use noninferiority::{Noninferiority, Verdict, noninferiority};
