@@ -253,7 +253,7 @@ impl Control {
     pub async fn advance(&self, to: Timestamp) -> Result<Timestamp> {
         let Some(clock) = self.clock().as_virtual() else {
             return Err(ControlError::Conflict {
-                code: "clock-not-virtual",
+                code: "clock_not_virtual",
                 message: "this server runs on the machine's clock, which cannot be moved; start it with `tidemill up --virtual-clock TIME`".into(),
             });
         };
@@ -376,7 +376,7 @@ impl Control {
         let open = self.store().read(runs::open_runs).await?;
         if let Some(run) = open.first() {
             return Err(ControlError::Conflict {
-                code: "run-open",
+                code: "run_open",
                 message: format!("run `{}` is {} already; wait for it", run.id, run.state),
             });
         }

@@ -72,8 +72,8 @@ impl ControlError {
             Self::Store(e) => e.code(),
             Self::Port(e) => e.code,
             Self::Serve(e) => e.code(),
-            Self::Stats(_) => "statistic-unavailable",
-            Self::NotFound { .. } => "not-found",
+            Self::Stats(_) => "statistic_unavailable",
+            Self::NotFound { .. } => "not_found",
             Self::Refused { code, .. } | Self::Conflict { code, .. } => code,
             Self::Internal { .. } => "internal",
         }

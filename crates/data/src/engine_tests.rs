@@ -333,7 +333,7 @@ async fn a_snapshot_without_rows_is_refused_with_what_was_looked_for() {
     let mut request = project.request(&plain());
     request.as_of = at("2012-01-01");
     let error = project.engine.build_snapshot(request).await.unwrap_err();
-    assert_eq!(error.code, "snapshot-empty");
+    assert_eq!(error.code, "snapshot_empty");
     assert!(error.message.contains("arr_delay > 30"), "{error}");
 }
 

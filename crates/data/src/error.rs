@@ -152,24 +152,24 @@ impl DataError {
     /// The stable code, one page each in `docs/errors/`.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::NoSuchSource { .. } => "source-not-found",
-            Self::UnknownFormat { .. } => "source-format-unknown",
-            Self::UnlikeFiles(_) => "source-files-differ",
-            Self::Empty { .. } => "source-empty",
-            Self::Corrupt { .. } => "source-corrupt",
-            Self::BadValue { .. } => "source-bad-value",
-            Self::NoSuchColumn { .. } => "column-not-found",
-            Self::ColumnType { .. } => "column-type",
-            Self::Expression { .. } => "expression-invalid",
-            Self::Spec(_) => "spec-invalid",
-            Self::Suite(_) => "expectation-invalid",
-            Self::SnapshotEmpty(_) => "snapshot-empty",
-            Self::Predictions(_) => "predictions-invalid",
-            Self::Stored(_) => "stored-data-broken",
+            Self::NoSuchSource { .. } => "source_not_found",
+            Self::UnknownFormat { .. } => "source_format_unknown",
+            Self::UnlikeFiles(_) => "source_files_differ",
+            Self::Empty { .. } => "source_empty",
+            Self::Corrupt { .. } => "source_corrupt",
+            Self::BadValue { .. } => "source_bad_value",
+            Self::NoSuchColumn { .. } => "column_not_found",
+            Self::ColumnType { .. } => "column_type",
+            Self::Expression { .. } => "expression_invalid",
+            Self::Spec(_) => "spec_invalid",
+            Self::Suite(_) => "expectation_invalid",
+            Self::SnapshotEmpty(_) => "snapshot_empty",
+            Self::Predictions(_) => "predictions_invalid",
+            Self::Stored(_) => "stored_data_broken",
             Self::Io { .. } => "io",
-            Self::Upstream(_) => "object-store",
+            Self::Upstream(_) => "object_store",
             Self::DataFusion(_) | Self::Arrow(_) | Self::Parquet(_) | Self::Frame(_) | Self::Json(_) => {
-                "data-engine"
+                "data_engine"
             }
         }
     }

@@ -129,7 +129,7 @@ pub(crate) fn columns_for<'a>(wanted: &FeatureSchema, rows: &'a Frame) -> Result
         return Ok(columns);
     }
     Err(PortError::caller(
-        "features-mismatch",
+        "features_mismatch",
         format!(
             "the rows do not have the columns that the model reads: {}; send every feature of the model's signature with its \
              kind",

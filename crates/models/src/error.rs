@@ -49,11 +49,11 @@ pub(crate) enum BundleError {
 impl From<BundleError> for PortError {
     fn from(error: BundleError) -> Self {
         let code = match &error {
-            BundleError::UnknownFormat(_) => "model-unknown-format",
-            BundleError::NoFile { .. } => "model-file-missing",
-            BundleError::Manifest(_) | BundleError::Contradiction(_) => "model-manifest",
-            BundleError::Broken { .. } => "model-broken",
-            BundleError::Mismatch { .. } => "model-mismatch",
+            BundleError::UnknownFormat(_) => "model_unknown_format",
+            BundleError::NoFile { .. } => "model_file_missing",
+            BundleError::Manifest(_) | BundleError::Contradiction(_) => "model_manifest",
+            BundleError::Broken { .. } => "model_broken",
+            BundleError::Mismatch { .. } => "model_mismatch",
         };
         Self::caller(code, error.to_string())
     }

@@ -243,7 +243,7 @@ impl Model for TreeModel {
         let values = self.answers(&columns, rows.rows());
         if let Some(position) = values.iter().position(|value| !value.is_finite()) {
             return Err(PortError::internal(
-                "model-non-finite",
+                "model_non_finite",
                 format!(
                     "the model answered `{}` for row {}; look at that row for extreme numbers, and roll back if they are normal",
                     values[position],

@@ -80,7 +80,7 @@ impl Trainer for BuiltinTrainer {
         };
         let unwritten = |error: serde_json::Error| {
             PortError::internal(
-                "training-failed",
+                "training_failed",
                 format!("the trained model cannot be written: {error}"),
             )
         };
@@ -177,7 +177,7 @@ fn fit_one(
     booster
         .fit_columnar(matrix, labels, None, None)
         .map_err(|error| {
-            PortError::internal("training-failed", format!("perpetual could not fit: {error}"))
+            PortError::internal("training_failed", format!("perpetual could not fit: {error}"))
         })?;
     let finite = booster.base_score.is_finite()
         && booster
@@ -186,7 +186,7 @@ fn fit_one(
             .all(|tree| tree.nodes.values().all(|node| node.weight_value.is_finite()));
     if !finite {
         return Err(PortError::caller(
-            "training-diverged",
+            "training_diverged",
             "training gave a model with infinite numbers; bring the label and the numeric features to a smaller scale",
         ));
     }
@@ -237,25 +237,25 @@ fn check(request: &TrainRequest) -> Result<(), PortError> {
     let rows = request.rows.rows();
     if request.rows.columns().is_empty() {
         return Err(PortError::caller(
-            "training-no-features",
+            "training_no_features",
             "there are no features to train on; list some in the spec",
         ));
     }
     if rows == 0 {
         return Err(PortError::caller(
-            "training-no-rows",
+            "training_no_rows",
             "there are no rows to train on; widen the training window or wait for labels",
         ));
     }
     if request.labels.rows() != rows {
         return Err(PortError::internal(
-            "training-label-count",
+            "training_label_count",
             format!("{rows} rows came with {} labels", request.labels.rows()),
         ));
     }
     if !(0.01..=3.0).contains(&request.budget) {
         return Err(PortError::caller(
-            "training-budget",
+            "training_budget",
             format!(
                 "the budget `{}` is not between 0.01 and 3; 0.5 is a good start",
                 request.budget
@@ -264,7 +264,7 @@ fn check(request: &TrainRequest) -> Result<(), PortError> {
     }
     if request.iterations == Some(0) {
         return Err(PortError::caller(
-            "training-iterations",
+            "training_iterations",
             "the limit of boosting rounds is 0, so nothing can be learnt; expected at least 1, or no limit",
         ));
     }
@@ -278,7 +278,7 @@ fn check_labels(labels: &Labels) -> Result<(), PortError> {
             "every training row has the label `{class}`, so there is nothing to tell apart; widen the training window or check \
              the label expression"
         );
-        Err(PortError::caller("training-one-class", message))
+        Err(PortError::caller("training_one_class", message))
     };
     match labels {
         Labels::Binary(truths) => match truths.first() {
@@ -288,7 +288,7 @@ fn check_labels(labels: &Labels) -> Result<(), PortError> {
         Labels::Multiclass { classes, indices } => {
             if let Some(index) = indices.iter().find(|&&index| index >= classes.len()) {
                 return Err(PortError::internal(
-                    "training-label-range",
+                    "training_label_range",
                     format!("a label has class {index} of {}", classes.len()),
                 ));
             }
@@ -303,7 +303,7 @@ fn check_labels(labels: &Labels) -> Result<(), PortError> {
                 .position(|value| value.is_nan() || value.abs() > LARGEST_LABEL);
             match odd {
                 Some(row) => Err(PortError::caller(
-                    "training-label-range",
+                    "training_label_range",
                     format!(
                         "the label of row {row} is `{}`; expected a number of at most {LARGEST_LABEL:e}; drop such rows or \
                          rescale the label",
@@ -322,7 +322,7 @@ fn check_numbers(rows: &Frame) -> Result<(), PortError> {
         let Column::Numeric(values) = column else { continue };
         if let Some(row) = values.iter().position(|value| value.abs() >= f64::MAX) {
             return Err(PortError::caller(
-                "training-infinite",
+                "training_infinite",
                 format!(
                     "feature `{}` is `{}` in row {row}; expected a finite number or a missing value",
                     feature.name, values[row]

@@ -126,7 +126,7 @@ fn columns_may_come_in_another_order_and_more_may_come() {
 fn rows_without_a_feature_or_with_another_kind_are_refused_by_name() {
     let model = small();
     let error = model.predict(&frame(vec![("level", texts(&["1"]))])).unwrap_err();
-    assert_eq!(error.code, "features-mismatch");
+    assert_eq!(error.code, "features_mismatch");
     assert_eq!(error.blame, Blame::Caller);
     assert!(
         error
@@ -220,7 +220,7 @@ fn a_broken_file_is_told_by_line() {
     ];
     for (text, expected) in cases {
         let error = refused(&lightgbm_bundle(&small_manifest(), text));
-        assert_eq!((error.code, error.blame), ("model-broken", Blame::Caller));
+        assert_eq!((error.code, error.blame), ("model_broken", Blame::Caller));
         assert!(
             error.message.contains(expected),
             "{error}\nshould say: {expected}"
@@ -246,32 +246,32 @@ fn a_manifest_that_does_not_fit_is_told() {
     let cases = [
         (
             with("format", json!("onnx")),
-            "model-unknown-format",
+            "model_unknown_format",
             "format `onnx`",
         ),
         (
             with("file", json!("booster.txt")),
-            "model-file-missing",
+            "model_file_missing",
             "only `model.json`, `model.txt`",
         ),
         (
             with("task", json!("binary")),
-            "model-mismatch",
+            "model_mismatch",
             "its objective answers Regression",
         ),
         (
             with("features", json!([])),
-            "model-manifest",
+            "model_manifest",
             "`features` is empty",
         ),
         (
             with("features", json!([{"name": "age", "kind": "numeric"}])),
-            "model-mismatch",
+            "model_mismatch",
             "reads 2 features",
         ),
         (
             with("features", json!([{"name": "age", "kind": "text"}])),
-            "model-manifest",
+            "model_manifest",
             "unknown variant `text`",
         ),
         (
@@ -279,7 +279,7 @@ fn a_manifest_that_does_not_fit_is_told() {
                 "features",
                 json!([{"name": "level", "kind": "numeric"}, {"name": "age", "kind": "numeric"}]),
             ),
-            "model-mismatch",
+            "model_mismatch",
             "in the order age, level",
         ),
         (
@@ -287,7 +287,7 @@ fn a_manifest_that_does_not_fit_is_told() {
                 "features",
                 json!([{"name": "age", "kind": "numeric"}, {"name": "age", "kind": "numeric"}]),
             ),
-            "model-manifest",
+            "model_manifest",
             "`age` is listed twice",
         ),
     ];
@@ -325,7 +325,7 @@ fn an_answer_that_is_not_finite_is_refused() {
     let error = model
         .predict(&Frame::new(numeric_schema(&["age", "level"]), columns).unwrap())
         .unwrap_err();
-    assert_eq!((error.code, error.blame), ("model-non-finite", Blame::Us));
+    assert_eq!((error.code, error.blame), ("model_non_finite", Blame::Us));
     assert!(
         error.message.starts_with("the model answered `inf` for row 1;"),
         "{error}"

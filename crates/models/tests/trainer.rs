@@ -350,30 +350,30 @@ fn what_cannot_be_learnt_is_refused_with_what_to_do() {
     let cases = [
         (
             request(&rows, &Labels::Binary(vec![true; 20])),
-            "training-one-class",
+            "training_one_class",
             "label `true`",
         ),
-        (request(&rows, &one_of_three), "training-one-class", "label `b`"),
+        (request(&rows, &one_of_three), "training_one_class", "label `b`"),
         (
             request(&none, &Labels::Binary(vec![])),
-            "training-no-rows",
+            "training_no_rows",
             "widen the training window",
         ),
         (
             request(&rows, &Labels::Regression(labels)),
-            "training-label-range",
+            "training_label_range",
             "label of row 3 is `NaN`",
         ),
         (
             request(&infinite, &Labels::Binary(vec![true, false])),
-            "training-infinite",
+            "training_infinite",
             "feature `x` is `inf` in row 1",
         ),
-        (no_rounds, "training-iterations", "at least 1"),
-        (wrong_budget, "training-budget", "`NaN` is not between"),
+        (no_rounds, "training_iterations", "at least 1"),
+        (wrong_budget, "training_budget", "`NaN` is not between"),
         (
             request(&frame(vec![]), &Labels::Binary(vec![])),
-            "training-no-features",
+            "training_no_features",
             "no features",
         ),
     ];
@@ -429,7 +429,7 @@ fn a_damaged_booster_is_refused() {
         let mut bundle = bundle.clone();
         bundle.insert("booster.json".into(), damaged.into_bytes());
         let error = Runtime.load(&bundle).unwrap_err();
-        assert_eq!(error.code, "model-broken", "{error}");
+        assert_eq!(error.code, "model_broken", "{error}");
         assert!(error.message.starts_with("`booster.json` line "), "{error}");
     }
 }

@@ -45,7 +45,8 @@ pub fn code_of(error: &anyhow::Error) -> Code {
             return Code::BadInput;
         }
         if let Some(e) = cause.downcast_ref::<ControlError>() {
-            return if e.code() == "locked" { Code::Unavailable } else { by_blame(e.blame()) };
+            let locked = matches!(e, ControlError::Store(StoreError::Locked { .. }));
+            return if locked { Code::Unavailable } else { by_blame(e.blame()) };
         }
         if let Some(e) = cause.downcast_ref::<StoreError>() {
             return if matches!(e, StoreError::Locked { .. }) { Code::Unavailable } else { by_blame(e.blame()) };

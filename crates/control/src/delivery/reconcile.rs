@@ -303,7 +303,7 @@ pub(crate) async fn rollback(ctx: &Context, why: &str, by: &str) -> Result<serde
     }
     let Some(previous) = row.previous else {
         return Err(ControlError::Conflict {
-            code: "nothing-to-roll-back",
+            code: "nothing_to_roll_back",
             message: "no rollout is under way and no earlier champion is known, so there is nothing to go back to".into(),
         });
     };

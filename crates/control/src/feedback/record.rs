@@ -53,7 +53,7 @@ fn word(outcome: labels::Outcome) -> &'static str {
 fn row_of(ctx: &Context, index: usize, input: &FeedbackInput, now: Timestamp) -> Result<labels::LabelRow> {
     let refuse = |field: &str, message: String| {
         Err(ControlError::Refused {
-            code: "feedback-invalid",
+            code: "feedback_invalid",
             message: format!("feedback[{index}].{field}: {message}; nothing of this request was stored"),
         })
     };

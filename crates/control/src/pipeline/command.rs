@@ -46,7 +46,7 @@ fn tempdir_in(parent: &Path) -> Result<std::path::PathBuf> {
 }
 
 fn io(what: &str, path: &Path, error: &std::io::Error) -> ControlError {
-    PortError::upstream("training-io", format!("cannot {what} `{}`: {error}", path.display())).into()
+    PortError::upstream("training_io", format!("cannot {what} `{}`: {error}", path.display())).into()
 }
 
 async fn run(
@@ -85,7 +85,7 @@ async fn run(
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn()
-        .map_err(|e| PortError::upstream("training-command", format!("cannot start `{command}`: {e}")))?;
+        .map_err(|e| PortError::upstream("training_command", format!("cannot start `{command}`: {e}")))?;
     let stdout = child.stdout.take();
     let tail = async {
         let mut tail: std::collections::VecDeque<String> = std::collections::VecDeque::new();
@@ -105,15 +105,15 @@ async fn run(
     let done = tokio::time::timeout(limit, async { tokio::join!(tail, child.wait()) }).await;
     let Ok((log, status)) = done else {
         return Err(PortError::upstream(
-            "training-timeout",
+            "training_timeout",
             format!("`{command}` did not end within {} and was stopped; raise `training.timeout` or train on less", spec.training.timeout),
         )
         .into());
     };
-    let status = status.map_err(|e| PortError::upstream("training-command", format!("`{command}`: {e}")))?;
+    let status = status.map_err(|e| PortError::upstream("training_command", format!("`{command}`: {e}")))?;
     if !status.success() {
         return Err(PortError::upstream(
-            "training-command",
+            "training_command",
             format!("`{command}` ended with {status}; its last lines were:\n{}", log.join("\n")),
         )
         .into());
@@ -134,7 +134,7 @@ fn read_bundle(output: &Path, command: &str) -> Result<ModelBundle> {
         return Ok(bundle);
     }
     Err(PortError::upstream(
-        "training-output",
+        "training_output",
         format!("`{command}` ended well but left no `model.json` in $TIDEMILL_OUTPUT, so nothing says which file is the model and in which format"),
     )
     .into())
@@ -147,6 +147,6 @@ fn read_metrics(output: &Path) -> Result<BTreeMap<String, f64>> {
     }
     let text = std::fs::read_to_string(&path).map_err(|e| io("read", &path, &e))?;
     serde_json::from_str(&text).map_err(|e| {
-        PortError::upstream("training-output", format!("`metrics.json`: {e}; expected one object of names and finite numbers")).into()
+        PortError::upstream("training_output", format!("`metrics.json`: {e}; expected one object of names and finite numbers")).into()
     })
 }

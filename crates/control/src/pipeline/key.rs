@@ -25,7 +25,7 @@ impl Code {
         let digest = |path: &Path| -> Result<String> {
             let full = root.join(path);
             let bytes = std::fs::read(&full).map_err(|e| ControlError::Refused {
-                code: "training-code-missing",
+                code: "training_code_missing",
                 message: format!("`{}` is named in `training.code` or `training.lock` but cannot be read: {e}", full.display()),
             })?;
             Ok(Digest::of(&bytes).to_string())

@@ -115,7 +115,7 @@ async fn steps_of(ctx: &Context, run: &RunRow, lease: i64) -> Result<()> {
     let detail = json!({ "snapshot": manifest.digest, "rows": manifest.rows, "quarantined": manifest.quarantined });
     step(ctx, run, lease, "snapshot", watch, detail).await?;
     if manifest.quarantined {
-        return Err(PortError::caller("snapshot-quarantined", quarantine_message(&manifest)).into());
+        return Err(PortError::caller("snapshot_quarantined", quarantine_message(&manifest)).into());
     }
 
     let code = Code::of(&ctx.spec, &ctx.root, ctx.trainer.identity())?;

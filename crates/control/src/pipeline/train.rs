@@ -213,7 +213,7 @@ pub(crate) fn check_enough(rows: &LabelledRows, min_rows: u64) -> Result<()> {
         return Ok(());
     }
     Err(PortError::caller(
-        "training-too-few-rows",
+        "training_too_few_rows",
         format!("{have} labelled rows, fewer than `training.min_rows: {min_rows}`; wait for more labels, widen `training.window`, or lower the minimum"),
     )
     .into())

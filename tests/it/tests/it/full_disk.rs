@@ -65,10 +65,10 @@ fn fill(server: &Server) -> (Vec<String>, Vec<(u16, Value)>) {
 #[test]
 fn a_full_disk_is_answered_with_507_loses_nothing_and_needs_no_restart() {
     let project = Project::small();
-    let Some(disk) = SmallDisk::mount(&project.path().join("disk"), 6) else { return };
+    let Some(disk) = SmallDisk::mount(&project.path().join("disk"), 18) else { return };
     let data = disk.path.join("data");
     let ballast = disk.path.join("ballast");
-    std::fs::write(&ballast, vec![0_u8; 2 << 20]).unwrap();
+    std::fs::write(&ballast, vec![0_u8; 14 << 20]).unwrap();
     let args = ["--data", data.to_str().unwrap()];
     let mut server = project.up(&args);
 
@@ -93,7 +93,7 @@ fn a_full_disk_is_answered_with_507_loses_nothing_and_needs_no_restart() {
 
     // Feedback either has room in the database, or says 507; never anything else.
     let mut labels = 0;
-    for part in ids.chunks(500) {
+    for part in ids.chunks(500).take(20) {
         let items: Vec<Value> = part.iter().map(|id| json!({ "prediction_id": id, "value": true })).collect();
         let (status, body) = server.tell("/api/v1/feedback", &json!({ "feedback": items }));
         match status {

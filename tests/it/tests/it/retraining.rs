@@ -123,7 +123,7 @@ fn verdict_of(check: &Value) -> &'static str {
     match (check["test"].as_str(), number("lower"), number("upper"), number("margin")) {
         (Some("none"), ..) => "pass",
         (_, Some(lower), _, Some(margin)) if lower > -margin => "pass",
-        (_, _, Some(upper), Some(margin)) if upper < -margin => "fail",
+        (_, _, Some(upper), _) if upper < 0.0 => "fail",
         _ => "inconclusive",
     }
 }

@@ -245,9 +245,11 @@ impl Server {
         self.child.id()
     }
 
-    /// What it has said so far on standard error.
+    /// The last of what it has said on standard error.
     pub fn said(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
     /// Kills it as a power cut would: no handler runs.
