@@ -144,6 +144,15 @@ impl Control {
         Ok(store.read(|tx| meta::get(tx, CLOCK)).await?)
     }
 
+    /// Returns the data folder to the machine's clock.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    pub async fn forget_virtual_time(store: &Store) -> Result<()> {
+        store.write(|tx| meta::remove(tx, CLOCK)).await?;
+        Ok(())
+    }
+
     /// Runs the loop until the future is dropped: for a clock that moves by itself.
     pub async fn run(&self) {
         loop {

@@ -21,7 +21,7 @@ pub struct Status {
     pub virtual_clock: bool,
     /// Predictions logged.
     pub predictions: u64,
-    /// Labels received, corrections not counted.
+    /// Labels received, corrections included.
     pub labels: u64,
     /// Labels whose prediction has not come (yet).
     pub unmatched_labels: u64,

@@ -38,7 +38,7 @@ pub enum StoreError {
         source: Arc<dyn Error + Send + Sync>,
     },
     /// Another server uses this data folder.
-    #[error("another server{} uses the data folder `{path}`: stop it, or start this one with another `--data-dir`", .pid.map(|pid| format!(" (process {pid})")).unwrap_or_default())]
+    #[error("another server{} uses the data folder `{path}`: stop it, or start this one with another `--data`", .pid.map(|pid| format!(" (process {pid})")).unwrap_or_default())]
     Locked {
         /// The data folder.
         path: PathBuf,

@@ -153,7 +153,7 @@ fn a_second_server_is_told_who_holds_the_folder() {
     let (dir, store) = temp_store();
     let error = Store::open(dir.path()).unwrap_err();
     assert!(matches!(error, StoreError::Locked { pid: Some(pid), .. } if pid == std::process::id()));
-    assert!(error.to_string().contains("--data-dir"), "{error}");
+    assert!(error.to_string().contains("--data"), "{error}");
     drop(store);
     Store::open(dir.path()).unwrap();
 }

@@ -85,6 +85,9 @@ pub enum Command {
         /// Run on a clock that stands at this time and is moved by a replay (or where it stood, if the data folder has one).
         #[arg(long, value_name = "TIME")]
         virtual_clock: Option<Timestamp>,
+        /// Return to the machine's clock in a data folder that was used with a virtual one.
+        #[arg(long, conflicts_with = "virtual_clock")]
+        wall_clock: bool,
     },
     /// Play a year of flights through the whole loop, then keep serving.
     Demo {

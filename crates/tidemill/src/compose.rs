@@ -45,6 +45,8 @@ pub fn read_project(path: &Path, data: Option<&Path>) -> Result<ProjectFiles> {
 pub enum ClockChoice {
     /// The machine's, or a virtual one if the data folder has been used with one.
     AsStored,
+    /// The machine's, also where the data folder has been used with a virtual one.
+    Wall,
     /// A virtual one that begins here, or goes on where it stood.
     Virtual(Timestamp),
 }
@@ -62,11 +64,14 @@ pub struct App {
 /// Opens the data folder and puts everything together.
 pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
     let store = Store::open(&project.data)?;
+    if matches!(choice, ClockChoice::Wall) {
+        Control::forget_virtual_time(&store).await?;
+    }
     let stood = Control::stored_virtual_time(&store).await?;
     let clock: Arc<dyn Clock> = match (choice, stood) {
         (ClockChoice::Virtual(start), stood) => Arc::new(VirtualClock::new(stood.unwrap_or(start))),
         (ClockChoice::AsStored, Some(stood)) => Arc::new(VirtualClock::new(stood)),
-        (ClockChoice::AsStored, None) => Arc::new(WallClock),
+        (ClockChoice::AsStored, None) | (ClockChoice::Wall, _) => Arc::new(WallClock),
     };
     let wal = project.data.join("wal");
     let (log, recovery) = tokio::task::spawn_blocking(move || PredictionLog::open(&wal, LogOptions::default())).await??;

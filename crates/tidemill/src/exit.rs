@@ -9,6 +9,19 @@ use tidemill_store::StoreError;
 
 use crate::client::ApiFailure;
 
+/// The command's input is wrong; the message says what was expected.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadInput(pub String);
+
+/// Ends the command with a message about its input.
+macro_rules! bad_input {
+    ($($message:tt)*) => {
+        return Err($crate::exit::BadInput(format!($($message)*)).into())
+    };
+}
+pub(crate) use bad_input;
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
@@ -41,7 +54,7 @@ impl From<Code> for ExitCode {
 pub fn code_of(error: &anyhow::Error) -> Code {
     let by_blame = |blame: Blame| if blame == Blame::Caller { Code::BadInput } else { Code::Failure };
     for cause in error.chain() {
-        if cause.is::<SpecError>() {
+        if cause.is::<SpecError>() || cause.is::<BadInput>() {
             return Code::BadInput;
         }
         if let Some(e) = cause.downcast_ref::<ControlError>() {

@@ -13,6 +13,11 @@ mod session;
 
 use clap::Parser;
 
+/// A server allocates large buffers on many threads (snapshots, training) and then idles for long: this allocator gives memory back,
+/// where the C library's keeps an arena for each thread.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     let cli = cli::Cli::parse();
     init_tracing(cli.verbose);

@@ -3,6 +3,7 @@
 
 use serde_json::json;
 use tidemill_core::clock::Timestamp;
+use tidemill_core::frame::Task;
 use tidemill_core::ids::{DecisionId, RolloutId, RunId, VersionNumber, fresh};
 use tidemill_core::predictions::{PredictionBatch, Role};
 use tidemill_serving::CANARY_FAILED;
@@ -10,7 +11,7 @@ use tidemill_store::decisions::{self, DecisionRecord, Verdict};
 use tidemill_store::endpoints::{self, EndpointRow};
 use tidemill_store::models::AliasChange;
 use tidemill_store::rollouts::{self, RolloutRow, RolloutState};
-use tidemill_store::{StoreError, Tx, models};
+use tidemill_store::{StoreError, Tx, models, snapshots};
 
 use crate::context::Context;
 use crate::delivery::evaluation::bounded_losses;
@@ -108,7 +109,7 @@ pub(crate) async fn reconcile(ctx: &Context, judge: bool) -> Result<bool> {
             Ok(false)
         }
         _ => {
-            act(ctx, row, endpoint_row, evidence, action, now).await?;
+            act(ctx, row, endpoint_row, evidence, (action, "tidemill"), now).await?;
             Ok(true)
         }
     }
@@ -165,22 +166,28 @@ async fn judge_labels(ctx: &Context, row: &RolloutRow, evidence: &mut Evidence, 
     let champion = joined.scored(task, |b, i| if both(b, i) { join::score_of(b, i, row.from_version) } else { None });
     let challenger = joined.scored(task, |b, i| if both(b, i) { join::score_of(b, i, row.to_version) } else { None });
     if let (Some((labels, champion)), Some((_, challenger))) = (champion, challenger) {
-        let range = label_range(&labels);
+        let range = label_range(ctx, row.to_version).await?;
         evidence.add_losses(&bounded_losses(&labels, &champion, range)?, &bounded_losses(&labels, &challenger, range)?)?;
     }
     Ok(true)
 }
 
-/// The spread of numeric labels, which scales a regression's loss to `[0, 1]`.
-fn label_range(labels: &tidemill_core::frame::Labels) -> f64 {
-    match labels {
-        tidemill_core::frame::Labels::Regression(values) => {
-            let (low, high) =
-                values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
-            high - low
-        }
-        _ => 1.0,
+/// The spread of the label in the challenger's training snapshot, which scales a regression's loss to `[0, 1]` alike at every look;
+/// 1 for classes.
+async fn label_range(ctx: &Context, version: VersionNumber) -> Result<f64> {
+    if ctx.spec.label.task != Task::Regression {
+        return Ok(1.0);
     }
+    let (model, label) = (ctx.model(), ctx.spec.label.name.clone());
+    Ok(ctx
+        .store
+        .read(move |tx| {
+            let version = models::get_version(tx, &model, version)?;
+            let profile = snapshots::get(tx, &version.snapshot)?.manifest.profile;
+            let bound = |key: &str| profile.get(&label).and_then(|p| p[key].as_f64());
+            Ok(bound("max").zip(bound("min")).map_or(1.0, |(max, min)| max - min))
+        })
+        .await?)
 }
 
 async fn act(
@@ -188,7 +195,7 @@ async fn act(
     mut row: RolloutRow,
     endpoint: EndpointRow,
     mut evidence: Evidence,
-    action: Action,
+    (action, actor): (Action, &str),
     now: Timestamp,
 ) -> Result<()> {
     let keep_baseline = ctx.spec.endpoint.baseline;
@@ -232,7 +239,7 @@ async fn act(
         inputs,
         result: serde_json::to_value(&action).map_err(ControlError::internal)?,
         config_digest: ctx.spec_digest,
-        actor: "tidemill".into(),
+        actor: actor.to_owned(),
     };
     row.decision = Some(decision.id.clone());
     let payload = json!({
@@ -250,7 +257,7 @@ async fn act(
                 alias: alias.to_owned(),
                 version,
                 at: now,
-                by: "tidemill".into(),
+                by: decision.actor.clone(),
                 why: row.reason.clone(),
                 decision: Some(decision.id.clone()),
             };
@@ -298,7 +305,7 @@ pub(crate) async fn rollback(ctx: &Context, why: &str, by: &str) -> Result<serde
         let evidence = serde_json::from_value(rollout.statistics.clone()).map_err(ControlError::internal)?;
         let reason = format!("by {by}: {why}");
         let (id, version) = (rollout.id.clone(), rollout.to_version);
-        act(ctx, rollout, row, evidence, Action::Rollback { reason }, ctx.now()).await?;
+        act(ctx, rollout, row, evidence, (Action::Rollback { reason }, by), ctx.now()).await?;
         return Ok(json!({ "rolled_back": version, "rollout": id }));
     }
     let Some(previous) = row.previous else {

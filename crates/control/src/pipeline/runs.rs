@@ -13,6 +13,7 @@ use tidemill_core::snapshot::SnapshotManifest;
 use tidemill_stats::paired::noninferiority::Verdict;
 use tidemill_store::decisions::{self, DecisionRecord};
 use tidemill_store::models::{self, AliasChange, NewVersion};
+use tidemill_store::objects::ObjectKey;
 use tidemill_store::runs::{self, RunRow, RunState, RunUpdate};
 use tidemill_store::snapshots::{self, SnapshotRow};
 use tidemill_store::steps::{self, StepRow, StepState};
@@ -132,7 +133,12 @@ async fn steps_of(ctx: &Context, run: &RunRow, lease: i64) -> Result<()> {
     let (bundle, train_metrics, reused) = match earlier.and_then(|r| r.bundle.map(|b| (b, r.id))) {
         Some((bundle, from)) => (bundle, BTreeMap::new(), Some(from)),
         None => {
-            let (output, _log) = train::train(ctx, &manifest, split.train).await?;
+            let (output, log) = train::train(ctx, &manifest, split.train).await?;
+            if !log.is_empty() {
+                let attempt = u32::try_from(lease).unwrap_or(u32::MAX);
+                let key = ObjectKey::RunLog { run: run.id.clone(), attempt };
+                ctx.store.objects().put(&key, log.join("\n").into()).await?;
+            }
             (ctx.store.objects().put_bundle(&output.bundle).await?, output.metrics, None)
         }
     };

@@ -189,7 +189,7 @@ pub struct TrainingSpec {
     pub params: serde_json::Map<String, serde_json::Value>,
     /// The command is stopped after this long.
     pub timeout: Span,
-    /// How hard the built-in trainer searches, 0.1 to 2: more is slower and fits finer.
+    /// How hard the built-in trainer searches, 0.01 to 3: more is slower and fits finer.
     pub budget: f64,
     /// The built-in trainer stops after so many rounds of boosting: a cap against overfitting where rows are not independent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -670,7 +670,8 @@ impl Spec {
         }
     }
 
-    /// The gates; without any in the spec, non-inferiority on the leading metric.
+    /// The gates; without any in the spec, the leading metric with a margin of 0.01, or of 0 where its unit is the label's own (then the
+    /// challenger has to be shown better).
     pub fn effective_gates(&self) -> Vec<GateSpec> {
         if !self.gates.is_empty() {
             return self.gates.clone();
@@ -678,7 +679,7 @@ impl Spec {
         let metric = self.metrics().first().copied().unwrap_or(Metric::LogLoss);
         vec![GateSpec {
             metric,
-            margin: Some(0.0),
+            margin: Some(if matches!(metric, Metric::Mae | Metric::Rmse) { 0.0 } else { 0.01 }),
             confidence: default_confidence(),
             cluster: None,
             min: None,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde::Serialize;
 use serde_json::Value;
 use tidemill_control::view::Timeline;
@@ -14,7 +14,7 @@ use super::replay::{Range, bounds, engine, play_with_bar};
 use crate::cli::Project;
 use crate::client::Client;
 use crate::compose::{self, ClockChoice, ProjectFiles};
-use crate::exit::Code;
+use crate::exit::{Code, bad_input};
 use crate::output;
 use crate::player::Plan;
 
@@ -87,7 +87,7 @@ fn policy(spec: &Spec, name: &str) -> Result<Spec> {
             spec.triggers = vec![cron];
         }
         "drift" => spec.triggers = vec![on(TriggerKind::Drift)],
-        other => bail!("`{other}` is not a policy: expected never, monthly, drift or spec"),
+        other => bad_input!("`{other}` is not a policy: expected never, monthly, drift or spec"),
     }
     // What a policy is compared with: the first model, kept as it was.
     spec.endpoint.baseline = true;

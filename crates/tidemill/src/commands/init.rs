@@ -3,13 +3,13 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use serde_json::json;
 use tidemill_core::ports::{ColumnSummary, DataEngine, SourceSummary};
 use tidemill_core::spec;
 
 use super::replay::engine;
-use crate::exit::Code;
+use crate::exit::{BadInput, Code, bad_input};
 
 pub struct Args {
     pub source: String,
@@ -28,7 +28,7 @@ const MAX_CATEGORIES: u64 = 1_000;
 
 pub async fn run(args: Args, json: bool) -> Result<Code> {
     if args.output.exists() && !args.force {
-        bail!("{} exists; `--force` overwrites it", args.output.display());
+        bad_input!("{} exists; `--force` overwrites it", args.output.display());
     }
     let root = args.output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
     let source = relative_to(&args.source, &root);
@@ -78,16 +78,16 @@ struct Plan {
 fn plan(args: &Args, summary: &SourceSummary) -> Result<Plan> {
     let names: Vec<&str> = summary.columns.iter().map(|c| c.name.as_str()).collect();
     let label = match &args.label {
-        Some(label) => summary.columns.iter().find(|c| c.name == *label).with_context(|| {
+        Some(label) => summary.columns.iter().find(|c| c.name == *label).ok_or_else(|| {
             let nearest = names
                 .iter()
                 .max_by(|a, b| strsim::jaro_winkler(a, label).total_cmp(&strsim::jaro_winkler(b, label)))
                 .copied()
                 .unwrap_or("");
-            format!("`{}` has no column `{label}`; did you mean `{nearest}`? It has: {}", args.source, names.join(", "))
+            BadInput(format!("`{}` has no column `{label}`; did you mean `{nearest}`? It has: {}", args.source, names.join(", ")))
         })?,
-        None => guess_label(summary).with_context(|| {
-            format!("no column of `{}` looks like a label; name it with `--label`, one of: {}", args.source, names.join(", "))
+        None => guess_label(summary).ok_or_else(|| {
+            BadInput(format!("no column of `{}` looks like a label; name it with `--label`, one of: {}", args.source, names.join(", ")))
         })?,
     };
     let task = task_of(label);
@@ -120,7 +120,7 @@ fn plan(args: &Args, summary: &SourceSummary) -> Result<Plan> {
         }
     }
     if features.is_empty() {
-        bail!("no column of `{}` can be a feature beside the label `{}`", args.source, label.name);
+        bad_input!("no column of `{}` can be a feature beside the label `{}`", args.source, label.name);
     }
     let name = args.name.clone().unwrap_or_else(|| {
         let stem = Path::new(&args.source).file_stem().and_then(|s| s.to_str()).unwrap_or("project").to_owned();

@@ -25,7 +25,10 @@ pub async fn run(cli: Cli) -> Result<Code> {
         Command::Init { source, output, label, name, force } => {
             init::run(init::Args { source, output, label, name, force }, json).await
         }
-        Command::Up { project, listen, virtual_clock } => up::run(&project, &listen, virtual_clock, json).await,
+        Command::Up { project, listen, virtual_clock, wall_clock } => {
+            let choice = up::choice(virtual_clock, wall_clock);
+            up::run(&project, &listen, choice, json).await
+        }
         Command::Demo { project, listen, data, from, to, exit } => {
             demo::run(demo::Args { project, listen, data, from, to, exit }, json).await
         }

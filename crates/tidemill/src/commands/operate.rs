@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use tidemill_control::view::Status;
 
 use crate::cli::Target;
-use crate::exit::Code;
+use crate::exit::{Code, bad_input};
 use crate::session::Session;
 
 async fn endpoint_of(session: &Session) -> Result<String> {
@@ -70,7 +70,7 @@ pub async fn feedback(
                 .map(|(i, line)| serde_json::from_str(line).with_context(|| format!("{}:{}: not a JSON object", path.display(), i + 1)))
                 .collect::<Result<_>>()?
         }
-        _ => bail!("give a prediction id and a value, or `--input FILE`"),
+        _ => bad_input!("give a prediction id and a value, or `--input FILE`"),
     };
     let (session, _) = Session::open(target).await?;
     let mut outcomes = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tidemill_core::clock::Timestamp;
@@ -13,7 +13,7 @@ use tidemill_control::view::Status;
 use crate::cli::Target;
 use crate::compose::{self, ClockChoice, ProjectFiles};
 use crate::client::Client;
-use crate::exit::Code;
+use crate::exit::{Code, bad_input};
 use crate::player::{Plan, Played, play};
 use crate::session::Session;
 
@@ -42,7 +42,7 @@ pub async fn run(target: &Target, range: Range, speed: &str, patience: u64, json
     };
     let status: Status = session.client.get("/api/v1/status").await?;
     if !status.virtual_clock {
-        bail!("the server at {} runs on the machine's clock; start one with `tidemill up --virtual-clock {from}`", session.client.base());
+        bad_input!("the server at {} runs on the machine's clock; start one with `tidemill up --virtual-clock {from}`", session.client.base());
     }
     let from = if range.from.is_none() { from.max(status.now) } else { from };
     let speed = speed_of(speed)?;
@@ -79,12 +79,12 @@ pub fn engine() -> Result<(tidemill_data::DataFusionEngine, tempfile::TempDir)> 
 /// The range to play: what was asked for, else all of the data.
 pub async fn bounds(engine: &dyn DataEngine, project: &ProjectFiles, range: Range) -> Result<(Timestamp, Timestamp)> {
     let Some((first, last)) = engine.time_range(&project.root, &project.spec).await? else {
-        bail!("`{}` holds no row with a time; a replay needs `data.time`", project.spec.data.source);
+        bad_input!("`{}` holds no row with a time; a replay needs `data.time`", project.spec.data.source);
     };
     let from = range.from.unwrap_or_else(|| first.floor_to(Span::DAY));
     let to = range.to.unwrap_or_else(|| last.floor_to(Span::HOUR) + Span::HOUR);
     if from >= to {
-        bail!("nothing to play: from {from} is not before {to}");
+        bad_input!("nothing to play: from {from} is not before {to}");
     }
     Ok((from, to))
 }
@@ -95,7 +95,7 @@ fn speed_of(text: &str) -> Result<Option<f64>> {
     }
     match text.parse::<f64>() {
         Ok(speed) if speed > 0.0 && speed.is_finite() => Ok(Some(speed)),
-        _ => bail!("`{text}` is not a speed: expected `max`, or how many virtual seconds pass in a real one, such as 3600"),
+        _ => bad_input!("`{text}` is not a speed: expected `max`, or how many virtual seconds pass in a real one, such as 3600"),
     }
 }
 

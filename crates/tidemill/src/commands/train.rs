@@ -9,7 +9,7 @@ use tidemill_control::view::Reproduction;
 use tidemill_core::clock::real_sleep;
 
 use crate::cli::Target;
-use crate::exit::Code;
+use crate::exit::{Code, bad_input};
 use crate::output;
 use crate::session::Session;
 
@@ -83,7 +83,7 @@ pub async fn evaluate(target: &Target, version: Option<u32>, json: bool) -> Resu
 
 pub async fn reproduce(target: &Target, name: &str, json: bool) -> Result<Code> {
     let Some((model, version)) = name.rsplit_once('/').and_then(|(m, v)| Some((m, v.parse::<u32>().ok()?))) else {
-        bail!("`{name}` is not MODEL/VERSION, such as `flights/3`");
+        bad_input!("`{name}` is not MODEL/VERSION, such as `flights/3`");
     };
     let (session, _) = Session::open(target).await?;
     let bar = spinner("training again");

@@ -9,12 +9,20 @@ use crate::cli::{Listen, Project};
 use crate::compose::{self, ClockChoice, Running};
 use crate::exit::Code;
 
-pub async fn run(project: &Project, listen: &Listen, virtual_clock: Option<Timestamp>, json: bool) -> Result<Code> {
+/// The clock that the flags ask for.
+pub fn choice(virtual_clock: Option<Timestamp>, wall_clock: bool) -> ClockChoice {
+    match virtual_clock {
+        Some(start) => ClockChoice::Virtual(start),
+        None if wall_clock => ClockChoice::Wall,
+        None => ClockChoice::AsStored,
+    }
+}
+
+pub async fn run(project: &Project, listen: &Listen, choice: ClockChoice, json: bool) -> Result<Code> {
     let files = compose::read_project(&project.project, project.data.as_deref())?;
     if !listen.host.is_loopback() {
         eprintln!("warning: listening on {} without authentication; anybody who reaches this port can use it", listen.host);
     }
-    let choice = virtual_clock.map_or(ClockChoice::AsStored, ClockChoice::Virtual);
     let app = compose::open(&files, choice).await?;
     let virtual_time = app.control.clock().as_virtual().is_some();
     let running = compose::serve(app, SocketAddr::from((listen.host, listen.port)), !virtual_time).await?;

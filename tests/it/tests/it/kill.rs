@@ -125,7 +125,7 @@ fn nothing_is_recorded_twice(server: &Server) {
     let keys: HashSet<(&str, &str)> =
         windows.iter().map(|w| (w["monitor"].as_str().unwrap(), w["until"].as_str().unwrap())).collect();
     assert_eq!(keys.len(), windows.len());
-    let events = list("/api/v1/events?limit=10000");
+    let events = server.events();
     let count = |kind: &str| events.iter().filter(|e| e["kind"] == kind).count();
     assert_eq!(count("version.registered"), versions.len());
     let rollouts = list("/api/v1/rollouts?limit=1000");

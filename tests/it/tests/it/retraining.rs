@@ -133,7 +133,7 @@ fn rollouts_go_from_shadow_to_canary_to_champion_or_back(server: &Server) {
     assert!(!rollouts.is_empty(), "a challenger that passed its gate is rolled out");
     let passed = list(server, "/api/v1/decisions?kind=gate&limit=1000").iter().filter(|d| d["verdict"] == "pass").count();
     assert_eq!(rollouts.len(), passed - 1, "each pass but the first model's starts one rollout");
-    let events = list(server, "/api/v1/events?limit=10000");
+    let events = server.events();
     for rollout in &rollouts {
         let kinds: Vec<&str> = events
             .iter()

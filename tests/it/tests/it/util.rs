@@ -280,6 +280,21 @@ impl Server {
         body
     }
 
+    /// The whole event log, page by page.
+    #[track_caller]
+    pub fn events(&self) -> Vec<Value> {
+        let mut all: Vec<Value> = Vec::new();
+        loop {
+            let after = all.last().map_or(0, |e| e["seq"].as_i64().unwrap());
+            let answer = self.get(&format!("/api/v1/events?limit=1000&after={after}"));
+            let page = answer["events"].as_array().unwrap();
+            if page.is_empty() {
+                return all;
+            }
+            all.extend_from_slice(page);
+        }
+    }
+
     /// GET, whatever comes.
     pub fn ask(&self, path: &str) -> (u16, Value) {
         send(http().get(format!("{}{path}", self.url))).unwrap()
