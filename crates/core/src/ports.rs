@@ -155,7 +155,7 @@ pub struct SnapshotRequest {
     /// Rows of the source with a time in `[from, until)`; `None` leaves the source out. A bound that is `None` is open.
     pub source: Option<(Option<Timestamp>, Option<Timestamp>)>,
     /// Served predictions, and
-    pub served: Vec<PredictionBatch>,
+    pub served: Vec<Arc<PredictionBatch>>,
     /// their labels; predictions without one are left out.
     pub labels: Vec<ServedLabel>,
     /// Labels of source rows count only if known by now.

@@ -169,7 +169,7 @@ fn label(id: &str, value: bool) -> ServedLabel {
 async fn served_rows_with_labels_join_the_rows_of_the_source() {
     let project = Project::new(&[("flights.csv", FLIGHTS)]);
     let mut request = project.request(&plain());
-    request.served = vec![served(3)];
+    request.served = vec![Arc::new(served(3))];
     request.labels = vec![label("p0", true), label("p2", false), label("gone", true)];
     let manifest = project.engine.build_snapshot(request).await.unwrap();
     assert_eq!((manifest.rows, manifest.origin.served_rows), (5, 2));
@@ -202,7 +202,7 @@ async fn expectations_see_source_columns_served_rows_and_say_what_they_skip() {
     assert_eq!(validation["results"][1]["success"], true);
 
     let mut request = project.request(&spec);
-    request.served = vec![served(2)];
+    request.served = vec![Arc::new(served(2))];
     request.labels = vec![label("p0", true), label("p1", true)];
     let mixed = project.engine.build_snapshot(request).await.unwrap();
     let validation = mixed.validation.unwrap();
@@ -216,7 +216,7 @@ async fn expectations_see_source_columns_served_rows_and_say_what_they_skip() {
 
     let mut request = project.request(&spec);
     request.source = None;
-    request.served = vec![served(2)];
+    request.served = vec![Arc::new(served(2))];
     request.labels = vec![label("p0", true), label("p1", true)];
     let only_served = project.engine.build_snapshot(request).await.unwrap();
     assert!(!only_served.quarantined);

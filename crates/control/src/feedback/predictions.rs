@@ -1,7 +1,7 @@
 //! The prediction log as the loop reads it: Parquet files in the object store, plus what is still in the write-ahead log; and the
 //! compaction that moves one into the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use tidemill_core::clock::Timestamp;
@@ -86,14 +86,10 @@ pub(crate) async fn between(
         let batches = file_batches(ctx, &file).await?;
         found.extend(batches.iter().filter(|b| b.at >= from && b.at < until).cloned());
     }
-    let mut seen: std::collections::HashSet<(Timestamp, String)> =
-        found.iter().map(|b| (b.at, b.request_id.clone())).collect();
-    // A segment that is being compacted right now may show in both places.
-    for batch in ctx.serving.log().live_batches(endpoint, from, until) {
-        if seen.insert((batch.at, batch.request_id.clone())) {
-            found.push(batch);
-        }
-    }
+    // A segment that is being compacted right now may show in both places; a batch is known by its first prediction.
+    let stored: HashSet<PredictionId> = found.iter().filter_map(|b| b.ids.first().cloned()).collect();
+    let live = ctx.serving.log().live_batches(endpoint, from, until);
+    found.extend(live.into_iter().filter(|b| b.ids.first().is_none_or(|id| !stored.contains(id))));
     found.sort_by_key(|b| b.at);
     Ok(found)
 }

@@ -30,14 +30,7 @@ pub(crate) async fn snapshot(ctx: &Context, first_served: Option<Timestamp>, as_
         let from = from.map_or(first, |from| from.max(first));
         let joined = join::joined(ctx, &ctx.endpoint(), from, as_of, as_of).await?;
         labels = joined.served_labels();
-        for (batch, rows) in joined.batches.iter().zip(&joined.rows) {
-            let indices: Vec<usize> = rows.iter().map(|(row, _)| *row).collect();
-            if indices.len() == batch.rows() {
-                served.push((**batch).clone());
-            } else if !indices.is_empty() {
-                served.push(batch.take(&indices));
-            }
-        }
+        served = joined.batches;
     }
     let history_until = first_served.map_or(as_of, |first| first.min(as_of));
     let source = match (&ctx.spec.data.time, first_served) {
