@@ -184,6 +184,7 @@ impl Control {
             predictions::compact(ctx).await?;
         }
         if closed > 0 {
+            report::close_months(ctx).await?;
             let before = now - ctx.spec.label.horizon;
             let unmatched = ctx.store.read(move |tx| labels::unmatched(tx, before)).await?;
             self.inner.unmatched.store(unmatched, Ordering::Relaxed);

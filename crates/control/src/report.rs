@@ -7,11 +7,12 @@ use serde_json::Value;
 use tidemill_core::clock::Timestamp;
 use tidemill_core::ids::{EndpointName, VersionNumber};
 use tidemill_core::spec::{DriftMethod, Metric, Span};
-use tidemill_store::windows::{self, WindowRow};
+use tidemill_store::endpoints::EndpointRow;
+use tidemill_store::windows::{self, WindowRow, WindowState};
 use tidemill_store::{endpoints, events};
 
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{ControlError, Result};
 use crate::feedback::join;
 use crate::monitor::windows::{drift_scores, frozen_score, measured, outcome_of};
 use crate::view::{DriftPoint, Month, PerformancePoint, Timeline, TimelineEvent};
@@ -19,7 +20,10 @@ use crate::view::{DriftPoint, Month, PerformancePoint, Timeline, TimelineEvent};
 /// Windows and events shown at most; more would not fit a screen.
 const LIMIT: u32 = 5_000;
 
-/// Months that are over and whose labels have matured do not change; they are remembered.
+/// The monitor's name under which finished months are stored.
+const MONTH: &str = "month";
+
+/// The months that are not over yet, as last measured.
 #[derive(Default)]
 pub(crate) struct MonthMemo {
     months: Mutex<BTreeMap<String, (Timestamp, Month)>>,
@@ -42,7 +46,7 @@ pub(crate) async fn timeline(ctx: &Context, memo: &MonthMemo) -> Result<Timeline
         events.into_iter().filter(|e| e.kind != "window.closed" && e.kind != "run.queued").map(described).collect();
     let metric = leading(ctx);
     let plan = &ctx.spec.monitors.drift;
-    let months = months(ctx, memo, &endpoint.name, endpoint.first_served_at, endpoint.baseline, &events).await?;
+    let months = months(ctx, memo, &endpoint, &all, &events).await?;
     Ok(Timeline {
         endpoint: endpoint.name,
         metric: metric.name().to_owned(),
@@ -140,39 +144,79 @@ fn first_of_month(t: Timestamp) -> Timestamp {
     probe
 }
 
+/// Measures every month that is over and whose labels have matured, once, and stores it beside the other windows: later questions
+/// about the year need not read it again. A label that comes or is corrected after that no longer changes its month.
+pub(crate) async fn close_months(ctx: &Context) -> Result<()> {
+    let name = ctx.endpoint();
+    let (endpoint, last) = ctx
+        .store
+        .read(move |tx| Ok((endpoints::get(tx, &name)?, windows::last_until(tx, &name, MONTH)?)))
+        .await?;
+    let Some(first) = endpoint.first_served_at else { return Ok(()) };
+    let now = ctx.now();
+    let mut start = last.unwrap_or_else(|| first_of_month(first));
+    loop {
+        let end = next_month(start);
+        if end + ctx.spec.label.horizon > now {
+            return Ok(());
+        }
+        let month = measure(ctx, &endpoint.name, start.month(), (start, end), endpoint.baseline).await?;
+        let row = WindowRow {
+            endpoint: endpoint.name.clone(),
+            monitor: MONTH.to_owned(),
+            from: start,
+            until: end,
+            computed_at: now,
+            version: endpoint.champion.unwrap_or_default(),
+            reference: None,
+            signals: serde_json::to_value(&month).map_err(ControlError::internal)?,
+            state: WindowState::Ok,
+        };
+        ctx.store.write(move |tx| windows::upsert(tx, &row)).await?;
+        start = end;
+    }
+}
+
 async fn months(
     ctx: &Context,
     memo: &MonthMemo,
-    endpoint: &EndpointName,
-    first: Option<Timestamp>,
-    baseline: Option<VersionNumber>,
+    endpoint: &EndpointRow,
+    all: &[WindowRow],
     events: &[TimelineEvent],
 ) -> Result<Vec<Month>> {
-    let Some(first) = first else { return Ok(Vec::new()) };
+    let Some(first) = endpoint.first_served_at else { return Ok(Vec::new()) };
     let now = ctx.now();
-    // Monthly figures lag by at most one monitoring period, which keeps a page that follows a replay cheap.
-    let upto = now.floor_to(ctx.spec.monitors.every);
+    let mut months: Vec<Month> = Vec::new();
     let mut start = first_of_month(first);
-    let mut months = Vec::new();
+    for row in all.iter().filter(|w| w.monitor == MONTH) {
+        months.push(serde_json::from_value(row.signals.clone()).map_err(ControlError::internal)?);
+        start = row.until;
+    }
+    // What is not over yet is remembered for one monitoring period, which keeps a page that follows a replay cheap.
+    let upto = now.floor_to(ctx.spec.monitors.every);
     while start <= now {
         let end = next_month(start);
-        let matured = end + ctx.spec.label.horizon <= now;
         let key = start.month();
-        let remembered = memo.months.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        let mut month = match remembered {
-            Some((at, month)) if at == Timestamp::from_micros(i64::MAX) || at == upto => month,
-            _ => {
-                let month = measure(ctx, endpoint, key.clone(), (start, end), baseline).await?;
-                let at = if matured { Timestamp::from_micros(i64::MAX) } else { upto };
-                memo.months.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (at, month.clone()));
+        let remembered = lock(memo).get(&key).filter(|(at, _)| *at == upto).map(|(_, month)| month.clone());
+        let month = match remembered {
+            Some(month) => month,
+            None => {
+                let month = measure(ctx, &endpoint.name, key.clone(), (start, end), endpoint.baseline).await?;
+                lock(memo).insert(key, (upto, month.clone()));
                 month
             }
         };
-        count_events(&mut month, events);
         months.push(month);
         start = end;
     }
+    for month in &mut months {
+        count_events(month, events);
+    }
     Ok(months)
+}
+
+fn lock(memo: &MonthMemo) -> std::sync::MutexGuard<'_, BTreeMap<String, (Timestamp, Month)>> {
+    memo.months.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn measure(

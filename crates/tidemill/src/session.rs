@@ -8,7 +8,7 @@ use tidemill_store::StoreError;
 
 use crate::cli::Target;
 use crate::client::Client;
-use crate::compose::{self, ADDRESS_FILE, ClockChoice, ProjectFiles, Running};
+use crate::compose::{self, ADDRESS_FILE, App, ClockChoice, ProjectFiles, Running};
 
 /// A client, and the server behind it if it is this command's own.
 pub struct Session {
@@ -26,16 +26,19 @@ impl Session {
         }
         let project = compose::read_project(&target.project.project, target.project.data.as_deref())?;
         match compose::open(&project, ClockChoice::AsStored).await {
-            Ok(app) => {
-                let own = compose::serve(app, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), false).await?;
-                Ok((Self { client: Client::new(&own.url())?, own: Some(own) }, Some(project)))
-            }
+            Ok(app) => Ok((Self::own(app).await?, Some(project))),
             Err(error) if is_locked(&error) => match address_of(&project.data) {
                 Some(url) => Ok((Self { client: Client::new(&url)?, own: None }, Some(project))),
                 None => Err(error),
             },
             Err(error) => Err(error),
         }
+    }
+
+    /// Serves an opened project on a free port, for this command alone.
+    pub async fn own(app: App) -> Result<Self> {
+        let own = compose::serve(app, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), false).await?;
+        Ok(Self { client: Client::new(&own.url())?, own: Some(own) })
     }
 
     /// Closes the data folder, if this command opened it.
@@ -55,7 +58,8 @@ impl Session {
     }
 }
 
-fn is_locked(error: &anyhow::Error) -> bool {
+/// Whether the error says that another server uses the data folder.
+pub fn is_locked(error: &anyhow::Error) -> bool {
     error.chain().any(|c| matches!(c.downcast_ref::<StoreError>(), Some(StoreError::Locked { .. })))
 }
 

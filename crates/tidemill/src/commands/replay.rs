@@ -15,7 +15,7 @@ use crate::compose::{self, ClockChoice, ProjectFiles};
 use crate::client::Client;
 use crate::exit::{Code, bad_input};
 use crate::player::{Plan, Played, play};
-use crate::session::Session;
+use crate::session::{Session, is_locked};
 
 /// Which part of the data.
 #[derive(Debug, Clone, Copy)]
@@ -30,15 +30,15 @@ pub async fn run(target: &Target, range: Range, speed: &str, patience: u64, json
     let project = compose::read_project(&target.project.project, target.project.data.as_deref())?;
     let engine = engine()?;
     let (from, to) = bounds(&engine.0, &project, range).await?;
-    let (session, own) = if target.url.is_some() || project.data.join(compose::ADDRESS_FILE).exists() {
-        (Session::open(target).await?.0, None)
+    let session = if target.url.is_some() {
+        Session::open(target).await?.0
     } else {
-        // No server: one of our own on a virtual clock, for the replay's time.
-        let app = compose::open(&project, ClockChoice::Virtual(from)).await?;
-        let running = compose::serve(app, std::net::SocketAddr::from(([127, 0, 0, 1], 0)), false).await?;
-        let mut target = target.clone();
-        target.url = Some(running.url());
-        (Session::open(&target).await?.0, Some(running))
+        // A server of our own on a virtual clock for the replay's time, unless one uses the folder already.
+        match compose::open(&project, ClockChoice::Virtual(from)).await {
+            Ok(app) => Session::own(app).await?,
+            Err(error) if is_locked(&error) => Session::open(target).await?.0,
+            Err(error) => return Err(error),
+        }
     };
     let status: Status = session.client.get("/api/v1/status").await?;
     if !status.virtual_clock {
@@ -63,9 +63,6 @@ pub async fn run(target: &Target, range: Range, speed: &str, patience: u64, json
         println!("{} predictions and {} labels in {:.1} s", played.predictions, played.labels, played.wall_s);
     }
     session.close().await?;
-    if let Some(own) = own {
-        own.stop().await?;
-    }
     Ok(Code::Success)
 }
 

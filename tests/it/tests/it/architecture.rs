@@ -16,7 +16,12 @@ const MAY_NAME: [(&str, &[&str]); 9] = [
     ("serving", &["core"]),
     ("control", &["core", "serving", "stats", "store"]),
     ("api", &["core", "control", "serving", "store"]),
-    ("tidemill", &["core", "stats", "store", "data", "models", "serving", "control", "api"]),
+    (
+        "tidemill",
+        &[
+            "core", "stats", "store", "data", "models", "serving", "control", "api",
+        ],
+    ),
 ];
 
 /// Heavy outside crates and the only ones that may depend on them (beyond tests).
@@ -61,7 +66,9 @@ fn names_in(manifest: &str, section: &str) -> Vec<String> {
 }
 
 fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
-    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
+    };
     for entry in entries {
         let path = entry.unwrap().path();
         if path.is_dir() {
@@ -95,7 +102,9 @@ fn sources() -> Vec<Source> {
         .filter(|path| !is_test(path))
         .map(|path| {
             let text = std::fs::read_to_string(path).unwrap();
-            let code = text.find("#[cfg(test)]\nmod ").map_or(text.as_str(), |at| &text[..at]);
+            let code = text
+                .find("#[cfg(test)]\nmod ")
+                .map_or(text.as_str(), |at| &text[..at]);
             Source {
                 name: path.strip_prefix(&root).unwrap().display().to_string(),
                 code: code.to_owned(),
@@ -127,13 +136,19 @@ fn a_crate_names_only_the_crates_below_it() {
     for (name, folder) in crates() {
         let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
         let Some(allowed) = table.get(name.as_str()) else {
-            panic!("crate `{name}` is new: say in MAY_NAME what it may name, and in ARCHITECTURE.md why it is there");
+            panic!(
+                "crate `{name}` is new: say in MAY_NAME what it may name, and in ARCHITECTURE.md why it is there"
+            );
         };
         for section in ["dependencies", "dev-dependencies", "build-dependencies"] {
             for named in names_in(&manifest, section) {
-                let Some(short) = named.strip_prefix("tidemill-") else { continue };
+                let Some(short) = named.strip_prefix("tidemill-") else {
+                    continue;
+                };
                 if !allowed.contains(&short) {
-                    wrong.push(format!("crates/{name} names `{named}` in [{section}], allowed: {allowed:?}"));
+                    wrong.push(format!(
+                        "crates/{name} names `{named}` in [{section}], allowed: {allowed:?}"
+                    ));
                 }
             }
         }
@@ -150,7 +165,9 @@ fn a_heavy_dependency_has_one_door() {
         let named = names_in(&manifest, "dependencies");
         for (heavy, owners) in ONLY_IN {
             if named.iter().any(|n| n == heavy) && !owners.contains(&name.as_str()) {
-                wrong.push(format!("crates/{name} depends on `{heavy}`, which only {owners:?} may"));
+                wrong.push(format!(
+                    "crates/{name} depends on `{heavy}`, which only {owners:?} may"
+                ));
             }
         }
     }
@@ -159,7 +176,16 @@ fn a_heavy_dependency_has_one_door() {
 
 #[test]
 fn sql_is_spoken_only_in_the_store() {
-    let words = ["SELECT ", "INSERT INTO", "INSERT OR", "DELETE FROM", "CREATE TABLE", "CREATE INDEX", "PRAGMA ", "ALTER TABLE"];
+    let words = [
+        "SELECT ",
+        "INSERT INTO",
+        "INSERT OR",
+        "DELETE FROM",
+        "CREATE TABLE",
+        "CREATE INDEX",
+        "PRAGMA ",
+        "ALTER TABLE",
+    ];
     let mut wrong = Vec::new();
     for source in sources().iter().filter(|s| !s.name.starts_with("crates/store/")) {
         for (number, line) in code_lines(source) {
@@ -174,8 +200,15 @@ fn sql_is_spoken_only_in_the_store() {
 #[test]
 fn the_machines_clock_is_read_in_one_file() {
     let calls = [
-        "SystemTime::now", "Instant::now", "Utc::now", "Local::now", "Timestamp::now", "Zoned::now", "time::sleep(",
-        "thread::sleep", "time::interval(",
+        "SystemTime::now",
+        "Instant::now",
+        "Utc::now",
+        "Local::now",
+        "Timestamp::now",
+        "Zoned::now",
+        "time::sleep(",
+        "thread::sleep",
+        "time::interval(",
     ];
     let mut wrong = Vec::new();
     for source in sources().iter().filter(|s| s.name != "crates/core/src/clock.rs") {
@@ -191,7 +224,12 @@ fn the_machines_clock_is_read_in_one_file() {
 #[test]
 fn nothing_is_left_to_do() {
     // Spelt in two parts, so that this file does not find itself.
-    let marks = [concat!("todo", "!("), concat!("unimplemented", "!("), concat!("FIX", "ME"), concat!("XX", "X:")];
+    let marks = [
+        concat!("todo", "!("),
+        concat!("unimplemented", "!("),
+        concat!("FIX", "ME"),
+        concat!("XX", "X:"),
+    ];
     let root = repository();
     let mut files = Vec::new();
     for folder in ["crates", "tests", "benches"] {
@@ -221,11 +259,23 @@ fn a_source_file_can_be_read_in_one_sitting() {
 #[test]
 fn every_crate_says_what_lives_there_and_what_does_not() {
     for (name, folder) in crates() {
-        let path = ["lib.rs", "main.rs"].map(|f| folder.join("src").join(f)).into_iter().find(|p| p.is_file()).unwrap();
+        let path = ["lib.rs", "main.rs"]
+            .map(|f| folder.join("src").join(f))
+            .into_iter()
+            .find(|p| p.is_file())
+            .unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(text.starts_with("//! "), "{} begins with what it is", path.display());
+        assert!(
+            text.starts_with("//! "),
+            "{} begins with what it is",
+            path.display()
+        );
         let head: String = text.lines().take_while(|line| line.starts_with("//!")).collect();
-        assert!(name == "tidemill" || head.to_lowercase().contains("absent"), "{} says what is absent", path.display());
+        assert!(
+            name == "tidemill" || head.to_lowercase().contains("absent"),
+            "{} says what is absent",
+            path.display()
+        );
     }
 }
 
@@ -237,7 +287,13 @@ fn literals(code: &str) -> Vec<String> {
 /// The first literal after each of `marks`, where nothing but white space stands between.
 fn literal_after(code: &str, mark: &str) -> Vec<String> {
     code.match_indices(mark)
-        .filter_map(|(at, _)| code[at + mark.len()..].trim_start().strip_prefix('"')?.split('"').next())
+        .filter_map(|(at, _)| {
+            code[at + mark.len()..]
+                .trim_start()
+                .strip_prefix('"')?
+                .split('"')
+                .next()
+        })
         .map(str::to_owned)
         .collect()
 }
@@ -246,9 +302,19 @@ fn literal_after(code: &str, mark: &str) -> Vec<String> {
 fn error_codes() -> BTreeMap<String, String> {
     let mut codes = BTreeMap::new();
     let constructors = [
-        "PortError::caller(", "PortError::internal(", "PortError::upstream(", "ApiError::bad_request(",
-        "ApiError::not_found(", "ApiError::conflict(", "ApiError::internal(", "ApiError::unavailable(", "code: ",
-        "Kind::TooLarge,", "Kind::NotFound,", "Kind::MethodNotAllowed,", "Kind::UnsupportedMediaType,",
+        "PortError::caller(",
+        "PortError::internal(",
+        "PortError::upstream(",
+        "ApiError::bad_request(",
+        "ApiError::not_found(",
+        "ApiError::conflict(",
+        "ApiError::internal(",
+        "ApiError::unavailable(",
+        "code: ",
+        "Kind::TooLarge,",
+        "Kind::NotFound,",
+        "Kind::MethodNotAllowed,",
+        "Kind::UnsupportedMediaType,",
     ];
     for source in sources() {
         let mut add = |code: String| {
@@ -278,10 +344,17 @@ fn every_error_code_has_a_page_and_every_page_a_code() {
         .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
         .filter(|name| name != "README" && name != "index")
         .collect();
-    let missing: Vec<String> =
-        codes.iter().filter(|(code, _)| !pages.contains(*code)).map(|(code, from)| format!("{code} ({from})")).collect();
+    let missing: Vec<String> = codes
+        .iter()
+        .filter(|(code, _)| !pages.contains(*code))
+        .map(|(code, from)| format!("{code} ({from})"))
+        .collect();
     assert_none("error codes without a page in docs/errors", &missing);
-    let stale: Vec<String> = pages.iter().filter(|page| !codes.contains_key(*page)).cloned().collect();
+    let stale: Vec<String> = pages
+        .iter()
+        .filter(|page| !codes.contains_key(*page))
+        .cloned()
+        .collect();
     assert_none("pages in docs/errors for codes that nothing gives", &stale);
 }
 
@@ -290,10 +363,18 @@ fn error_codes_are_written_alike() {
     // The page of an error is looked up by its code, which takes these characters only.
     let odd: Vec<String> = error_codes()
         .into_iter()
-        .filter(|(code, _)| code.is_empty() || !code.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'))
+        .filter(|(code, _)| {
+            code.is_empty()
+                || !code
+                    .chars()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        })
         .map(|(code, from)| format!("{code} ({from})"))
         .collect();
-    assert_none("error codes that are not snake_case, so `/docs/errors/<code>` cannot find their page", &odd);
+    assert_none(
+        "error codes that are not snake_case, so `/docs/errors/<code>` cannot find their page",
+        &odd,
+    );
 }
 
 #[test]
@@ -302,11 +383,23 @@ fn licences_are_there() {
     let licence = std::fs::read_to_string(root.join("LICENSE")).unwrap();
     assert!(licence.contains("Apache License") && licence.contains("Version 2.0"));
     for path in ["ui/vendor/LICENSES.md", "examples/flights/data/LICENSE.md"] {
-        assert!(!std::fs::read_to_string(root.join(path)).unwrap_or_default().trim().is_empty(), "{path}");
+        assert!(
+            !std::fs::read_to_string(root.join(path))
+                .unwrap_or_default()
+                .trim()
+                .is_empty(),
+            "{path}"
+        );
     }
     for (name, folder) in crates() {
         let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
-        assert!(manifest.contains("license.workspace = true"), "crates/{name}/Cargo.toml names no licence");
-        assert!(manifest.contains("[lints]\nworkspace = true"), "crates/{name} does not take the workspace's lints");
+        assert!(
+            manifest.contains("license.workspace = true"),
+            "crates/{name}/Cargo.toml names no licence"
+        );
+        assert!(
+            manifest.contains("[lints]\nworkspace = true"),
+            "crates/{name} does not take the workspace's lints"
+        );
     }
 }

@@ -32,7 +32,10 @@ pub fn binary() -> PathBuf {
 
 /// The repository.
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .unwrap()
 }
 
 /// The Python with `tests/clients/requirements.txt` in it: `TIDEMILL_PYTHON`, or made on first use.
@@ -66,7 +69,11 @@ impl Said {
     /// Fails unless the command ended with `code`.
     #[track_caller]
     pub fn code(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        assert_eq!(
+            self.code, code,
+            "stdout:\n{}\nstderr:\n{}",
+            self.stdout, self.stderr
+        );
         self
     }
 
@@ -74,7 +81,11 @@ impl Said {
     #[track_caller]
     pub fn names(self, parts: &[&str]) -> Self {
         for part in parts {
-            assert!(self.stderr.contains(part), "`{part}` is not named in:\n{}", self.stderr);
+            assert!(
+                self.stderr.contains(part),
+                "`{part}` is not named in:\n{}",
+                self.stderr
+            );
         }
         self
     }
@@ -112,7 +123,9 @@ pub struct Project {
 impl Project {
     /// An empty folder.
     pub fn empty() -> Self {
-        Self { dir: tempfile::Builder::new().prefix("tidemill-it-").tempdir().unwrap() }
+        Self {
+            dir: tempfile::Builder::new().prefix("tidemill-it-").tempdir().unwrap(),
+        }
     }
 
     /// A small binary project: 240 hourly rows from 2024-01-01, features `x` and `colour`, label `y`, key `id`.
@@ -121,7 +134,10 @@ impl Project {
         let mut csv = "id,at,x,colour,y\n".to_owned();
         for i in 0..240_u32 {
             // A label that both features tell something of, and neither all.
-            let (x, colour) = (f64::from(i * 37 % 100) / 10.0, ["red", "green", "blue"][(i % 3) as usize]);
+            let (x, colour) = (
+                f64::from(i * 37 % 100) / 10.0,
+                ["red", "green", "blue"][(i % 3) as usize],
+            );
             let y = (i * 37 % 100 + i * 13 % 40 > 60) != (colour == "red" && i % 5 == 0);
             let (day, hour) = (i / 24 + 1, i % 24);
             writeln!(csv, "row-{i},2024-01-{day:02}T{hour:02}:00:00Z,{x},{colour},{y}").unwrap();
@@ -149,7 +165,11 @@ impl Project {
             let name = format!("data/{month}.parquet");
             std::fs::copy(example.join(&name), project.path().join(&name)).unwrap();
         }
-        std::fs::copy(example.join("tidemill.yaml"), project.path().join("tidemill.yaml")).unwrap();
+        std::fs::copy(
+            example.join("tidemill.yaml"),
+            project.path().join("tidemill.yaml"),
+        )
+        .unwrap();
         for (old, new) in changes {
             project.change(old, new);
         }
@@ -206,7 +226,11 @@ impl Server {
 
     /// The same, or how the attempt ended.
     pub fn try_start(folder: &Path, args: &[&str]) -> Result<Self, String> {
-        let log = tempfile::Builder::new().prefix("tidemill-it-server-").suffix(".log").tempfile().unwrap();
+        let log = tempfile::Builder::new()
+            .prefix("tidemill-it-server-")
+            .suffix(".log")
+            .tempfile()
+            .unwrap();
         let (file, log) = log.keep().unwrap();
         let mut command = Command::new(binary());
         command.args(["up", "--json"]).args(args);
@@ -223,7 +247,9 @@ impl Server {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
         let announced: Value = serde_json::from_str(&line).unwrap_or_default();
         let Some(url) = announced["url"].as_str() else {
             let status = child.wait().unwrap();
@@ -232,7 +258,11 @@ impl Server {
             let _ = std::fs::remove_file(&log);
             return Err(format!("{status}: {said}"));
         };
-        Ok(Self { url: url.to_owned(), child, log })
+        Ok(Self {
+            url: url.to_owned(),
+            child,
+            log,
+        })
     }
 
     /// `http://127.0.0.1:…`
@@ -261,13 +291,23 @@ impl Server {
     /// Stops it as Ctrl-C or a service manager would.
     pub fn stop(mut self) -> ExitStatus {
         let pid = self.pid().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
         let begin = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(begin.elapsed() < Duration::from_secs(60), "the server does not stop on SIGTERM: {}", self.said());
+            assert!(
+                begin.elapsed() < Duration::from_mins(1),
+                "the server does not stop on SIGTERM: {}",
+                self.said()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -276,7 +316,11 @@ impl Server {
     #[track_caller]
     pub fn get(&self, path: &str) -> Value {
         let (status, body) = self.ask(path);
-        assert!((200..300).contains(&status), "GET {path}: {status} {body}\n{}", self.said());
+        assert!(
+            (200..300).contains(&status),
+            "GET {path}: {status} {body}\n{}",
+            self.said()
+        );
         body
     }
 
@@ -304,7 +348,11 @@ impl Server {
     #[track_caller]
     pub fn post(&self, path: &str, body: &Value) -> Value {
         let (status, answer) = self.tell(path, body);
-        assert!((200..300).contains(&status), "POST {path}: {status} {answer}\n{}", self.said());
+        assert!(
+            (200..300).contains(&status),
+            "POST {path}: {status} {answer}\n{}",
+            self.said()
+        );
         answer
     }
 
@@ -315,7 +363,10 @@ impl Server {
 
     /// POST of any text, whatever comes.
     pub fn tell_text(&self, path: &str, content_type: &str, body: String) -> (u16, Value) {
-        let request = http().post(format!("{}{path}", self.url)).header("content-type", content_type).body(body);
+        let request = http()
+            .post(format!("{}{path}", self.url))
+            .header("content-type", content_type)
+            .body(body);
         send(request).unwrap()
     }
 }
@@ -334,12 +385,24 @@ impl Drop for Server {
 
 fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap())
+    RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap()
+    })
 }
 
 fn http() -> &'static reqwest::Client {
     static HTTP: OnceLock<reqwest::Client> = OnceLock::new();
-    HTTP.get_or_init(|| reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(120)).build().unwrap())
+    HTTP.get_or_init(|| {
+        reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_mins(2))
+            .build()
+            .unwrap()
+    })
 }
 
 fn send(request: reqwest::RequestBuilder) -> reqwest::Result<(u16, Value)> {
@@ -354,20 +417,34 @@ fn send(request: reqwest::RequestBuilder) -> reqwest::Result<(u16, Value)> {
 /// The data of an output of an Open Inference answer.
 #[track_caller]
 pub fn output<'a>(answer: &'a Value, name: &str) -> &'a Vec<Value> {
-    let outputs = answer["outputs"].as_array().unwrap_or_else(|| panic!("no outputs in {answer}"));
-    let found = outputs.iter().find(|o| o["name"] == name).unwrap_or_else(|| panic!("no output `{name}` in {answer}"));
+    let outputs = answer["outputs"]
+        .as_array()
+        .unwrap_or_else(|| panic!("no outputs in {answer}"));
+    let found = outputs
+        .iter()
+        .find(|o| o["name"] == name)
+        .unwrap_or_else(|| panic!("no output `{name}` in {answer}"));
     found["data"].as_array().unwrap()
 }
 
 /// A list of texts.
 #[track_caller]
 pub fn texts(values: &Value) -> Vec<String> {
-    values.as_array().unwrap().iter().map(|v| v.as_str().unwrap().to_owned()).collect()
+    values
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| v.as_str().unwrap().to_owned())
+        .collect()
 }
 
 /// A port that is free now.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+    std::net::TcpListener::bind(("127.0.0.1", 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 /// Waits until `done` gives something, or fails saying what was waited for.
@@ -388,10 +465,15 @@ pub struct Dice(u64);
 
 impl Dice {
     pub fn new() -> Self {
-        let seed = std::env::var("TIDEMILL_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-            now.as_secs() * 1_000 + u64::from(now.subsec_millis())
-        });
+        let seed = std::env::var("TIDEMILL_SEED")
+            .ok()
+            .and_then(|s| s.parse().ok())
+            .unwrap_or_else(|| {
+                let now = std::time::SystemTime::now()
+                    .duration_since(std::time::UNIX_EPOCH)
+                    .unwrap();
+                now.as_secs() * 1_000 + u64::from(now.subsec_millis())
+            });
         println!("TIDEMILL_SEED={seed}");
         Self(seed)
     }
