@@ -10,6 +10,23 @@ use crate::error::Result;
 use crate::feedback::predictions;
 use crate::view::Lineage;
 
+/// The version with what a reader wants of it; its full record stands under `/api/v1/models`.
+fn version_of(row: &models::ModelVersion) -> Value {
+    let features = row.signature["features"]["features"].as_array().cloned().unwrap_or_default();
+    let names: Vec<&str> = features.iter().filter_map(|f| f["name"].as_str()).collect();
+    let mut version = json!(row);
+    version["signature"] = json!({ "task": row.signature["task"], "features": names.join(", ") });
+    version["metrics"] = row.metrics["holdout"].clone();
+    version
+}
+
+/// What the model was trained by (`code`) and in which environment (`lock`), beside all digests.
+fn code_of(parts: &Value) -> Value {
+    let mut code = parts.clone();
+    code["code"] = if parts["trainer"].is_null() { parts["command"].clone() } else { parts["trainer"].clone() };
+    code
+}
+
 /// Follows a prediction.
 pub(crate) async fn of_prediction(ctx: &Context, id: &PredictionId) -> Result<Lineage> {
     let (batch, row) = predictions::find(ctx, id).await?;
@@ -36,6 +53,7 @@ pub(crate) async fn of_prediction(ctx: &Context, id: &PredictionId) -> Result<Li
         "role": batch.roles[row],
         "canary_share": batch.canary_share,
         "degraded": batch.degraded[row].as_deref(),
+        "score": batch.scores.row(row).first().filter(|_| batch.scores.width() == 1),
         "scores": batch.scores.row(row),
         "shadows": batch.shadows.iter().map(|s| json!({ "version": s.version, "scores": s.scores.row(row) })).collect::<Vec<_>>(),
         "features": features,
@@ -76,11 +94,11 @@ pub(crate) async fn of_prediction(ctx: &Context, id: &PredictionId) -> Result<Li
                     "digest": snapshot.digest, "rows": snapshot.rows, "time_range": snapshot.time_range,
                     "origin": snapshot.origin, "files": snapshot.files, "quarantined": snapshot.quarantined,
                 }));
-                lineage.code = Some(run.code.clone());
+                lineage.code = Some(code_of(&run.code));
                 let mut with_steps = json!(run);
                 with_steps["steps"] = json!(steps::list(tx, &run.id)?);
                 lineage.run = Some(with_steps);
-                lineage.version = Some(json!(registered));
+                lineage.version = Some(version_of(&registered));
             }
             if let Some(told_at) = first_told {
                 for row in snapshots::list(tx, &dataset)? {
