@@ -17,7 +17,7 @@ if ! cargo nextest --version >/dev/null 2>&1; then
 fi
 
 command -v node >/dev/null || missing node "install Node 20 or newer"
-node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20)' || missing "Node 20" "this is $(node --version)"
+node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20 ? 1 : 0)' || missing "Node 20" "this is $(node --version)"
 command -v npm >/dev/null || missing npm "it comes with Node"
 chromium=${CHROMIUM:-/usr/bin/chromium}
 if [ ! -x "$chromium" ]; then

@@ -1,6 +1,7 @@
 //! The `tidemill` binary: parses the command line, puts the crates together, and turns outcomes into exit codes.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a command-line tool talks through these
 
+mod allocator;
 mod cli;
 mod client;
 mod commands;
@@ -13,12 +14,8 @@ mod session;
 
 use clap::Parser;
 
-/// A server allocates large buffers on many threads (snapshots, training) and then idles for long: this allocator gives memory back,
-/// where the C library's keeps an arena for each thread.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> std::process::ExitCode {
+    allocator::give_memory_back();
     let cli = cli::Cli::parse();
     init_tracing(cli.verbose);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

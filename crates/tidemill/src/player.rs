@@ -42,6 +42,8 @@ pub struct Plan<'a> {
     pub speed: Option<f64>,
     /// How long to wait for a server that went away.
     pub patience: Duration,
+    /// Keep the ids of all predictions, for a report.
+    pub keep_ids: bool,
 }
 
 /// What was played.
@@ -205,7 +207,9 @@ async fn predict(
         if let (Some(value), Some(at)) = (&meta.label, meta.label_at) {
             pending.push(Reverse(Pending { at, prediction_id: id.clone(), value: text_of(value)? }));
         }
-        played.ids.push(id);
+        if plan.keep_ids {
+            played.ids.push(id);
+        }
     }
     Ok(())
 }

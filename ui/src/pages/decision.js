@@ -18,7 +18,7 @@ const Checks = ({ checks }) => html`<${Scroll} label="Checks"><table class="chec
   <th scope="col" class="num">Difference</th><th scope="col">Interval</th><th scope="col" class="num">Margin</th><th scope="col">Verdict</th></tr></thead>
   <tbody>${checks.map((c, i) => html`<tr key=${i}><th scope="row">${c.metric}${c.test && html`<br /><small class="dim">${c.test}</small>`}</th><td class="num" data-label="Champion">${metric(c.champion)}</td><td class="num" data-label="Challenger">${metric(c.challenger)}</td>
     <td class="num" data-label="Difference"><strong>${signed(c.difference)}</strong>${isNumber(c.std_error) && html`<br /><small class="dim">± ${metric(c.std_error)} s.e.</small>`}</td>
-    <td class="wide"><${IntervalPlot} check=${c} />${isNumber(c.lower) && isNumber(c.upper) && html`<small class="dim interval-text">${isNumber(c.confidence) ? percent(c.confidence) : ''} interval ${signed(c.lower)} to ${signed(c.upper)}</small>`}</td>
+    <td class="wide"><${IntervalPlot} check=${c} />${isNumber(c.lower) && isNumber(c.upper) && html`<small class="dim interval-text">${isNumber(c.confidence) ? percent(c.confidence) : ''} one-sided bounds ${signed(c.lower)} to ${signed(c.upper)}</small>`}</td>
     <td class="num" data-label="Margin">${isNumber(c.margin) ? metric(c.margin) : '–'}</td><td><${Badge} value=${c.verdict} /></td></tr>`)}</tbody></table></${Scroll}>`;
 
 /** A side of the comparison, with a link to its version. @param {{side: any, model: string | null}} props */

@@ -111,6 +111,7 @@ async fn play_one(files: &ProjectFiles, name: &str, spec: Arc<Spec>, range: Rang
         step: Span::HOUR,
         speed: None,
         patience: Duration::ZERO,
+        keep_ids: false,
     };
     let played = play_with_bar(&client, &plan).await?;
     let timeline: Timeline = client.get(&format!("/api/v1/endpoints/{}/timeline", project.spec.name)).await?;

@@ -47,6 +47,7 @@ pub async fn run(args: Args, json: bool) -> Result<Code> {
         step: Span::HOUR,
         speed: None,
         patience: Duration::ZERO,
+        keep_ids: false,
     };
     let played = play_with_bar(&client, &plan).await?;
     let timeline: Timeline = client.get(&format!("/api/v1/endpoints/{}/timeline", project.spec.name)).await?;

@@ -55,6 +55,7 @@ pub async fn run(target: &Target, range: Range, speed: &str, patience: u64, json
         step: Span::HOUR,
         speed,
         patience: Duration::from_secs(patience),
+        keep_ids: json,
     };
     let played = play_with_bar(&session.client, &plan).await?;
     if json {

@@ -323,10 +323,16 @@ fn error_codes() -> BTreeMap<String, String> {
         for mark in constructors {
             literal_after(&source.code, mark).into_iter().for_each(&mut add);
         }
-        for (at, _) in source.code.match_indices("fn code(&self) -> &'static str {") {
-            let body = &source.code[at..];
-            let end = body.find("\n    }\n").unwrap();
-            literals(&body[..end]).into_iter().for_each(&mut add);
+        let choices = [
+            ("fn code(&self) -> &'static str {", "\n    }\n"),
+            ("let code = match", "\n        };\n"),
+        ];
+        for (begin, end) in choices {
+            for (at, _) in source.code.match_indices(begin) {
+                let body = &source.code[at..];
+                let end = body.find(end).unwrap();
+                literals(&body[..end]).into_iter().for_each(&mut add);
+            }
         }
     }
     codes
