@@ -25,9 +25,7 @@ use crate::monitor::windows;
 use crate::pipeline::triggers::Fired;
 use crate::pipeline::{runs as execution, scheduler, train};
 use crate::report::{self, MonthMemo};
-use crate::view::{
-    EndpointStatus, FeedbackInput, FeedbackOutcome, Lineage, Reproduction, Status, Timeline,
-};
+use crate::view::{EndpointStatus, FeedbackInput, FeedbackOutcome, Lineage, Reproduction, Status, Timeline};
 use crate::{lineage, memory, reproduce};
 
 /// Where a virtual clock stood, so that a restarted replay goes on there.
@@ -179,7 +177,9 @@ impl Control {
         if now.as_micros() >= self.inner.next_window.load(Ordering::Relaxed) {
             closed = windows::close_due(ctx).await?;
             let every = ctx.spec.monitors.every;
-            self.inner.next_window.store((now.floor_to(every) + every).as_micros(), Ordering::Relaxed);
+            self.inner
+                .next_window
+                .store((now.floor_to(every) + every).as_micros(), Ordering::Relaxed);
         } else if ctx.serving.log().live_stats().rows >= COMPACT_ROWS {
             predictions::compact(ctx).await?;
         }
@@ -189,14 +189,21 @@ impl Control {
             let unmatched = ctx.store.read(move |tx| labels::unmatched(tx, before)).await?;
             self.inner.unmatched.store(unmatched, Ordering::Relaxed);
         }
-        let rolling = ctx.serving.router().route(&ctx.endpoint()).is_some_and(|r| r.canary.is_some());
+        let rolling = ctx
+            .serving
+            .router()
+            .route(&ctx.endpoint())
+            .is_some_and(|r| r.canary.is_some());
         let mut changed = closed > 0;
         if closed > 0 || rolling {
             changed |= reconcile::reconcile(ctx, closed > 0).await?;
         }
         if changed || now.as_micros() >= self.inner.next_look.load(Ordering::Relaxed) {
             scheduler::tick(ctx).await?;
-            self.inner.next_look.store(scheduler::next_look(ctx, now, LOOK_EVERY).as_micros(), Ordering::Relaxed);
+            self.inner.next_look.store(
+                scheduler::next_look(ctx, now, LOOK_EVERY).as_micros(),
+                Ordering::Relaxed,
+            );
             self.start_runs().await?;
         }
         Ok(())
@@ -208,8 +215,14 @@ impl Control {
             return Ok(());
         }
         let ctx = self.ctx();
-        let live = ctx.serving.log().live_batches(&ctx.endpoint(), Timestamp::from_micros(i64::MIN), Timestamp::from_micros(i64::MAX));
-        let Some(first) = live.iter().map(|b| b.at).min() else { return Ok(()) };
+        let live = ctx.serving.log().live_batches(
+            &ctx.endpoint(),
+            Timestamp::from_micros(i64::MIN),
+            Timestamp::from_micros(i64::MAX),
+        );
+        let Some(first) = live.iter().map(|b| b.at).min() else {
+            return Ok(());
+        };
         let (name, now) = (ctx.endpoint(), ctx.now());
         ctx.store
             .write(move |tx| {
@@ -328,7 +341,10 @@ impl Control {
                         first_served_at: row.first_served_at,
                     });
                 }
-                let open_alerts = alerts::list(tx, None, 1_000)?.iter().filter(|a| a.state == AlertState::Open).count();
+                let open_alerts = alerts::list(tx, None, 1_000)?
+                    .iter()
+                    .filter(|a| a.state == AlertState::Open)
+                    .count();
                 Ok(Status {
                     version: env!("CARGO_PKG_VERSION").to_owned(),
                     project: String::new(),
@@ -390,7 +406,11 @@ impl Control {
                 message: format!("run `{}` is {} already; wait for it", run.id, run.state),
             });
         }
-        let fired = Fired { kind: "manual".into(), reason: reason.to_owned(), alert: None };
+        let fired = Fired {
+            kind: "manual".into(),
+            reason: reason.to_owned(),
+            alert: None,
+        };
         let id = scheduler::queue(self.ctx(), &fired, None).await?;
         self.start_runs().await?;
         Ok(id)
@@ -410,7 +430,13 @@ impl Control {
     ///
     /// # Errors
     /// If there is no such version.
-    pub async fn promote(&self, endpoint: &EndpointName, version: VersionNumber, why: &str, by: &str) -> Result<Value> {
+    pub async fn promote(
+        &self,
+        endpoint: &EndpointName,
+        version: VersionNumber,
+        why: &str,
+        by: &str,
+    ) -> Result<Value> {
         self.check_endpoint(endpoint)?;
         let _turn = self.inner.ticking.lock().await;
         reconcile::promote(self.ctx(), version, why, by).await
@@ -443,7 +469,11 @@ impl Control {
         let name = ctx.endpoint();
         let endpoint = ctx.store.read(move |tx| endpoints::get(tx, &name)).await?;
         let Some(version) = version.or(endpoint.champion) else {
-            return Err(ControlError::not_found("champion", &ctx.spec.name, "; train a version first (`tidemill train`)"));
+            return Err(ControlError::not_found(
+                "champion",
+                &ctx.spec.name,
+                "; train a version first (`tidemill train`)",
+            ));
         };
         let model = bundles::load_version(ctx, &ctx.model(), version).await?;
         predictions::compact(ctx).await?;
@@ -466,7 +496,11 @@ impl Control {
         if *endpoint == self.ctx().endpoint() {
             return Ok(());
         }
-        Err(ControlError::not_found("endpoint", endpoint, &format!("; this server has `{}`", self.ctx().endpoint())))
+        Err(ControlError::not_found(
+            "endpoint",
+            endpoint,
+            &format!("; this server has `{}`", self.ctx().endpoint()),
+        ))
     }
 
     /// The project's registered model.
@@ -496,7 +530,10 @@ impl Control {
     /// If the store cannot be read.
     pub async fn versions(&self) -> Result<Vec<models::ModelVersion>> {
         let model = self.model();
-        Ok(self.store().read(move |tx| models::list_versions(tx, &model)).await?)
+        Ok(self
+            .store()
+            .read(move |tx| models::list_versions(tx, &model))
+            .await?)
     }
 }
 
@@ -507,7 +544,12 @@ fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// Keeps every version of the spec, so that a decision's configuration can be looked up by its digest.
 async fn remember_spec(ctx: &Context) -> Result<()> {
     let text = serde_json::to_string(&*ctx.spec).map_err(ControlError::internal)?;
-    let row = SpecRow { digest: Digest::of(text.as_bytes()), name: ctx.spec.name.clone(), text, created_at: ctx.now() };
+    let row = SpecRow {
+        digest: Digest::of(text.as_bytes()),
+        name: ctx.spec.name.clone(),
+        text,
+        created_at: ctx.now(),
+    };
     ctx.store
         .write(move |tx| {
             if specs::current(tx, &row.name)?.is_some_and(|current| current.digest == row.digest) {

@@ -80,11 +80,17 @@ impl ControlError {
     }
 
     pub(crate) fn not_found(noun: &'static str, key: impl ToString, hint: &str) -> Self {
-        Self::NotFound { noun, key: key.to_string(), hint: hint.to_owned() }
+        Self::NotFound {
+            noun,
+            key: key.to_string(),
+            hint: hint.to_owned(),
+        }
     }
 
     pub(crate) fn internal(message: impl ToString) -> Self {
-        Self::Internal { message: message.to_string() }
+        Self::Internal {
+            message: message.to_string(),
+        }
     }
 }
 

@@ -12,7 +12,10 @@ use crate::view::Lineage;
 
 /// The version with what a reader wants of it; its full record stands under `/api/v1/models`.
 fn version_of(row: &models::ModelVersion) -> Value {
-    let features = row.signature["features"]["features"].as_array().cloned().unwrap_or_default();
+    let features = row.signature["features"]["features"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     let names: Vec<&str> = features.iter().filter_map(|f| f["name"].as_str()).collect();
     let mut version = json!(row);
     version["signature"] = json!({ "task": row.signature["task"], "features": names.join(", ") });
@@ -23,7 +26,11 @@ fn version_of(row: &models::ModelVersion) -> Value {
 /// What the model was trained by (`code`) and in which environment (`lock`), beside all digests.
 fn code_of(parts: &Value) -> Value {
     let mut code = parts.clone();
-    code["code"] = if parts["trainer"].is_null() { parts["command"].clone() } else { parts["trainer"].clone() };
+    code["code"] = if parts["trainer"].is_null() {
+        parts["command"].clone()
+    } else {
+        parts["trainer"].clone()
+    };
     code
 }
 
@@ -59,8 +66,13 @@ pub(crate) async fn of_prediction(ctx: &Context, id: &PredictionId) -> Result<Li
         "features": features,
         "latency_us": batch.latency_us,
     });
-    let (version, at, wanted, model, dataset) =
-        (batch.versions[row], batch.at, id.clone(), ctx.model(), ctx.spec.name.clone());
+    let (version, at, wanted, model, dataset) = (
+        batch.versions[row],
+        batch.at,
+        id.clone(),
+        ctx.model(),
+        ctx.spec.name.clone(),
+    );
     let endpoint = batch.endpoint.clone();
     let id = id.clone();
     Ok(ctx
@@ -85,9 +97,19 @@ pub(crate) async fn of_prediction(ctx: &Context, id: &PredictionId) -> Result<Li
                 let registered = models::get_version(tx, &model, version)?;
                 let run = runs::get(tx, &registered.run)?;
                 let snapshot = snapshots::get(tx, &registered.snapshot)?.manifest;
-                lineage.decisions = decisions::by_subject(tx, run.id.as_str())?.iter().map(|d| json!(d)).collect();
-                for rollout in rollouts::list(tx, &endpoint)?.iter().filter(|r| r.to_version == version) {
-                    lineage.decisions.extend(decisions::by_subject(tx, rollout.id.as_str())?.iter().map(|d| json!(d)));
+                lineage.decisions = decisions::by_subject(tx, run.id.as_str())?
+                    .iter()
+                    .map(|d| json!(d))
+                    .collect();
+                for rollout in rollouts::list(tx, &endpoint)?
+                    .iter()
+                    .filter(|r| r.to_version == version)
+                {
+                    lineage.decisions.extend(
+                        decisions::by_subject(tx, rollout.id.as_str())?
+                            .iter()
+                            .map(|d| json!(d)),
+                    );
                 }
                 lineage.validation.clone_from(&snapshot.validation);
                 lineage.snapshot = Some(json!({
@@ -103,9 +125,13 @@ pub(crate) async fn of_prediction(ctx: &Context, id: &PredictionId) -> Result<Li
             if let Some(told_at) = first_told {
                 for row in snapshots::list(tx, &dataset)? {
                     let m = &row.manifest;
-                    let holds = m.time_range.is_some_and(|(from, until)| from <= at && at <= until);
+                    let holds = m
+                        .time_range
+                        .is_some_and(|(from, until)| from <= at && at <= until);
                     if holds && m.origin.as_of >= told_at && m.origin.served_rows > 0 {
-                        lineage.used_by.push(json!({ "snapshot": m.digest, "as_of": m.origin.as_of, "rows": m.rows }));
+                        lineage
+                            .used_by
+                            .push(json!({ "snapshot": m.digest, "as_of": m.origin.as_of, "rows": m.rows }));
                     }
                 }
             }

@@ -42,8 +42,11 @@ pub(crate) async fn timeline(ctx: &Context, memo: &MonthMemo) -> Result<Timeline
             Ok((endpoint, windows, events))
         })
         .await?;
-    let events: Vec<TimelineEvent> =
-        events.into_iter().filter(|e| e.kind != "window.closed" && e.kind != "run.queued").map(described).collect();
+    let events: Vec<TimelineEvent> = events
+        .into_iter()
+        .filter(|e| e.kind != "window.closed" && e.kind != "run.queued")
+        .map(described)
+        .collect();
     let metric = leading(ctx);
     let plan = &ctx.spec.monitors.drift;
     let months = months(ctx, memo, &endpoint, &all, &events).await?;
@@ -54,8 +57,16 @@ pub(crate) async fn timeline(ctx: &Context, memo: &MonthMemo) -> Result<Timeline
         drift_method: (method_name(plan.method).to_owned(), plan.threshold, plan.share),
         performance_window: ctx.spec.monitors.performance.window,
         months,
-        performance: all.iter().filter(|w| w.monitor == "performance").map(performance_point).collect(),
-        drift: all.iter().filter(|w| w.monitor == "drift").map(|w| drift_point(w, plan.method)).collect(),
+        performance: all
+            .iter()
+            .filter(|w| w.monitor == "performance")
+            .map(performance_point)
+            .collect(),
+        drift: all
+            .iter()
+            .filter(|w| w.monitor == "drift")
+            .map(|w| drift_point(w, plan.method))
+            .collect(),
         events,
     })
 }
@@ -103,16 +114,28 @@ pub fn described(event: events::Event) -> TimelineEvent {
     let text = match event.kind.as_str() {
         "alert.raised" => format!("{} alert: {}", field("monitor"), field("summary")),
         "run.started" => format!("training started ({}: {})", field("trigger"), field("reason")),
-        "run.finished" => format!("training gave version {} (gate: {})", field("version"), field("verdict")),
+        "run.finished" => format!(
+            "training gave version {} (gate: {})",
+            field("version"),
+            field("verdict")
+        ),
         "run.failed" => format!("training failed: {}", field("error")),
         "version.registered" => format!("version {} registered", field("version")),
         "gate.passed" => format!("gate passed by version {}: {}", field("version"), field("reason")),
         "gate.refused" => format!("gate refused version {}: {}", field("version"), field("reason")),
-        "gate.inconclusive" => format!("gate could not decide on version {}: {}", field("version"), field("reason")),
+        "gate.inconclusive" => format!(
+            "gate could not decide on version {}: {}",
+            field("version"),
+            field("reason")
+        ),
         "rollout.started" => format!("version {} shadows version {}", field("to"), field("from")),
         "rollout.canary" => {
             let share = event.payload["share"].as_f64().unwrap_or(0.0) * 100.0;
-            format!("version {} answers {share:.0} % as canary: {}", field("to"), field("reason"))
+            format!(
+                "version {} answers {share:.0} % as canary: {}",
+                field("to"),
+                field("reason")
+            )
         }
         "rollout.promoted" => format!("version {} is champion: {}", field("to"), field("reason")),
         "rollout.rolled_back" => format!("version {} was taken back: {}", field("to"), field("reason")),
@@ -124,7 +147,13 @@ pub fn described(event: events::Event) -> TimelineEvent {
         "snapshot.created" => format!("snapshot of {} rows", field("rows")),
         other => other.to_owned(),
     };
-    TimelineEvent { seq: event.seq, at: event.at, kind: event.kind, text, subject: (event.subject_kind, event.subject) }
+    TimelineEvent {
+        seq: event.seq,
+        at: event.at,
+        kind: event.kind,
+        text,
+        subject: (event.subject_kind, event.subject),
+    }
 }
 
 /// The first moment of the month after that of `t`.
@@ -152,7 +181,9 @@ pub(crate) async fn close_months(ctx: &Context) -> Result<()> {
         .store
         .read(move |tx| Ok((endpoints::get(tx, &name)?, windows::last_until(tx, &name, MONTH)?)))
         .await?;
-    let Some(first) = endpoint.first_served_at else { return Ok(()) };
+    let Some(first) = endpoint.first_served_at else {
+        return Ok(());
+    };
     let now = ctx.now();
     let mut start = last.unwrap_or_else(|| first_of_month(first));
     loop {
@@ -160,7 +191,14 @@ pub(crate) async fn close_months(ctx: &Context) -> Result<()> {
         if end + ctx.spec.label.horizon > now {
             return Ok(());
         }
-        let month = measure(ctx, &endpoint.name, start.month(), (start, end), endpoint.baseline).await?;
+        let month = measure(
+            ctx,
+            &endpoint.name,
+            start.month(),
+            (start, end),
+            endpoint.baseline,
+        )
+        .await?;
         let row = WindowRow {
             endpoint: endpoint.name.clone(),
             monitor: MONTH.to_owned(),
@@ -184,7 +222,9 @@ async fn months(
     all: &[WindowRow],
     events: &[TimelineEvent],
 ) -> Result<Vec<Month>> {
-    let Some(first) = endpoint.first_served_at else { return Ok(Vec::new()) };
+    let Some(first) = endpoint.first_served_at else {
+        return Ok(Vec::new());
+    };
     let now = ctx.now();
     let mut months: Vec<Month> = Vec::new();
     let mut start = first_of_month(first);
@@ -197,11 +237,15 @@ async fn months(
     while start <= now {
         let end = next_month(start);
         let key = start.month();
-        let remembered = lock(memo).get(&key).filter(|(at, _)| *at == upto).map(|(_, month)| month.clone());
+        let remembered = lock(memo)
+            .get(&key)
+            .filter(|(at, _)| *at == upto)
+            .map(|(_, month)| month.clone());
         let month = match remembered {
             Some(month) => month,
             None => {
-                let month = measure(ctx, &endpoint.name, key.clone(), (start, end), endpoint.baseline).await?;
+                let month =
+                    measure(ctx, &endpoint.name, key.clone(), (start, end), endpoint.baseline).await?;
                 lock(memo).insert(key, (upto, month.clone()));
                 month
             }
@@ -233,14 +277,22 @@ async fn measure(
         month,
         predictions: joined.predictions(),
         labels: joined.labelled(),
-        frozen: value(measured(metric, task, &joined, |b, i| frozen_score(b, i, baseline))),
+        frozen: value(measured(metric, task, &joined, |b, i| {
+            frozen_score(b, i, baseline)
+        })),
         champion: value(measured(metric, task, &joined, |b, i| Some(b.scores.row(i)))),
         retrainings: 0,
         refused: 0,
         inconclusive: 0,
         promoted: 0,
         rolled_back: 0,
-        outcome: ctx.spec.monitors.outcome.as_ref().and_then(|plan| outcome_of(plan, &joined)).map(|o| o.0),
+        outcome: ctx
+            .spec
+            .monitors
+            .outcome
+            .as_ref()
+            .and_then(|plan| outcome_of(plan, &joined))
+            .map(|o| o.0),
     })
 }
 

@@ -28,8 +28,14 @@ impl Client {
     /// A client of the server at `base`.
     pub fn new(base: &str) -> Result<Self> {
         // Training and clock moves answer when they are done, which can take minutes.
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(3_600)).no_proxy().build()?;
-        Ok(Self { base: base.trim_end_matches('/').to_owned(), http })
+        let http = reqwest::Client::builder()
+            .timeout(Duration::from_secs(3_600))
+            .no_proxy()
+            .build()?;
+        Ok(Self {
+            base: base.trim_end_matches('/').to_owned(),
+            http,
+        })
     }
 
     /// Where the server is.
@@ -39,18 +45,29 @@ impl Client {
 
     /// GET, as JSON.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        self.read(self.http.get(format!("{}{path}", self.base)).send().await).await
+        self.read(self.http.get(format!("{}{path}", self.base)).send().await)
+            .await
     }
 
     /// POST of a JSON body, as JSON.
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &(impl Serialize + ?Sized)) -> Result<T> {
-        self.read(self.http.post(format!("{}{path}", self.base)).json(body).send().await).await
+        self.read(
+            self.http
+                .post(format!("{}{path}", self.base))
+                .json(body)
+                .send()
+                .await,
+        )
+        .await
     }
 
     async fn read<T: DeserializeOwned>(&self, sent: reqwest::Result<reqwest::Response>) -> Result<T> {
         let response = sent.map_err(|e| ApiFailure {
             status: 0,
-            message: format!("no answer from {}: {e:?}; is the server running (`tidemill up`)?", self.base),
+            message: format!(
+                "no answer from {}: {e:?}; is the server running (`tidemill up`)?",
+                self.base
+            ),
         })?;
         let status = response.status();
         let bytes = response.bytes().await.map_err(|e| ApiFailure {
@@ -58,7 +75,8 @@ impl Client {
             message: format!("the answer of {} broke off: {e}", self.base),
         })?;
         if status.is_success() || status.as_u16() == 409 && self.is_outcomes(&bytes) {
-            let mut value: Value = serde_json::from_slice(&bytes).context("the server's answer is not JSON")?;
+            let mut value: Value =
+                serde_json::from_slice(&bytes).context("the server's answer is not JSON")?;
             if status.as_u16() == 409 {
                 value = value["error"]["details"].take();
             }
@@ -69,8 +87,15 @@ impl Client {
             .as_str()
             .or_else(|| value["error"].as_str())
             .or_else(|| value["message"].as_str())
-            .map_or_else(|| format!("{status}: {}", String::from_utf8_lossy(&bytes)), str::to_owned);
-        Err(ApiFailure { status: status.as_u16(), message }.into())
+            .map_or_else(
+                || format!("{status}: {}", String::from_utf8_lossy(&bytes)),
+                str::to_owned,
+            );
+        Err(ApiFailure {
+            status: status.as_u16(),
+            message,
+        }
+        .into())
     }
 
     /// Feedback answers 409 with an outcome for each item: that is an answer, not a failure of the request.
@@ -81,5 +106,7 @@ impl Client {
 
 /// Whether the error means that no server answered (rather than that it said no).
 pub fn is_unreachable(error: &anyhow::Error) -> bool {
-    error.chain().any(|c| c.downcast_ref::<ApiFailure>().is_some_and(|f| f.status == 0))
+    error
+        .chain()
+        .any(|c| c.downcast_ref::<ApiFailure>().is_some_and(|f| f.status == 0))
 }

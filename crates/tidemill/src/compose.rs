@@ -33,9 +33,17 @@ pub struct ProjectFiles {
 
 /// Finds and reads a project's spec. `path` is the folder or the file.
 pub fn read_project(path: &Path, data: Option<&Path>) -> Result<ProjectFiles> {
-    let file = if path.is_dir() || path.extension().is_none() { path.join("tidemill.yaml") } else { path.to_owned() };
+    let file = if path.is_dir() || path.extension().is_none() {
+        path.join("tidemill.yaml")
+    } else {
+        path.to_owned()
+    };
     let spec = Arc::new(spec::load(&file)?);
-    let root = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    let root = file
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+        .to_owned();
     let data = data.map_or_else(|| root.join("tidemill-data"), Path::to_owned);
     Ok(ProjectFiles { root, spec, data })
 }
@@ -74,9 +82,14 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
         (ClockChoice::AsStored, None) | (ClockChoice::Wall, _) => Arc::new(WallClock),
     };
     let wal = project.data.join("wal");
-    let (log, recovery) = tokio::task::spawn_blocking(move || PredictionLog::open(&wal, LogOptions::default())).await??;
+    let (log, recovery) =
+        tokio::task::spawn_blocking(move || PredictionLog::open(&wal, LogOptions::default())).await??;
     if recovery.batches > 0 || recovery.truncated_bytes > 0 {
-        tracing::info!(batches = recovery.batches, cut = recovery.truncated_bytes, "prediction log recovered");
+        tracing::info!(
+            batches = recovery.batches,
+            cut = recovery.truncated_bytes,
+            "prediction log recovered"
+        );
     }
     let serving = Arc::new(Server::new(Arc::new(Router::new()), log, Arc::clone(&clock)));
     let engine = Arc::new(DataFusionEngine::new(store.objects().clone()));
@@ -92,7 +105,11 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
     })
     .await?;
     let plane = Arc::new(Plane::new(control.clone()));
-    Ok(App { control, plane, data: project.data.clone() })
+    Ok(App {
+        control,
+        plane,
+        data: project.data.clone(),
+    })
 }
 
 /// A server that listens, until it is stopped.
@@ -126,7 +143,9 @@ impl Running {
         // Only says where to find a server that is gone.
         let _ = std::fs::remove_file(&self.address_file);
         self.control.settle().await?;
-        served.context("the server's task failed")?.context("the server failed")
+        served
+            .context("the server's task failed")?
+            .context("the server failed")
     }
 }
 
@@ -138,7 +157,8 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
     let address = listener.local_addr()?;
     let address_file = app.data.join(ADDRESS_FILE);
     let text = serde_json::json!({ "url": format!("http://{address}"), "pid": std::process::id() });
-    std::fs::write(&address_file, text.to_string()).with_context(|| format!("cannot write {}", address_file.display()))?;
+    std::fs::write(&address_file, text.to_string())
+        .with_context(|| format!("cannot write {}", address_file.display()))?;
     let (stop, stopped) = oneshot::channel::<()>();
     let router = tidemill_api::router(app.plane);
     let server = tokio::spawn(tidemill_api::serve(listener, router, async move {
@@ -149,5 +169,12 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
         let control = app.control.clone();
         tokio::spawn(async move { control.run().await })
     });
-    Ok(Running { address, control: app.control, address_file, stop: Some(stop), server, looping })
+    Ok(Running {
+        address,
+        control: app.control,
+        address_file,
+        stop: Some(stop),
+        server,
+        looping,
+    })
 }

@@ -52,17 +52,31 @@ impl From<Code> for ExitCode {
 
 /// The exit code of an error, from whoever has to act.
 pub fn code_of(error: &anyhow::Error) -> Code {
-    let by_blame = |blame: Blame| if blame == Blame::Caller { Code::BadInput } else { Code::Failure };
+    let by_blame = |blame: Blame| {
+        if blame == Blame::Caller {
+            Code::BadInput
+        } else {
+            Code::Failure
+        }
+    };
     for cause in error.chain() {
         if cause.is::<SpecError>() || cause.is::<BadInput>() {
             return Code::BadInput;
         }
         if let Some(e) = cause.downcast_ref::<ControlError>() {
             let locked = matches!(e, ControlError::Store(StoreError::Locked { .. }));
-            return if locked { Code::Unavailable } else { by_blame(e.blame()) };
+            return if locked {
+                Code::Unavailable
+            } else {
+                by_blame(e.blame())
+            };
         }
         if let Some(e) = cause.downcast_ref::<StoreError>() {
-            return if matches!(e, StoreError::Locked { .. }) { Code::Unavailable } else { by_blame(e.blame()) };
+            return if matches!(e, StoreError::Locked { .. }) {
+                Code::Unavailable
+            } else {
+                by_blame(e.blame())
+            };
         }
         if let Some(e) = cause.downcast_ref::<PortError>() {
             return by_blame(e.blame);

@@ -6,7 +6,10 @@ use tidemill_control::view::Month;
 /// A table in the house's style.
 pub fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
+    table
+        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(header);
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(comfy_table::CellAlignment::Right);
     }
@@ -22,8 +25,17 @@ pub fn number(value: Option<f64>) -> String {
 pub fn months(metric: &str, months: &[Month]) -> Table {
     let (frozen, served) = (format!("frozen {metric}"), format!("tidemill {metric}"));
     let mut table = table(&[
-        "month", &frozen, &served, "difference", "predictions", "labels", "retrainings", "gate refusals", "undecided",
-        "rollouts", "rolled back",
+        "month",
+        &frozen,
+        &served,
+        "difference",
+        "predictions",
+        "labels",
+        "retrainings",
+        "gate refusals",
+        "undecided",
+        "rollouts",
+        "rolled back",
     ]);
     for m in months {
         let difference = m.frozen.zip(m.champion).map(|(f, c)| format!("{:+.3}", c - f));

@@ -8,10 +8,13 @@ use serde_json::{Value, json};
 use tidemill_api::{ApiError, ControlPlane, ListQuery, Noun};
 use tidemill_control::{Control, ControlError, view};
 use tidemill_core::clock::Timestamp;
-use tidemill_core::ids::{AlertId, DecisionId, EndpointName, ModelName, PredictionId, RolloutId, RunId, VersionNumber};
+use tidemill_core::ids::{
+    AlertId, DecisionId, EndpointName, ModelName, PredictionId, RolloutId, RunId, VersionNumber,
+};
 use tidemill_store::events::Event;
 use tidemill_store::{
-    ReadTx, StoreError, alerts, decisions, endpoints, events, models, rollouts, runs, snapshots, specs, windows,
+    ReadTx, StoreError, alerts, decisions, endpoints, events, models, rollouts, runs, snapshots, specs,
+    windows,
 };
 use tokio::sync::broadcast;
 
@@ -53,13 +56,16 @@ fn to_api(error: ControlError) -> ApiError {
 }
 
 fn to_json(value: impl Serialize) -> Result<Value, StoreError> {
-    serde_json::to_value(value)
-        .map_err(|e| StoreError::Unreadable { what: "an answer".into(), message: e.to_string() })
+    serde_json::to_value(value).map_err(|e| StoreError::Unreadable {
+        what: "an answer".into(),
+        message: e.to_string(),
+    })
 }
 
 /// Each change of an alias with the version before it, oldest first.
 fn history_of(changes: Vec<models::AliasChange>) -> Value {
-    let mut current: std::collections::HashMap<String, Option<VersionNumber>> = std::collections::HashMap::new();
+    let mut current: std::collections::HashMap<String, Option<VersionNumber>> =
+        std::collections::HashMap::new();
     changes
         .into_iter()
         .map(|change| {
@@ -86,7 +92,10 @@ impl ControlPlane for Plane {
         self.control.lineage(id).await.map_err(to_api)
     }
 
-    async fn record_feedback(&self, inputs: Vec<view::FeedbackInput>) -> Result<Vec<view::FeedbackOutcome>, ApiError> {
+    async fn record_feedback(
+        &self,
+        inputs: Vec<view::FeedbackInput>,
+    ) -> Result<Vec<view::FeedbackOutcome>, ApiError> {
         self.control.record_feedback(inputs).await.map_err(to_api)
     }
 
@@ -101,7 +110,10 @@ impl ControlPlane for Plane {
         why: String,
         by: String,
     ) -> Result<Value, ApiError> {
-        self.control.promote(endpoint, version, &why, &by).await.map_err(to_api)
+        self.control
+            .promote(endpoint, version, &why, &by)
+            .await
+            .map_err(to_api)
     }
 
     async fn rollback(&self, endpoint: &EndpointName, why: String, by: String) -> Result<Value, ApiError> {
@@ -144,7 +156,13 @@ impl ControlPlane for Plane {
             Noun::Alerts => to_json(alerts::list(tx, Some(&endpoint), limit)?),
             Noun::Windows => {
                 let since = query.since.unwrap_or_default();
-                to_json(windows::list(tx, &endpoint, query.monitor.as_deref(), since, limit)?)
+                to_json(windows::list(
+                    tx,
+                    &endpoint,
+                    query.monitor.as_deref(),
+                    since,
+                    limit,
+                )?)
             }
             Noun::Endpoints => to_json(endpoints::list(tx)?),
             Noun::Spec => to_json(specs::list_current(tx)?),
@@ -165,15 +183,25 @@ impl ControlPlane for Plane {
                 let model = ModelName::new(&id);
                 let mut value = to_json(models::get_model(tx, &model)?)?;
                 let aliases = models::list_aliases(tx, &model)?;
-                value["aliases"] = aliases.into_iter().map(|a| (a.alias, json!(a.version))).collect::<serde_json::Map<_, _>>().into();
+                value["aliases"] = aliases
+                    .into_iter()
+                    .map(|a| (a.alias, json!(a.version)))
+                    .collect::<serde_json::Map<_, _>>()
+                    .into();
                 value["history"] = history_of(models::history(tx, &model)?);
                 value["versions"] = to_json(models::list_versions(tx, &model)?)?;
                 Ok(value)
             }
             Noun::Versions => {
                 let (model, version) = id.rsplit_once('/').unwrap_or((&name, &id));
-                let number = version.parse().map_err(|_| StoreError::not_found("version", &id))?;
-                to_json(models::get_version(tx, &ModelName::new(model), VersionNumber(number))?)
+                let number = version
+                    .parse()
+                    .map_err(|_| StoreError::not_found("version", &id))?;
+                to_json(models::get_version(
+                    tx,
+                    &ModelName::new(model),
+                    VersionNumber(number),
+                )?)
             }
             Noun::Aliases => to_json(models::list_aliases(tx, &ModelName::new(&id))?),
             Noun::History => to_json(models::history(tx, &ModelName::new(&id))?),
@@ -196,7 +224,11 @@ impl ControlPlane for Plane {
     }
 
     async fn events_after(&self, seq: i64, limit: u32) -> Result<Vec<Event>, ApiError> {
-        Ok(self.control.store().read(move |tx| events::list_after(tx, seq, limit, None)).await?)
+        Ok(self
+            .control
+            .store()
+            .read(move |tx| events::list_after(tx, seq, limit, None))
+            .await?)
     }
 
     fn ready(&self) -> bool {
@@ -212,6 +244,8 @@ impl ControlPlane for Plane {
     }
 
     fn key_column(&self, endpoint: &EndpointName) -> Option<String> {
-        (*endpoint == self.control.endpoint()).then(|| self.control.spec().data.key.clone()).flatten()
+        (*endpoint == self.control.endpoint())
+            .then(|| self.control.spec().data.key.clone())
+            .flatten()
     }
 }

@@ -68,14 +68,21 @@ struct Pending {
 }
 
 /// Plays the plan; `progress` is told the virtual time and the predictions so far.
-pub async fn play(client: &Client, plan: &Plan<'_>, mut progress: impl FnMut(Timestamp, u64)) -> Result<Played> {
+pub async fn play(
+    client: &Client,
+    plan: &Plan<'_>,
+    mut progress: impl FnMut(Timestamp, u64),
+) -> Result<Played> {
     let watch = Stopwatch::start();
     let mut played = Played::default();
     let mut pending: BinaryHeap<Reverse<Pending>> = BinaryHeap::new();
     let mut chunk_start = plan.from;
     while chunk_start < plan.to {
         let chunk_end = (chunk_start + CHUNK).min(plan.to);
-        let chunk = plan.engine.read_replay(plan.root, plan.spec, chunk_start, chunk_end).await?;
+        let chunk = plan
+            .engine
+            .read_replay(plan.root, plan.spec, chunk_start, chunk_end)
+            .await?;
         let mut next = 0;
         let mut now = chunk_start;
         while now < chunk_end {
@@ -140,7 +147,12 @@ async fn advance(client: &Client, plan: &Plan<'_>, to: Timestamp) -> Result<()> 
     Ok(())
 }
 
-async fn tell(client: &Client, plan: &Plan<'_>, pending: &mut BinaryHeap<Reverse<Pending>>, now: Timestamp) -> Result<u64> {
+async fn tell(
+    client: &Client,
+    plan: &Plan<'_>,
+    pending: &mut BinaryHeap<Reverse<Pending>>,
+    now: Timestamp,
+) -> Result<u64> {
     let mut told = 0;
     loop {
         let mut batch = Vec::new();
@@ -158,9 +170,16 @@ async fn tell(client: &Client, plan: &Plan<'_>, pending: &mut BinaryHeap<Reverse
         }
         told += batch.len() as u64;
         let answer = insist(client, plan, "/api/v1/feedback", &json!({ "feedback": batch })).await?;
-        let conflicts = answer["outcomes"].as_array().into_iter().flatten().filter(|o| o["outcome"] == "conflict").count();
+        let conflicts = answer["outcomes"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|o| o["outcome"] == "conflict")
+            .count();
         if conflicts > 0 {
-            bail!("{conflicts} labels contradict what was told under the same key before; is another replay running?");
+            bail!(
+                "{conflicts} labels contradict what was told under the same key before; is another replay running?"
+            );
         }
     }
 }
@@ -176,21 +195,47 @@ async fn predict(
     let mut inputs = Vec::with_capacity(chunk.rows.columns().len() + 1);
     for (feature, column) in chunk.rows.schema().features.iter().zip(chunk.rows.columns()) {
         let (datatype, data): (&str, Vec<Value>) = match column {
-            Column::Numeric(values) => {
-                ("FP64", rows.iter().map(|&i| if values[i].is_nan() { Value::Null } else { json!(values[i]) }).collect())
-            }
-            Column::Categorical(values) => ("BYTES", rows.iter().map(|&i| json!(values[i].as_deref())).collect()),
+            Column::Numeric(values) => (
+                "FP64",
+                rows.iter()
+                    .map(|&i| {
+                        if values[i].is_nan() {
+                            Value::Null
+                        } else {
+                            json!(values[i])
+                        }
+                    })
+                    .collect(),
+            ),
+            Column::Categorical(values) => (
+                "BYTES",
+                rows.iter().map(|&i| json!(values[i].as_deref())).collect(),
+            ),
         };
-        inputs.push(json!({ "name": feature.name, "shape": [rows.len()], "datatype": datatype, "data": data }));
+        inputs
+            .push(json!({ "name": feature.name, "shape": [rows.len()], "datatype": datatype, "data": data }));
     }
     if let Some(key) = &plan.spec.data.key {
-        let data: Vec<Value> = rows.iter().map(|&i| json!(chunk.meta[i].key.as_deref())).collect();
+        let data: Vec<Value> = rows
+            .iter()
+            .map(|&i| json!(chunk.meta[i].key.as_deref()))
+            .collect();
         inputs.push(json!({ "name": key, "shape": [rows.len()], "datatype": "BYTES", "data": data }));
     }
     let first = &chunk.meta[rows[0]];
-    let id = format!("replay-{}-{}", first.at.as_micros(), first.key.as_deref().unwrap_or("0"));
+    let id = format!(
+        "replay-{}-{}",
+        first.at.as_micros(),
+        first.key.as_deref().unwrap_or("0")
+    );
     let body = json!({ "id": id, "inputs": inputs, "outputs": [{ "name": "prediction_id" }] });
-    let answer = insist(client, plan, &format!("/v2/models/{}/infer", plan.spec.name), &body).await?;
+    let answer = insist(
+        client,
+        plan,
+        &format!("/v2/models/{}/infer", plan.spec.name),
+        &body,
+    )
+    .await?;
     let ids = answer["outputs"]
         .as_array()
         .into_iter()
@@ -205,7 +250,11 @@ async fn predict(
     for (&row, id) in rows.iter().zip(ids) {
         let (meta, id) = (&chunk.meta[row], id.as_str().unwrap_or_default().to_owned());
         if let (Some(value), Some(at)) = (&meta.label, meta.label_at) {
-            pending.push(Reverse(Pending { at, prediction_id: id.clone(), value: text_of(value)? }));
+            pending.push(Reverse(Pending {
+                at,
+                prediction_id: id.clone(),
+                value: text_of(value)?,
+            }));
         }
         if plan.keep_ids {
             played.ids.push(id);

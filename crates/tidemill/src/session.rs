@@ -22,13 +22,25 @@ impl Session {
     pub async fn open(target: &Target) -> Result<(Self, Option<ProjectFiles>)> {
         if let Some(url) = &target.url {
             let project = compose::read_project(&target.project.project, target.project.data.as_deref()).ok();
-            return Ok((Self { client: Client::new(url)?, own: None }, project));
+            return Ok((
+                Self {
+                    client: Client::new(url)?,
+                    own: None,
+                },
+                project,
+            ));
         }
         let project = compose::read_project(&target.project.project, target.project.data.as_deref())?;
         match compose::open(&project, ClockChoice::AsStored).await {
             Ok(app) => Ok((Self::own(app).await?, Some(project))),
             Err(error) if is_locked(&error) => match address_of(&project.data) {
-                Some(url) => Ok((Self { client: Client::new(&url)?, own: None }, Some(project))),
+                Some(url) => Ok((
+                    Self {
+                        client: Client::new(&url)?,
+                        own: None,
+                    },
+                    Some(project),
+                )),
                 None => Err(error),
             },
             Err(error) => Err(error),
@@ -38,7 +50,10 @@ impl Session {
     /// Serves an opened project on a free port, for this command alone.
     pub async fn own(app: App) -> Result<Self> {
         let own = compose::serve(app, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), false).await?;
-        Ok(Self { client: Client::new(&own.url())?, own: Some(own) })
+        Ok(Self {
+            client: Client::new(&own.url())?,
+            own: Some(own),
+        })
     }
 
     /// Closes the data folder, if this command opened it.
@@ -53,14 +68,19 @@ impl Session {
     pub fn local(&self) -> Result<&tidemill_control::Control> {
         match &self.own {
             Some(own) => Ok(&own.control),
-            None => bail!("this needs the data folder for itself; stop the server at {} first", self.client.base()),
+            None => bail!(
+                "this needs the data folder for itself; stop the server at {} first",
+                self.client.base()
+            ),
         }
     }
 }
 
 /// Whether the error says that another server uses the data folder.
 pub fn is_locked(error: &anyhow::Error) -> bool {
-    error.chain().any(|c| matches!(c.downcast_ref::<StoreError>(), Some(StoreError::Locked { .. })))
+    error
+        .chain()
+        .any(|c| matches!(c.downcast_ref::<StoreError>(), Some(StoreError::Locked { .. })))
 }
 
 fn address_of(data: &Path) -> Option<String> {

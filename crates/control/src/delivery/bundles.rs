@@ -14,12 +14,21 @@ use crate::error::{ControlError, Result};
 pub(crate) async fn load(ctx: &Context, digest: &Digest) -> Result<Arc<dyn Model>> {
     let bundle = ctx.store.objects().get_bundle(digest).await?;
     let runtime = Arc::clone(&ctx.runtime);
-    Ok(tokio::task::spawn_blocking(move || runtime.load(&bundle)).await.map_err(ControlError::internal)??)
+    Ok(tokio::task::spawn_blocking(move || runtime.load(&bundle))
+        .await
+        .map_err(ControlError::internal)??)
 }
 
 /// Loads a registered version.
-pub(crate) async fn load_version(ctx: &Context, model: &ModelName, version: VersionNumber) -> Result<Arc<dyn Model>> {
+pub(crate) async fn load_version(
+    ctx: &Context,
+    model: &ModelName,
+    version: VersionNumber,
+) -> Result<Arc<dyn Model>> {
     let name = model.clone();
-    let row = ctx.store.read(move |tx| models::get_version(tx, &name, version)).await?;
+    let row = ctx
+        .store
+        .read(move |tx| models::get_version(tx, &name, version))
+        .await?;
     load(ctx, &row.bundle).await
 }

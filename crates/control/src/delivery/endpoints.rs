@@ -25,7 +25,11 @@ pub(crate) fn fresh(name: &str, default_answer: serde_json::Value, now: Timestam
 }
 
 /// Stores the intended state; returns it with its new generation.
-pub(crate) fn store(tx: &mut Tx<'_>, mut row: EndpointRow, now: Timestamp) -> Result<EndpointRow, StoreError> {
+pub(crate) fn store(
+    tx: &mut Tx<'_>,
+    mut row: EndpointRow,
+    now: Timestamp,
+) -> Result<EndpointRow, StoreError> {
     row.updated_at = now;
     row.generation = endpoints::upsert(tx, &row)?;
     Ok(row)
@@ -33,7 +37,10 @@ pub(crate) fn store(tx: &mut Tx<'_>, mut row: EndpointRow, now: Timestamp) -> Re
 
 /// The permanent shadow, where it is not the champion itself.
 fn baseline_shadow(row: &EndpointRow) -> Vec<VersionNumber> {
-    row.baseline.filter(|b| Some(*b) != row.champion).into_iter().collect()
+    row.baseline
+        .filter(|b| Some(*b) != row.champion)
+        .into_iter()
+        .collect()
 }
 
 /// `version` takes over; the one in charge becomes the fallback.
@@ -92,14 +99,24 @@ mod tests {
     #[test]
     fn a_rollout_keeps_the_baseline_in_the_shadow_and_the_old_champion_as_fallback() {
         let v = VersionNumber;
-        let row = promoted(fresh("m", serde_json::Value::Null, Timestamp::default()), v(1), true);
-        assert_eq!((row.champion, row.baseline, row.shadows.len()), (Some(v(1)), Some(v(1)), 0));
+        let row = promoted(
+            fresh("m", serde_json::Value::Null, Timestamp::default()),
+            v(1),
+            true,
+        );
+        assert_eq!(
+            (row.champion, row.baseline, row.shadows.len()),
+            (Some(v(1)), Some(v(1)), 0)
+        );
         let row = shadowing(row, v(2));
         assert_eq!(row.shadows, vec![v(2)]);
         let row = canary(row, v(2), 0.1, "s");
         assert_eq!((row.canary, row.shadows.clone()), (Some(v(2)), vec![v(2), v(1)]));
         let row = promoted(row, v(2), true);
-        assert_eq!((row.champion, row.previous, row.canary), (Some(v(2)), Some(v(1)), None));
+        assert_eq!(
+            (row.champion, row.previous, row.canary),
+            (Some(v(2)), Some(v(1)), None)
+        );
         assert_eq!(row.shadows, vec![v(1)], "the first version goes on as baseline");
         let row = promoted(row, v(3), true);
         assert_eq!((row.previous, row.baseline), (Some(v(2)), Some(v(1))));

@@ -49,7 +49,13 @@ pub fn value_of(metric: Metric, labels: &Labels, scores: &Scores) -> StatsResult
             Metric::F1 => binary::binary(y, p, 0.5)?.f1,
             _ => return Err(not_for(metric)),
         },
-        (Labels::Multiclass { indices, .. }, Scores::Multiclass { classes, probabilities }) => {
+        (
+            Labels::Multiclass { indices, .. },
+            Scores::Multiclass {
+                classes,
+                probabilities,
+            },
+        ) => {
             let k = classes.len();
             match metric {
                 Metric::Auc => multiclass::macro_auc(indices, probabilities, k)?,
@@ -68,11 +74,17 @@ pub fn value_of(metric: Metric, labels: &Labels, scores: &Scores) -> StatsResult
         },
         _ => return Err(not_for(metric)),
     };
-    Ok(Measured { value, std_error: None })
+    Ok(Measured {
+        value,
+        std_error: None,
+    })
 }
 
 fn not_for(metric: Metric) -> StatsError {
-    StatsError::NotApplicable { method: metric.name(), why: "labels and scores are of another task".into() }
+    StatsError::NotApplicable {
+        method: metric.name(),
+        why: "labels and scores are of another task".into(),
+    }
 }
 
 fn mean_of(losses: &[f64]) -> StatsResult<Measured> {
@@ -82,7 +94,10 @@ fn mean_of(losses: &[f64]) -> StatsResult<Measured> {
     }
     let mean = losses.iter().sum::<f64>() / n;
     let variance = losses.iter().map(|l| (l - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-    Ok(Measured { value: mean, std_error: Some((variance / n).sqrt()) })
+    Ok(Measured {
+        value: mean,
+        std_error: Some((variance / n).sqrt()),
+    })
 }
 
 /// A loss in `[0, 1]` for each row: the Brier score for classes (halved for several classes, whose own lies in `[0, 2]`), and for
@@ -93,15 +108,27 @@ fn mean_of(losses: &[f64]) -> StatsResult<Measured> {
 pub fn bounded_losses(labels: &Labels, scores: &Scores, range: f64) -> StatsResult<Vec<f64>> {
     match (labels, scores) {
         (Labels::Binary(y), Scores::Binary(p)) => binary::brier_losses(y, p),
-        (Labels::Multiclass { indices, .. }, Scores::Multiclass { classes, probabilities }) => {
+        (
+            Labels::Multiclass { indices, .. },
+            Scores::Multiclass {
+                classes,
+                probabilities,
+            },
+        ) => {
             let losses = multiclass::brier_losses(indices, probabilities, classes.len())?;
             Ok(losses.into_iter().map(|l| (l / 2.0).min(1.0)).collect())
         }
         (Labels::Regression(y), Scores::Regression(p)) if y.len() == p.len() => {
             let range = if range > 0.0 { range } else { 1.0 };
-            Ok(y.iter().zip(p).map(|(y, p)| ((y - p).abs() / range).min(1.0)).collect())
+            Ok(y.iter()
+                .zip(p)
+                .map(|(y, p)| ((y - p).abs() / range).min(1.0))
+                .collect())
         }
-        _ => Err(StatsError::NotApplicable { method: "loss", why: "labels and scores are of another task".into() }),
+        _ => Err(StatsError::NotApplicable {
+            method: "loss",
+            why: "labels and scores are of another task".into(),
+        }),
     }
 }
 
@@ -112,14 +139,22 @@ mod tests {
     #[test]
     fn a_metric_that_cannot_be_had_is_left_out_and_the_rest_stays() {
         let labels = Labels::Binary(vec![true, true]);
-        let measured = measure(&[Metric::Auc, Metric::Brier], &labels, &Scores::Binary(vec![0.9, 0.7]));
+        let measured = measure(
+            &[Metric::Auc, Metric::Brier],
+            &labels,
+            &Scores::Binary(vec![0.9, 0.7]),
+        );
         assert!(!measured.contains_key("auc"));
         assert!((measured["brier"].value - 0.05).abs() < 1e-12);
     }
 
     #[test]
     fn losses_stay_between_zero_and_one_for_every_task() {
-        let regression = bounded_losses(&Labels::Regression(vec![0.0, 10.0]), &Scores::Regression(vec![5.0, 900.0]), 20.0);
+        let regression = bounded_losses(
+            &Labels::Regression(vec![0.0, 10.0]),
+            &Scores::Regression(vec![5.0, 900.0]),
+            20.0,
+        );
         assert_eq!(regression.unwrap(), vec![0.25, 1.0]);
         assert!(bounded_losses(&Labels::Binary(vec![true]), &Scores::Regression(vec![1.0]), 1.0).is_err());
     }

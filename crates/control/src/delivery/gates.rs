@@ -114,7 +114,9 @@ fn empty_check(gate: &GateSpec, test: &str) -> GateCheck {
 }
 
 fn first_model(gate: &GateSpec, input: &GateInput<'_>) -> GateCheck {
-    let challenger = value_of(gate.metric, input.labels, input.challenger).ok().map(|m| m.value);
+    let challenger = value_of(gate.metric, input.labels, input.challenger)
+        .ok()
+        .map(|m| m.value);
     GateCheck {
         challenger,
         verdict: Verdict::Pass,
@@ -128,13 +130,21 @@ fn bound_check(gate: &GateSpec, input: &GateInput<'_>) -> GateCheck {
     let base = empty_check(gate, "bound");
     let measured = match value_of(gate.metric, input.labels, input.challenger) {
         Ok(measured) => measured,
-        Err(error) => return GateCheck { reason: error.to_string(), ..base },
+        Err(error) => {
+            return GateCheck {
+                reason: error.to_string(),
+                ..base
+            };
+        }
     };
-    let half = measured.std_error.map_or(0.0, |se| tidemill_stats::special::normal_quantile(gate.confidence) * se);
+    let half = measured.std_error.map_or(0.0, |se| {
+        tidemill_stats::special::normal_quantile(gate.confidence) * se
+    });
     let (lower, upper) = (measured.value - half, measured.value + half);
     let below = gate.min.is_some_and(|min| upper < min);
     let above = gate.max.is_some_and(|max| lower > max);
-    let surely_in = gate.min.is_none_or(|min| measured.value >= min) && gate.max.is_none_or(|max| measured.value <= max);
+    let surely_in =
+        gate.min.is_none_or(|min| measured.value >= min) && gate.max.is_none_or(|max| measured.value <= max);
     let verdict = if below || above {
         Verdict::Fail
     } else if surely_in {
@@ -155,7 +165,11 @@ fn bound_check(gate: &GateSpec, input: &GateInput<'_>) -> GateCheck {
         upper: Some(upper),
         margin: None,
         verdict,
-        reason: format!("{} is {:.4}, expected {bounds}", gate.metric.name(), measured.value),
+        reason: format!(
+            "{} is {:.4}, expected {bounds}",
+            gate.metric.name(),
+            measured.value
+        ),
         ..base
     }
 }
@@ -178,17 +192,29 @@ fn paired_check(gate: &GateSpec, margin: f64, champion: &Scores, input: &GateInp
             ..base
         },
         // Too few rows, or one class only: not enough data, which neither passes nor fails.
-        Err(error) => GateCheck { reason: error.to_string(), ..base },
+        Err(error) => GateCheck {
+            reason: error.to_string(),
+            ..base
+        },
     }
 }
 
 fn reason_of(found: &Noninferiority, metric: Metric) -> String {
     let name = metric.name();
     match found.verdict {
-        Verdict::Pass => format!("{name} is no worse than the champion's by more than {}", found.margin),
-        Verdict::Fail => format!("{name} is worse than the champion's by {:.4} (upper bound {:.4})", -found.difference, found.upper),
+        Verdict::Pass => format!(
+            "{name} is no worse than the champion's by more than {}",
+            found.margin
+        ),
+        Verdict::Fail => format!(
+            "{name} is worse than the champion's by {:.4} (upper bound {:.4})",
+            -found.difference, found.upper
+        ),
         Verdict::Inconclusive => {
-            format!("the data cannot tell: the difference lies between {:.4} and {:.4}", found.lower, found.upper)
+            format!(
+                "the data cannot tell: the difference lies between {:.4} and {:.4}",
+                found.lower, found.upper
+            )
         }
     }
 }
@@ -203,7 +229,12 @@ fn paired_test_of(gate: &GateSpec, labels: &Labels) -> &'static str {
 }
 
 /// The difference (positive: the challenger is better) with its bounds, and its standard error.
-fn paired(gate: &GateSpec, margin: f64, champion: &Scores, input: &GateInput<'_>) -> StatsResult<(Noninferiority, f64)> {
+fn paired(
+    gate: &GateSpec,
+    margin: f64,
+    champion: &Scores,
+    input: &GateInput<'_>,
+) -> StatsResult<(Noninferiority, f64)> {
     let by_error = |difference: f64, std_error: f64| {
         noninferiority(difference, std_error, margin, gate.confidence).map(|n| (n, std_error))
     };
@@ -211,7 +242,11 @@ fn paired(gate: &GateSpec, margin: f64, champion: &Scores, input: &GateInput<'_>
         (Metric::Auc, Labels::Binary(y), Scores::Binary(a), Scores::Binary(b)) => {
             let test = match gate.cluster {
                 Some(length) => {
-                    let clusters: Vec<u64> = input.times.iter().map(|t| t.floor_to(length).as_micros() as u64).collect();
+                    let clusters: Vec<u64> = input
+                        .times
+                        .iter()
+                        .map(|t| t.floor_to(length).as_micros() as u64)
+                        .collect();
                     delong_clustered(y, a, b, &clusters)?
                 }
                 None => delong(y, a, b)?,
@@ -235,7 +270,13 @@ fn paired(gate: &GateSpec, margin: f64, champion: &Scores, input: &GateInput<'_>
             })?;
             // A two-sided interval of level 2c − 1 has one-sided bounds of confidence c.
             let interval = boot.percentile(2.0 * gate.confidence - 1.0)?;
-            let found = judge(boot.estimate, interval.lower, interval.upper, margin, gate.confidence)?;
+            let found = judge(
+                boot.estimate,
+                interval.lower,
+                interval.upper,
+                margin,
+                gate.confidence,
+            )?;
             Ok((found, boot.std_error()))
         }
     }
@@ -245,16 +286,29 @@ fn row_losses(metric: Metric, labels: &Labels, scores: &Scores) -> StatsResult<V
     match (metric, labels, scores) {
         (Metric::LogLoss, Labels::Binary(y), Scores::Binary(p)) => binary::log_losses(y, p),
         (Metric::Brier, Labels::Binary(y), Scores::Binary(p)) => binary::brier_losses(y, p),
-        (Metric::LogLoss, Labels::Multiclass { indices, .. }, Scores::Multiclass { classes, probabilities }) => {
-            multiclass::log_losses(indices, probabilities, classes.len())
-        }
-        (Metric::Brier, Labels::Multiclass { indices, .. }, Scores::Multiclass { classes, probabilities }) => {
-            multiclass::brier_losses(indices, probabilities, classes.len())
-        }
+        (
+            Metric::LogLoss,
+            Labels::Multiclass { indices, .. },
+            Scores::Multiclass {
+                classes,
+                probabilities,
+            },
+        ) => multiclass::log_losses(indices, probabilities, classes.len()),
+        (
+            Metric::Brier,
+            Labels::Multiclass { indices, .. },
+            Scores::Multiclass {
+                classes,
+                probabilities,
+            },
+        ) => multiclass::brier_losses(indices, probabilities, classes.len()),
         (Metric::Mae, Labels::Regression(y), Scores::Regression(p)) if y.len() == p.len() => {
             Ok(y.iter().zip(p).map(|(y, p)| (y - p).abs()).collect())
         }
-        _ => Err(StatsError::NotApplicable { method: metric.name(), why: "labels and scores are of another task".into() }),
+        _ => Err(StatsError::NotApplicable {
+            method: metric.name(),
+            why: "labels and scores are of another task".into(),
+        }),
     }
 }
 
@@ -264,7 +318,14 @@ mod tests {
     use tidemill_stats::rng::SeededRng;
 
     fn gate(metric: Metric, margin: f64) -> GateSpec {
-        GateSpec { metric, margin: Some(margin), confidence: 0.95, cluster: None, min: None, max: None }
+        GateSpec {
+            metric,
+            margin: Some(margin),
+            confidence: 0.95,
+            cluster: None,
+            min: None,
+            max: None,
+        }
     }
 
     /// Labels and two models: one that sees the signal through little noise, one through `noise`.
@@ -281,7 +342,15 @@ mod tests {
     }
 
     fn verdict(gates: &[GateSpec], labels: &Labels, champion: &Scores, challenger: &Scores) -> Verdict {
-        judge_gates(GateInput { gates, labels, times: &[], challenger, champion: Some(champion), seed: 1 }).verdict
+        judge_gates(GateInput {
+            gates,
+            labels,
+            times: &[],
+            challenger,
+            champion: Some(champion),
+            seed: 1,
+        })
+        .verdict
     }
 
     #[test]
@@ -290,17 +359,27 @@ mod tests {
             let gates = [gate(metric, 0.01)];
             let (labels, good, bad) = two_models(4_000, 2.5);
             assert_eq!(verdict(&gates, &labels, &good, &bad), Verdict::Fail, "{metric:?}");
-            assert_eq!(verdict(&gates, &labels, &good, &good), Verdict::Pass, "{metric:?}");
+            assert_eq!(
+                verdict(&gates, &labels, &good, &good),
+                Verdict::Pass,
+                "{metric:?}"
+            );
         }
         let (labels, good, bad) = two_models(30, 1.0);
-        assert_eq!(verdict(&[gate(Metric::Auc, 0.01)], &labels, &good, &bad), Verdict::Inconclusive);
+        assert_eq!(
+            verdict(&[gate(Metric::Auc, 0.01)], &labels, &good, &bad),
+            Verdict::Inconclusive
+        );
     }
 
     #[test]
     fn one_class_only_is_inconclusive_and_a_first_model_passes_without_a_champion() {
         let labels = Labels::Binary(vec![true; 20]);
         let scores = Scores::Binary(vec![0.5; 20]);
-        assert_eq!(verdict(&[gate(Metric::Auc, 0.0)], &labels, &scores, &scores), Verdict::Inconclusive);
+        assert_eq!(
+            verdict(&[gate(Metric::Auc, 0.0)], &labels, &scores, &scores),
+            Verdict::Inconclusive
+        );
         let first = judge_gates(GateInput {
             gates: &[gate(Metric::Auc, 0.0)],
             labels: &labels,
@@ -309,14 +388,34 @@ mod tests {
             champion: None,
             seed: 1,
         });
-        assert_eq!((first.verdict, first.checks[0].test.as_str()), (Verdict::Pass, "none"));
+        assert_eq!(
+            (first.verdict, first.checks[0].test.as_str()),
+            (Verdict::Pass, "none")
+        );
     }
 
     #[test]
     fn a_bound_fails_only_when_the_data_show_it() {
         let (labels, good, _) = two_models(2_000, 1.0);
-        let bound = |min| GateSpec { metric: Metric::Auc, margin: None, confidence: 0.95, cluster: None, min: Some(min), max: None };
-        let run = |min| judge_gates(GateInput { gates: &[bound(min)], labels: &labels, times: &[], challenger: &good, champion: None, seed: 1 }).verdict;
+        let bound = |min| GateSpec {
+            metric: Metric::Auc,
+            margin: None,
+            confidence: 0.95,
+            cluster: None,
+            min: Some(min),
+            max: None,
+        };
+        let run = |min| {
+            judge_gates(GateInput {
+                gates: &[bound(min)],
+                labels: &labels,
+                times: &[],
+                challenger: &good,
+                champion: None,
+                seed: 1,
+            })
+            .verdict
+        };
         assert_eq!((run(0.6), run(0.99)), (Verdict::Pass, Verdict::Fail));
     }
 
@@ -324,7 +423,16 @@ mod tests {
     fn a_verdict_is_the_same_when_replayed() {
         let (labels, good, bad) = two_models(300, 0.8);
         let gates = [gate(Metric::F1, 0.02), gate(Metric::Accuracy, 0.02)];
-        let run = || judge_gates(GateInput { gates: &gates, labels: &labels, times: &[], challenger: &bad, champion: Some(&good), seed: 7 });
+        let run = || {
+            judge_gates(GateInput {
+                gates: &gates,
+                labels: &labels,
+                times: &[],
+                challenger: &bad,
+                champion: Some(&good),
+                seed: 7,
+            })
+        };
         assert_eq!(run(), run());
     }
 }

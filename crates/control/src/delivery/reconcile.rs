@@ -41,10 +41,16 @@ pub(crate) fn start(
         active.ended_at = Some(now);
         active.reason = format!("superseded by version {}", new.to);
         rollouts::update(tx, &active)?;
-        tx.event(now, "rollout.superseded", "rollout", active.id.as_str(), json!({ "by": new.to }))?;
+        tx.event(
+            now,
+            "rollout.superseded",
+            "rollout",
+            active.id.as_str(),
+            json!({ "by": new.to }),
+        )?;
     }
-    let evidence = Evidence::new(ctx_spec, now)
-        .map_err(|e| StoreError::conflict("rollout", e.to_string()))?;
+    let evidence =
+        Evidence::new(ctx_spec, now).map_err(|e| StoreError::conflict("rollout", e.to_string()))?;
     let id = RolloutId::new(fresh(now));
     let rollout = RolloutRow {
         id: id.clone(),
@@ -58,7 +64,8 @@ pub(crate) fn start(
         started_at: now,
         entered_at: now,
         ended_at: None,
-        statistics: serde_json::to_value(&evidence).map_err(|e| StoreError::conflict("rollout", e.to_string()))?,
+        statistics: serde_json::to_value(&evidence)
+            .map_err(|e| StoreError::conflict("rollout", e.to_string()))?,
         decision: None,
         reason: new.reason.clone(),
         run: new.run.clone(),
@@ -85,11 +92,16 @@ pub(crate) async fn reconcile(ctx: &Context, judge: bool) -> Result<bool> {
         .store
         .read(move |tx| Ok((rollouts::active(tx, &name)?, endpoints::get(tx, &name)?)))
         .await?;
-    let (Some(row), endpoint_row) = active else { return Ok(false) };
+    let (Some(row), endpoint_row) = active else {
+        return Ok(false);
+    };
     let now = ctx.now();
-    let mut evidence: Evidence = serde_json::from_value(row.statistics.clone()).map_err(ControlError::internal)?;
+    let mut evidence: Evidence =
+        serde_json::from_value(row.statistics.clone()).map_err(ControlError::internal)?;
     let stage = match row.state {
-        RolloutState::Canary => Stage::Canary { step: row.step as usize },
+        RolloutState::Canary => Stage::Canary {
+            step: row.step as usize,
+        },
         _ => Stage::Shadow,
     };
     let mut changed = false;
@@ -99,7 +111,11 @@ pub(crate) async fn reconcile(ctx: &Context, judge: bool) -> Result<bool> {
     if judge {
         changed |= judge_labels(ctx, &row, &mut evidence, now).await?;
     }
-    let progress = Progress { stage, started_at: row.started_at, entered_at: row.entered_at };
+    let progress = Progress {
+        stage,
+        started_at: row.started_at,
+        entered_at: row.entered_at,
+    };
     let action = decide(&ctx.spec.rollout, progress, &evidence, now);
     match &action {
         Action::Hold { reason } => {
@@ -151,7 +167,12 @@ async fn count_answers(
 }
 
 /// Adds the predictions whose horizon has passed since the last look, with both versions' losses on each labelled row.
-async fn judge_labels(ctx: &Context, row: &RolloutRow, evidence: &mut Evidence, now: Timestamp) -> Result<bool> {
+async fn judge_labels(
+    ctx: &Context,
+    row: &RolloutRow,
+    evidence: &mut Evidence,
+    now: Timestamp,
+) -> Result<bool> {
     let matured = now - ctx.spec.label.horizon;
     let from = evidence.judged_until;
     if matured <= from {
@@ -161,13 +182,29 @@ async fn judge_labels(ctx: &Context, row: &RolloutRow, evidence: &mut Evidence, 
     evidence.judged_until = matured;
     let task = ctx.spec.label.task;
     let both = |batch: &PredictionBatch, i: usize| {
-        join::score_of(batch, i, row.from_version).is_some() && join::score_of(batch, i, row.to_version).is_some()
+        join::score_of(batch, i, row.from_version).is_some()
+            && join::score_of(batch, i, row.to_version).is_some()
     };
-    let champion = joined.scored(task, |b, i| if both(b, i) { join::score_of(b, i, row.from_version) } else { None });
-    let challenger = joined.scored(task, |b, i| if both(b, i) { join::score_of(b, i, row.to_version) } else { None });
+    let champion = joined.scored(task, |b, i| {
+        if both(b, i) {
+            join::score_of(b, i, row.from_version)
+        } else {
+            None
+        }
+    });
+    let challenger = joined.scored(task, |b, i| {
+        if both(b, i) {
+            join::score_of(b, i, row.to_version)
+        } else {
+            None
+        }
+    });
     if let (Some((labels, champion)), Some((_, challenger))) = (champion, challenger) {
         let range = label_range(ctx, row.to_version).await?;
-        evidence.add_losses(&bounded_losses(&labels, &champion, range)?, &bounded_losses(&labels, &challenger, range)?)?;
+        evidence.add_losses(
+            &bounded_losses(&labels, &champion, range)?,
+            &bounded_losses(&labels, &challenger, range)?,
+        )?;
     }
     Ok(true)
 }
@@ -208,25 +245,47 @@ async fn act(
     });
     let to = row.to_version;
     let (next, verdict, kind, reason) = match &action {
-        Action::Advance { to: Stage::Canary { step }, share, reason } => {
+        Action::Advance {
+            to: Stage::Canary { step },
+            share,
+            reason,
+        } => {
             evidence.enter_step(*share)?;
             evidence.counted_until = now;
             row.state = RolloutState::Canary;
             row.step = *step as u32;
             row.entered_at = now;
-            (intended::canary(endpoint, to, *share, &row.salt), Verdict::Advance, "rollout.canary", reason.clone())
+            (
+                intended::canary(endpoint, to, *share, &row.salt),
+                Verdict::Advance,
+                "rollout.canary",
+                reason.clone(),
+            )
         }
         Action::Promote { reason } => {
             row.state = RolloutState::Promoted;
             row.ended_at = Some(now);
-            (intended::promoted(endpoint, to, keep_baseline), Verdict::Promote, "rollout.promoted", reason.clone())
+            (
+                intended::promoted(endpoint, to, keep_baseline),
+                Verdict::Promote,
+                "rollout.promoted",
+                reason.clone(),
+            )
         }
         Action::Rollback { reason } => {
             row.state = RolloutState::RolledBack;
             row.ended_at = Some(now);
-            (intended::settled(endpoint), Verdict::Rollback, "rollout.rolled_back", reason.clone())
+            (
+                intended::settled(endpoint),
+                Verdict::Rollback,
+                "rollout.rolled_back",
+                reason.clone(),
+            )
         }
-        Action::Advance { to: Stage::Shadow, .. } | Action::Hold { .. } => return Ok(()),
+        Action::Advance {
+            to: Stage::Shadow, ..
+        }
+        | Action::Hold { .. } => return Ok(()),
     };
     row.reason.clone_from(&reason);
     row.statistics = serde_json::to_value(&evidence).map_err(ControlError::internal)?;
@@ -279,15 +338,26 @@ async fn act(
 }
 
 /// By hand: `version` becomes champion at once; an active rollout ends.
-pub(crate) async fn promote(ctx: &Context, version: VersionNumber, why: &str, by: &str) -> Result<serde_json::Value> {
+pub(crate) async fn promote(
+    ctx: &Context,
+    version: VersionNumber,
+    why: &str,
+    by: &str,
+) -> Result<serde_json::Value> {
     let (model, endpoint) = (ctx.model(), ctx.endpoint());
     let exists = {
         let model = model.clone();
-        ctx.store.read(move |tx| models::get_version(tx, &model, version)).await
+        ctx.store
+            .read(move |tx| models::get_version(tx, &model, version))
+            .await
     };
     exists.map_err(|e| {
         if e.is_not_found() {
-            ControlError::not_found("version", format!("{model}/{version}"), "; `tidemill status` lists what there is")
+            ControlError::not_found(
+                "version",
+                format!("{model}/{version}"),
+                "; `tidemill status` lists what there is",
+            )
         } else {
             e.into()
         }
@@ -299,19 +369,31 @@ pub(crate) async fn promote(ctx: &Context, version: VersionNumber, why: &str, by
 pub(crate) async fn rollback(ctx: &Context, why: &str, by: &str) -> Result<serde_json::Value> {
     let endpoint = ctx.endpoint();
     let name = endpoint.clone();
-    let (active, row) =
-        ctx.store.read(move |tx| Ok((rollouts::active(tx, &name)?, endpoints::get(tx, &name)?))).await?;
+    let (active, row) = ctx
+        .store
+        .read(move |tx| Ok((rollouts::active(tx, &name)?, endpoints::get(tx, &name)?)))
+        .await?;
     if let Some(rollout) = active {
         let evidence = serde_json::from_value(rollout.statistics.clone()).map_err(ControlError::internal)?;
         let reason = format!("by {by}: {why}");
         let (id, version) = (rollout.id.clone(), rollout.to_version);
-        act(ctx, rollout, row, evidence, (Action::Rollback { reason }, by), ctx.now()).await?;
+        act(
+            ctx,
+            rollout,
+            row,
+            evidence,
+            (Action::Rollback { reason }, by),
+            ctx.now(),
+        )
+        .await?;
         return Ok(json!({ "rolled_back": version, "rollout": id }));
     }
     let Some(previous) = row.previous else {
         return Err(ControlError::Conflict {
             code: "nothing_to_roll_back",
-            message: "no rollout is under way and no earlier champion is known, so there is nothing to go back to".into(),
+            message:
+                "no rollout is under way and no earlier champion is known, so there is nothing to go back to"
+                    .into(),
         });
     };
     take_over(ctx, endpoint, previous, Verdict::Rollback, why, by).await
@@ -337,8 +419,17 @@ async fn take_over(
         config_digest: ctx.spec_digest,
         actor: by.to_owned(),
     };
-    let (model, keep, why, by) = (ctx.model(), ctx.spec.endpoint.baseline, why.to_owned(), by.to_owned());
-    let kind = if verdict == Verdict::Rollback { "version.rolled_back" } else { "version.promoted" };
+    let (model, keep, why, by) = (
+        ctx.model(),
+        ctx.spec.endpoint.baseline,
+        why.to_owned(),
+        by.to_owned(),
+    );
+    let kind = if verdict == Verdict::Rollback {
+        "version.rolled_back"
+    } else {
+        "version.promoted"
+    };
     let answer = json!({ "champion": version, "decision": decision.id });
     let stored = ctx
         .store
@@ -349,7 +440,13 @@ async fn take_over(
                 active.ended_at = Some(now);
                 active.reason = format!("version {version} was put in charge by {by}");
                 rollouts::update(tx, &active)?;
-                tx.event(now, "rollout.aborted", "rollout", active.id.as_str(), json!({ "by": by }))?;
+                tx.event(
+                    now,
+                    "rollout.aborted",
+                    "rollout",
+                    active.id.as_str(),
+                    json!({ "by": by }),
+                )?;
             }
             decisions::insert(tx, &decision)?;
             let stored = intended::store(tx, intended::promoted(row, version, keep), now)?;
@@ -366,7 +463,13 @@ async fn take_over(
                 },
             )?;
             let subject = format!("{model}/{version}");
-            tx.event(now, kind, "version", &subject, json!({ "version": version, "by": by, "reason": why, "decision": decision.id }))?;
+            tx.event(
+                now,
+                kind,
+                "version",
+                &subject,
+                json!({ "version": version, "by": by, "reason": why, "decision": decision.id }),
+            )?;
             Ok(stored)
         })
         .await?;

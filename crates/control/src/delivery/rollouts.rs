@@ -96,7 +96,11 @@ impl Evidence {
     ) -> Result<(), StatsError> {
         let (mut routed, mut failed) = ((0, 0), (0, 0));
         for (canary, failure) in answers {
-            let (asked, broken) = if canary { (&mut routed.0, &mut failed.0) } else { (&mut routed.1, &mut failed.1) };
+            let (asked, broken) = if canary {
+                (&mut routed.0, &mut failed.0)
+            } else {
+                (&mut routed.1, &mut failed.1)
+            };
             *asked += 1;
             if failure {
                 *broken += 1;
@@ -204,10 +208,15 @@ pub fn decide(plan: &RolloutSpec, progress: Progress, evidence: &Evidence, now: 
     match blocked(plan, progress, evidence, paired, now) {
         None => forward(plan, progress.stage, evidence),
         Some(reason) if now - progress.started_at >= plan.max_duration => match plan.on_timeout {
-            RolloutTimeout::Rollback => {
-                Action::Rollback { reason: format!("undecided after {}: {reason}", plan.max_duration) }
-            }
-            RolloutTimeout::Hold => Action::Hold { reason: format!("undecided after {}, waiting for a person: {reason}", plan.max_duration) },
+            RolloutTimeout::Rollback => Action::Rollback {
+                reason: format!("undecided after {}: {reason}", plan.max_duration),
+            },
+            RolloutTimeout::Hold => Action::Hold {
+                reason: format!(
+                    "undecided after {}, waiting for a person: {reason}",
+                    plan.max_duration
+                ),
+            },
         },
         Some(reason) => Action::Hold { reason },
     }
@@ -232,7 +241,10 @@ fn blocked(
         ));
     }
     if evidence.labels < plan.shadow.min_labels {
-        return Some(format!("{} of {} labelled pairs", evidence.labels, plan.shadow.min_labels));
+        return Some(format!(
+            "{} of {} labelled pairs",
+            evidence.labels, plan.shadow.min_labels
+        ));
     }
     if paired == PairedDecision::Undecided {
         return Some(format!(
@@ -251,7 +263,10 @@ fn blocked(
     }
     if let Stage::Canary { .. } = progress.stage {
         if evidence.canary_predictions < plan.canary.min_predictions {
-            return Some(format!("{} of {} canary predictions", evidence.canary_predictions, plan.canary.min_predictions));
+            return Some(format!(
+                "{} of {} canary predictions",
+                evidence.canary_predictions, plan.canary.min_predictions
+            ));
         }
         let rate = |failed: u64, routed: u64| failed as f64 / routed.max(1) as f64;
         let canary = rate(evidence.failed.0, evidence.routed.0);
@@ -279,7 +294,11 @@ fn forward(plan: &RolloutSpec, stage: Stage, evidence: &Evidence) -> Action {
         Stage::Canary { step } => step + 1,
     };
     match plan.canary.steps.get(next) {
-        Some(percent) => Action::Advance { to: Stage::Canary { step: next }, share: percent / 100.0, reason },
+        Some(percent) => Action::Advance {
+            to: Stage::Canary { step: next },
+            share: percent / 100.0,
+            reason,
+        },
         None => Action::Promote { reason },
     }
 }
@@ -302,7 +321,11 @@ mod tests {
         let plan = plan();
         let mut rng = SeededRng::new(seed);
         let mut evidence = Evidence::new(&plan, T0).unwrap();
-        let mut progress = Progress { stage: Stage::Shadow, started_at: T0, entered_at: T0 };
+        let mut progress = Progress {
+            stage: Stage::Shadow,
+            started_at: T0,
+            entered_at: T0,
+        };
         for day in 1..60 {
             let now = T0 + Span::days(day);
             let (mut a, mut b) = (Vec::new(), Vec::new());
@@ -317,7 +340,10 @@ mod tests {
                 let answers: Vec<(bool, bool)> = (0..1_000)
                     .map(|_| {
                         let canary = rng.uniform() < share;
-                        (canary, rng.uniform() < if canary { error_rate } else { base_rate })
+                        (
+                            canary,
+                            rng.uniform() < if canary { error_rate } else { base_rate },
+                        )
                     })
                     .collect();
                 evidence.add_answers(share, answers).unwrap();
@@ -326,12 +352,21 @@ mod tests {
                 Action::Hold { .. } => {}
                 Action::Advance { to, share, .. } => {
                     evidence.enter_step(share).unwrap();
-                    progress = Progress { stage: to, entered_at: now, ..progress };
+                    progress = Progress {
+                        stage: to,
+                        entered_at: now,
+                        ..progress
+                    };
                 }
                 end => return (end, day),
             }
         }
-        (Action::Hold { reason: "never decided".into() }, 60)
+        (
+            Action::Hold {
+                reason: "never decided".into(),
+            },
+            60,
+        )
     }
 
     #[test]
@@ -344,26 +379,37 @@ mod tests {
     #[test]
     fn a_worse_challenger_is_rolled_back_in_shadow() {
         let (end, day) = play(2, 0.05, 0.0, 0.0, 900);
-        assert!(matches!(&end, Action::Rollback { reason } if reason.contains("loss is worse")), "{end:?}");
+        assert!(
+            matches!(&end, Action::Rollback { reason } if reason.contains("loss is worse")),
+            "{end:?}"
+        );
         assert!(day <= 3, "{day}");
     }
 
     #[test]
     fn a_failing_canary_is_rolled_back_at_once() {
         let (end, _) = play(3, -0.01, 0.2, 0.001, 900);
-        assert!(matches!(&end, Action::Rollback { reason } if reason.contains("fails more often")), "{end:?}");
+        assert!(
+            matches!(&end, Action::Rollback { reason } if reason.contains("fails more often")),
+            "{end:?}"
+        );
     }
 
     #[test]
     fn failures_in_both_arms_alike_do_not_roll_back() {
-        let promoted = (0..20).filter(|seed| matches!(play(*seed, -0.01, 0.05, 0.05, 900).0, Action::Promote { .. })).count();
+        let promoted = (0..20)
+            .filter(|seed| matches!(play(*seed, -0.01, 0.05, 0.05, 900).0, Action::Promote { .. }))
+            .count();
         assert!(promoted >= 18, "{promoted} of 20");
     }
 
     #[test]
     fn no_labels_hold_and_the_timeout_takes_it_back() {
         let (end, day) = play(4, 0.0, 0.0, 0.0, 0);
-        assert!(matches!(&end, Action::Rollback { reason } if reason.contains("undecided") && reason.contains("0 of 500")), "{end:?}");
+        assert!(
+            matches!(&end, Action::Rollback { reason } if reason.contains("undecided") && reason.contains("0 of 500")),
+            "{end:?}"
+        );
         assert_eq!(day, 28);
     }
 

@@ -18,11 +18,22 @@ pub(crate) async fn apply(ctx: &Context, row: &EndpointRow) -> Result<()> {
     let mut loaded: HashMap<VersionNumber, Arc<Deployment>> = HashMap::new();
     if let Some(route) = &current {
         let canary = route.canary.as_ref().map(|c| &c.deployment);
-        for deployment in route.champion.iter().chain(&route.previous).chain(canary).chain(&route.shadows) {
+        for deployment in route
+            .champion
+            .iter()
+            .chain(&route.previous)
+            .chain(canary)
+            .chain(&route.shadows)
+        {
             loaded.insert(deployment.version, Arc::clone(deployment));
         }
     }
-    let wanted = row.champion.iter().chain(&row.previous).chain(&row.canary).chain(&row.shadows);
+    let wanted = row
+        .champion
+        .iter()
+        .chain(&row.previous)
+        .chain(&row.canary)
+        .chain(&row.shadows);
     for version in wanted {
         if !loaded.contains_key(version) {
             let model = bundles::load_version(ctx, &row.model, *version).await?;
@@ -50,10 +61,23 @@ pub(crate) async fn apply(ctx: &Context, row: &EndpointRow) -> Result<()> {
     );
     route.champion = champion;
     route.previous = get(&row.previous);
-    route.canary = get(&row.canary).map(|deployment| Canary { deployment, share: row.canary_share, salt: row.salt.clone() });
-    route.shadows = row.shadows.iter().filter_map(|v| loaded.get(v).cloned()).collect();
-    route.default =
-        ctx.spec.endpoint.default.as_ref().map(|answer| default_row(answer, ctx.spec.label.task, &classes)).transpose()?;
+    route.canary = get(&row.canary).map(|deployment| Canary {
+        deployment,
+        share: row.canary_share,
+        salt: row.salt.clone(),
+    });
+    route.shadows = row
+        .shadows
+        .iter()
+        .filter_map(|v| loaded.get(v).cloned())
+        .collect();
+    route.default = ctx
+        .spec
+        .endpoint
+        .default
+        .as_ref()
+        .map(|answer| default_row(answer, ctx.spec.label.task, &classes))
+        .transpose()?;
     route.generation = row.generation;
     ctx.serving.router().put(route);
     Ok(())

@@ -45,7 +45,8 @@ impl Joined {
             Scores::Multiclass { classes, .. } => Arc::clone(classes),
             _ => Arc::from([]),
         };
-        let (mut values, mut binary, mut numbers, mut indices) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut values, mut binary, mut numbers, mut indices) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (batch, rows) in self.batches.iter().zip(&self.rows) {
             for (row, label) in rows {
                 let Some(score) = pick(batch, *row) else { continue };
@@ -82,7 +83,10 @@ impl Joined {
         let mut all = Vec::new();
         for (batch, rows) in self.batches.iter().zip(&self.rows) {
             for (row, value) in rows {
-                all.push(ServedLabel { prediction_id: batch.ids[*row].clone(), value: value.clone() });
+                all.push(ServedLabel {
+                    prediction_id: batch.ids[*row].clone(),
+                    value: value.clone(),
+                });
             }
         }
         all
@@ -94,7 +98,11 @@ pub(crate) fn score_of(batch: &PredictionBatch, row: usize, version: VersionNumb
     if batch.versions[row] == version {
         return Some(batch.scores.row(row));
     }
-    batch.shadows.iter().find(|s| s.version == version).map(|s| s.scores.row(row))
+    batch
+        .shadows
+        .iter()
+        .find(|s| s.version == version)
+        .map(|s| s.scores.row(row))
 }
 
 /// Joins the predictions of `[from, until)` with the labels known at `as_of`. The compaction must have passed `until`.

@@ -25,7 +25,10 @@ pub(crate) async fn compact(ctx: &Context) -> Result<u64> {
         let mut groups: BTreeMap<(EndpointName, String), Vec<Arc<PredictionBatch>>> = BTreeMap::new();
         for batch in log.read(&segment).await? {
             let batch = Arc::new(batch);
-            groups.entry((batch.endpoint.clone(), batch.at.day())).or_default().push(batch);
+            groups
+                .entry((batch.endpoint.clone(), batch.at.day()))
+                .or_default()
+                .push(batch);
         }
         for ((endpoint, day), batches) in groups {
             moved += store_group(ctx, &format!("{segment}"), endpoint, day, batches).await?;
@@ -49,10 +52,16 @@ async fn store_group(
         .map_err(ControlError::internal)??;
     let digest = Digest::of(&bytes);
     let size = bytes.len() as u64;
-    let key = ObjectKey::Predictions { endpoint: endpoint.clone(), day: day.clone(), digest };
+    let key = ObjectKey::Predictions {
+        endpoint: endpoint.clone(),
+        day: day.clone(),
+        digest,
+    };
     ctx.store.objects().put(&key, bytes.into()).await?;
-    let rows: Vec<(PredictionId, Timestamp)> =
-        batches.iter().flat_map(|b| b.ids.iter().map(|id| (id.clone(), b.at))).collect();
+    let rows: Vec<(PredictionId, Timestamp)> = batches
+        .iter()
+        .flat_map(|b| b.ids.iter().map(|id| (id.clone(), b.at)))
+        .collect();
     let times = batches.iter().map(|b| b.at);
     let file = PredictionFile {
         id: 0,
@@ -67,7 +76,10 @@ async fn store_group(
         created_at: ctx.now(),
     };
     let count = file.rows;
-    let recorded = ctx.store.write(move |tx| index::record_file(tx, &file, &rows)).await?;
+    let recorded = ctx
+        .store
+        .write(move |tx| index::record_file(tx, &file, &rows))
+        .await?;
     ctx.batches.put(recorded.id, Arc::new(batches));
     Ok(count)
 }
@@ -80,7 +92,10 @@ pub(crate) async fn between(
     until: Timestamp,
 ) -> Result<Vec<Arc<PredictionBatch>>> {
     let name = endpoint.clone();
-    let files = ctx.store.read(move |tx| index::files_between(tx, &name, from, until)).await?;
+    let files = ctx
+        .store
+        .read(move |tx| index::files_between(tx, &name, from, until))
+        .await?;
     let mut found = Vec::new();
     for file in files {
         let batches = file_batches(ctx, &file).await?;
@@ -89,7 +104,10 @@ pub(crate) async fn between(
     // A segment that is being compacted right now may show in both places; a batch is known by its first prediction.
     let stored: HashSet<PredictionId> = found.iter().filter_map(|b| b.ids.first().cloned()).collect();
     let live = ctx.serving.log().live_batches(endpoint, from, until);
-    found.extend(live.into_iter().filter(|b| b.ids.first().is_none_or(|id| !stored.contains(id))));
+    found.extend(
+        live.into_iter()
+            .filter(|b| b.ids.first().is_none_or(|id| !stored.contains(id))),
+    );
     found.sort_by_key(|b| b.at);
     Ok(found)
 }
@@ -98,7 +116,11 @@ async fn file_batches(ctx: &Context, file: &PredictionFile) -> Result<Batches> {
     if let Some(batches) = ctx.batches.get(file.id) {
         return Ok(batches);
     }
-    let key = ObjectKey::Predictions { endpoint: file.endpoint.clone(), day: file.day.clone(), digest: file.digest };
+    let key = ObjectKey::Predictions {
+        endpoint: file.endpoint.clone(),
+        day: file.day.clone(),
+        digest: file.digest,
+    };
     let bytes = ctx.store.objects().get(&key).await?;
     let data = Arc::clone(&ctx.data);
     let decoded = tokio::task::spawn_blocking(move || data.decode_predictions(&bytes))
@@ -115,12 +137,25 @@ pub(crate) async fn find(ctx: &Context, id: &PredictionId) -> Result<(Arc<Predic
         return Ok(found);
     }
     let wanted = id.clone();
-    let file = ctx.store.read(move |tx| index::file_of(tx, &wanted)).await?.ok_or_else(|| {
-        ControlError::not_found("prediction", id, "; the id stands in the answer of the predicting request")
-    })?;
+    let file = ctx
+        .store
+        .read(move |tx| index::file_of(tx, &wanted))
+        .await?
+        .ok_or_else(|| {
+            ControlError::not_found(
+                "prediction",
+                id,
+                "; the id stands in the answer of the predicting request",
+            )
+        })?;
     let batches = file_batches(ctx, &file).await?;
     batches
         .iter()
         .find_map(|b| b.ids.iter().position(|i| i == id).map(|row| (Arc::clone(b), row)))
-        .ok_or_else(|| ControlError::internal(format!("prediction `{id}` is indexed but not in its file {}", file.digest)))
+        .ok_or_else(|| {
+            ControlError::internal(format!(
+                "prediction `{id}` is indexed but not in its file {}",
+                file.digest
+            ))
+        })
 }

@@ -15,10 +15,17 @@ use crate::view::{FeedbackInput, FeedbackOutcome};
 /// Stores feedback. When this returns, it is durable.
 pub(crate) async fn record(ctx: &Context, inputs: Vec<FeedbackInput>) -> Result<Vec<FeedbackOutcome>> {
     let now = ctx.now();
-    let rows: Vec<labels::LabelRow> =
-        inputs.iter().enumerate().map(|(i, input)| row_of(ctx, i, input, now)).collect::<Result<_>>()?;
+    let rows: Vec<labels::LabelRow> = inputs
+        .iter()
+        .enumerate()
+        .map(|(i, input)| row_of(ctx, i, input, now))
+        .collect::<Result<_>>()?;
     let ids: Vec<PredictionId> = inputs.iter().map(|i| i.prediction_id.clone()).collect();
-    let unlogged: Vec<PredictionId> = ids.iter().filter(|id| !ctx.serving.log().contains(id)).cloned().collect();
+    let unlogged: Vec<PredictionId> = ids
+        .iter()
+        .filter(|id| !ctx.serving.log().contains(id))
+        .cloned()
+        .collect();
     let lookup = unlogged.clone();
     let (recorded, indexed) = ctx
         .store
@@ -61,7 +68,9 @@ fn row_of(ctx: &Context, index: usize, input: &FeedbackInput, now: Timestamp) ->
     if id.len() != 32 || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
         return refuse(
             "prediction_id",
-            format!("`{id}` is not a prediction id: expected the 32 hexadecimal digits from the predicting answer"),
+            format!(
+                "`{id}` is not a prediction id: expected the 32 hexadecimal digits from the predicting answer"
+            ),
         );
     }
     let label = input.label.clone().unwrap_or_else(|| ctx.spec.label.name.clone());
@@ -76,7 +85,13 @@ fn row_of(ctx: &Context, index: usize, input: &FeedbackInput, now: Timestamp) ->
                 Task::Binary => "true or false",
                 _ => "a finite number",
             };
-            return refuse("value", format!("`{}` is not a value of the label `{label}`: expected {expected}", input.value.as_class()));
+            return refuse(
+                "value",
+                format!(
+                    "`{}` is not a value of the label `{label}`: expected {expected}",
+                    input.value.as_class()
+                ),
+            );
         }
     }
     if matches!(input.value, LabelValue::Number(n) if !n.is_finite()) {
@@ -84,7 +99,10 @@ fn row_of(ctx: &Context, index: usize, input: &FeedbackInput, now: Timestamp) ->
     }
     let kind = input.kind.clone().unwrap_or_else(|| "ground_truth".into());
     let Ok(kind) = kind.parse::<labels::LabelKind>() else {
-        return refuse("kind", format!("`{kind}` is unknown: expected ground_truth, human, proxy, weak or implicit"));
+        return refuse(
+            "kind",
+            format!("`{kind}` is unknown: expected ground_truth, human, proxy, weak or implicit"),
+        );
     };
     let source = input.source.clone().unwrap_or_else(|| "api".into());
     Ok(labels::LabelRow {

@@ -19,7 +19,12 @@ pub(crate) enum Change {
 }
 
 /// A pure decision: what the window's state means, given the monitor's last alert.
-pub(crate) fn decide(state: WindowState, last: Option<(AlertState, Timestamp)>, cooldown: Span, now: Timestamp) -> Change {
+pub(crate) fn decide(
+    state: WindowState,
+    last: Option<(AlertState, Timestamp)>,
+    cooldown: Span,
+    now: Timestamp,
+) -> Change {
     match (state, last) {
         (WindowState::Alert, Some((AlertState::Open, _))) => Change::None,
         (WindowState::Alert, Some((_, at))) if now - at < cooldown => Change::None,
@@ -38,7 +43,12 @@ pub(crate) fn apply(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let last = alerts::last(tx, &window.endpoint, &window.monitor)?;
-    match decide(window.state, last.as_ref().map(|a| (a.state, a.at)), cooldown, now) {
+    match decide(
+        window.state,
+        last.as_ref().map(|a| (a.state, a.at)),
+        cooldown,
+        now,
+    ) {
         Change::None => {}
         Change::Expire => {
             if let Some(last) = last {
@@ -81,10 +91,22 @@ mod tests {
         let cooldown = Span::days(10);
         let at = |state, last, day| decide(state, last, cooldown, t(day));
         assert_eq!(at(WindowState::Alert, None, 0), Change::Raise);
-        assert_eq!(at(WindowState::Alert, Some((AlertState::Open, t(0))), 30), Change::None);
-        assert_eq!(at(WindowState::Ok, Some((AlertState::Open, t(0))), 3), Change::Expire);
-        assert_eq!(at(WindowState::Alert, Some((AlertState::Triggered, t(0))), 9), Change::None);
-        assert_eq!(at(WindowState::Alert, Some((AlertState::Triggered, t(0))), 10), Change::Raise);
+        assert_eq!(
+            at(WindowState::Alert, Some((AlertState::Open, t(0))), 30),
+            Change::None
+        );
+        assert_eq!(
+            at(WindowState::Ok, Some((AlertState::Open, t(0))), 3),
+            Change::Expire
+        );
+        assert_eq!(
+            at(WindowState::Alert, Some((AlertState::Triggered, t(0))), 9),
+            Change::None
+        );
+        assert_eq!(
+            at(WindowState::Alert, Some((AlertState::Triggered, t(0))), 10),
+            Change::Raise
+        );
         assert_eq!(at(WindowState::Insufficient, None, 1), Change::None);
     }
 }

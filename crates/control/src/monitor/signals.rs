@@ -8,7 +8,8 @@ use tidemill_core::frame::{Column, Frame, Scores};
 use tidemill_core::spec::{DriftMethod, DriftMonitor, QualityMonitor};
 use tidemill_stats::Result as StatsResult;
 use tidemill_stats::drift::{
-    ReferenceHistogram, ReferenceSample, Sample, jensen_shannon_against, ks_against, psi_against, wasserstein_against,
+    ReferenceHistogram, ReferenceSample, Sample, jensen_shannon_against, ks_against, psi_against,
+    wasserstein_against,
 };
 
 /// Bins of a reference histogram.
@@ -43,12 +44,17 @@ pub struct ColumnReference {
 impl ColumnReference {
     /// Reads a profile entry; one that cannot be read compares with nothing.
     pub fn of(profile: Option<&Value>) -> Self {
-        profile.and_then(|v| serde_json::from_value(v.clone()).ok()).unwrap_or_default()
+        profile
+            .and_then(|v| serde_json::from_value(v.clone()).ok())
+            .unwrap_or_default()
     }
 
     /// A reference that is a histogram alone.
     pub fn of_histogram(histogram: Option<&Value>) -> Self {
-        Self { histogram: histogram.and_then(|v| serde_json::from_value(v.clone()).ok()), ..Self::default() }
+        Self {
+            histogram: histogram.and_then(|v| serde_json::from_value(v.clone()).ok()),
+            ..Self::default()
+        }
     }
 }
 
@@ -104,11 +110,18 @@ pub fn histogram_of(column: &Column) -> StatsResult<ReferenceHistogram> {
 pub fn prediction_column(scores: &Scores) -> Column {
     match scores {
         Scores::Binary(values) | Scores::Regression(values) => Column::Numeric(values.clone()),
-        Scores::Multiclass { classes, probabilities } => Column::Categorical(
+        Scores::Multiclass {
+            classes,
+            probabilities,
+        } => Column::Categorical(
             probabilities
                 .chunks(classes.len().max(1))
                 .map(|row| {
-                    let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(i, _)| i)?;
+                    let best = row
+                        .iter()
+                        .enumerate()
+                        .max_by(|a, b| a.1.total_cmp(b.1))
+                        .map(|(i, _)| i)?;
                     classes.get(best).map(|c| c.as_str().into())
                 })
                 .collect(),
@@ -117,17 +130,37 @@ pub fn prediction_column(scores: &Scores) -> Column {
 }
 
 /// The drift of one column.
-pub fn drift_of(plan: &DriftMonitor, name: &str, reference: &ColumnReference, column: &Column) -> DriftSignal {
+pub fn drift_of(
+    plan: &DriftMonitor,
+    name: &str,
+    reference: &ColumnReference,
+    column: &Column,
+) -> DriftSignal {
     let threshold = plan.thresholds.get(name).copied().unwrap_or(plan.threshold);
     let mut signal = with_sample(column, |sample| DriftSignal {
-        psi: reference.histogram.as_ref().and_then(|h| psi_against(h, sample).ok()),
-        jensen_shannon: reference.histogram.as_ref().and_then(|h| jensen_shannon_against(h, sample).ok()),
-        wasserstein: reference.sample.as_ref().and_then(|s| wasserstein_against(s, sample).ok()),
-        ks: reference.sample.as_ref().and_then(|s| ks_against(s, sample).ok()).map(|t| t.statistic),
+        psi: reference
+            .histogram
+            .as_ref()
+            .and_then(|h| psi_against(h, sample).ok()),
+        jensen_shannon: reference
+            .histogram
+            .as_ref()
+            .and_then(|h| jensen_shannon_against(h, sample).ok()),
+        wasserstein: reference
+            .sample
+            .as_ref()
+            .and_then(|s| wasserstein_against(s, sample).ok()),
+        ks: reference
+            .sample
+            .as_ref()
+            .and_then(|s| ks_against(s, sample).ok())
+            .map(|t| t.statistic),
         threshold,
         drifted: false,
     });
-    signal.drifted = signal.deciding(plan.method).is_some_and(|distance| distance >= threshold);
+    signal.drifted = signal
+        .deciding(plan.method)
+        .is_some_and(|distance| distance >= threshold);
     signal
 }
 
@@ -161,10 +194,21 @@ pub fn drift_signals(
     }
     if let Some(column) = predictions {
         let reference = ColumnReference::of_histogram(prediction_reference);
-        columns.insert(PREDICTION.to_owned(), drift_of(plan, PREDICTION, &reference, column));
+        columns.insert(
+            PREDICTION.to_owned(),
+            drift_of(plan, PREDICTION, &reference, column),
+        );
     }
-    let share = if compared == 0 { 0.0 } else { drifted as f64 / compared as f64 };
-    DriftSignals { rows: features.rows() as u64, columns, share }
+    let share = if compared == 0 {
+        0.0
+    } else {
+        drifted as f64 / compared as f64
+    };
+    DriftSignals {
+        rows: features.rows() as u64,
+        columns,
+        share,
+    }
 }
 
 /// The quality of one column in a window.
@@ -195,12 +239,20 @@ pub fn quality_signals(
         .zip(features.columns())
         .map(|(feature, column)| {
             let reference = ColumnReference::of(profile.get(&feature.name));
-            (feature.name.clone(), quality_of(plan, &feature.name, &reference, column))
+            (
+                feature.name.clone(),
+                quality_of(plan, &feature.name, &reference, column),
+            )
         })
         .collect()
 }
 
-fn quality_of(plan: &QualityMonitor, name: &str, reference: &ColumnReference, column: &Column) -> QualitySignal {
+fn quality_of(
+    plan: &QualityMonitor,
+    name: &str,
+    reference: &ColumnReference,
+    column: &Column,
+) -> QualitySignal {
     let rows = column.len().max(1) as f64;
     let (mut nulls, mut unseen) = (0usize, 0usize);
     let mut new_categories: Vec<String> = Vec::new();
@@ -209,7 +261,9 @@ fn quality_of(plan: &QualityMonitor, name: &str, reference: &ColumnReference, co
             for value in values {
                 if value.is_nan() {
                     nulls += 1;
-                } else if reference.min.is_some_and(|min| *value < min) || reference.max.is_some_and(|max| *value > max) {
+                } else if reference.min.is_some_and(|min| *value < min)
+                    || reference.max.is_some_and(|max| *value > max)
+                {
                     unseen += 1;
                 }
             }
@@ -235,17 +289,34 @@ fn quality_of(plan: &QualityMonitor, name: &str, reference: &ColumnReference, co
         }
     }
     let share_of_nulls = nulls as f64 / rows;
-    let reference_nulls = if reference.rows == 0 { 0.0 } else { reference.nulls as f64 / reference.rows as f64 };
+    let reference_nulls = if reference.rows == 0 {
+        0.0
+    } else {
+        reference.nulls as f64 / reference.rows as f64
+    };
     let present = (column.len() - nulls).max(1) as f64;
     let unseen = unseen as f64 / present;
     let problem = if reference.rows > 0 && share_of_nulls - reference_nulls > plan.max_null_increase {
-        Some(format!("`{name}` is null in {:.1} % of the rows, {:.1} % in training", share_of_nulls * 100.0, reference_nulls * 100.0))
+        Some(format!(
+            "`{name}` is null in {:.1} % of the rows, {:.1} % in training",
+            share_of_nulls * 100.0,
+            reference_nulls * 100.0
+        ))
     } else if unseen > plan.max_unseen {
-        Some(format!("{:.1} % of `{name}` lies outside what training has seen", unseen * 100.0))
+        Some(format!(
+            "{:.1} % of `{name}` lies outside what training has seen",
+            unseen * 100.0
+        ))
     } else {
         None
     };
-    QualitySignal { nulls: share_of_nulls, reference_nulls, unseen, new_categories, problem }
+    QualitySignal {
+        nulls: share_of_nulls,
+        reference_nulls,
+        unseen,
+        new_categories,
+        problem,
+    }
 }
 
 #[cfg(test)]
@@ -258,8 +329,14 @@ mod tests {
     fn frame(values: Vec<f64>, names: Vec<Option<&str>>) -> Frame {
         let schema = Arc::new(FeatureSchema {
             features: vec![
-                Feature { name: "temp".into(), kind: FeatureKind::Numeric },
-                Feature { name: "carrier".into(), kind: FeatureKind::Categorical },
+                Feature {
+                    name: "temp".into(),
+                    kind: FeatureKind::Numeric,
+                },
+                Feature {
+                    name: "carrier".into(),
+                    kind: FeatureKind::Categorical,
+                },
             ],
         });
         let names = names.into_iter().map(|n| n.map(Arc::from)).collect();
@@ -285,7 +362,11 @@ mod tests {
 
     #[test]
     fn a_shifted_feature_drifts_and_a_stable_one_does_not() {
-        let names = |n: usize| (0..n).map(|i| Some(if i % 3 == 0 { "UA" } else { "B6" })).collect::<Vec<_>>();
+        let names = |n: usize| {
+            (0..n)
+                .map(|i| Some(if i % 3 == 0 { "UA" } else { "B6" }))
+                .collect::<Vec<_>>()
+        };
         let reference = frame((0..900).map(|i| f64::from(i % 100)).collect(), names(900));
         let current = frame((0..900).map(|i| f64::from(i % 100) + 60.0).collect(), names(900));
         let plan = DriftMonitor::default();
@@ -299,9 +380,18 @@ mod tests {
     #[test]
     fn nulls_ranges_and_new_categories_are_named() {
         let reference = frame(vec![0.0, 50.0, 100.0, 70.0], vec![Some("UA"); 4]);
-        let current = frame(vec![f64::NAN, f64::NAN, 500.0, 10.0], vec![Some("UA"), Some("ZZ"), Some("ZZ"), None]);
+        let current = frame(
+            vec![f64::NAN, f64::NAN, 500.0, 10.0],
+            vec![Some("UA"), Some("ZZ"), Some("ZZ"), None],
+        );
         let signals = quality_signals(&QualityMonitor::default(), &profile(&reference), &current);
-        assert!(signals["temp"].problem.as_deref().unwrap().contains("null in 50.0 %"));
+        assert!(
+            signals["temp"]
+                .problem
+                .as_deref()
+                .unwrap()
+                .contains("null in 50.0 %")
+        );
         assert_eq!(signals["temp"].unseen, 0.5);
         assert_eq!(signals["carrier"].new_categories, vec!["ZZ"]);
         assert!(signals["carrier"].problem.is_some());

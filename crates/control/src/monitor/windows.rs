@@ -40,9 +40,16 @@ pub(crate) async fn close_due(ctx: &Context) -> Result<usize> {
     let name = ctx.endpoint();
     let (endpoint, last) = ctx
         .store
-        .read(move |tx| Ok((endpoints::get(tx, &name)?, windows::last_until(tx, &name, "quality")?)))
+        .read(move |tx| {
+            Ok((
+                endpoints::get(tx, &name)?,
+                windows::last_until(tx, &name, "quality")?,
+            ))
+        })
         .await?;
-    let Some(first) = endpoint.first_served_at else { return Ok(0) };
+    let Some(first) = endpoint.first_served_at else {
+        return Ok(0);
+    };
     let mut until = last.unwrap_or_else(|| first.floor_to(every)) + every;
     if until > now {
         return Ok(0);
@@ -70,7 +77,11 @@ async fn reference_of(ctx: &Context, champion: Option<VersionNumber>) -> Result<
             Ok((row, snapshot))
         })
         .await?;
-    Ok(Some(Reference { version, row, manifest: snapshot.manifest }))
+    Ok(Some(Reference {
+        version,
+        row,
+        manifest: snapshot.manifest,
+    }))
 }
 
 async fn close(
@@ -84,20 +95,58 @@ async fn close(
     let mut rows = Vec::new();
     let from = until - monitors.drift.window.max(monitors.every);
     let batches = predictions::between(ctx, endpoint, from, until).await?;
-    let since = |start: Timestamp| batches.iter().filter(move |b| b.at >= start).cloned().collect::<Vec<_>>();
-    rows.push(quality(ctx, endpoint, until, reference, &since(until - monitors.every)));
-    rows.push(drift(ctx, endpoint, until, reference, &since(until - monitors.drift.window)));
+    let since = |start: Timestamp| {
+        batches
+            .iter()
+            .filter(move |b| b.at >= start)
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    rows.push(quality(
+        ctx,
+        endpoint,
+        until,
+        reference,
+        &since(until - monitors.every),
+    ));
+    rows.push(drift(
+        ctx,
+        endpoint,
+        until,
+        reference,
+        &since(until - monitors.drift.window),
+    ));
     let judged = until - ctx.spec.label.horizon;
     let from = judged - monitors.performance.window;
     let joined = join::joined(ctx, endpoint, from, judged, ctx.now()).await?;
-    rows.push(performance(ctx, endpoint, (from, until), reference, baseline, &joined));
+    rows.push(performance(
+        ctx,
+        endpoint,
+        (from, until),
+        reference,
+        baseline,
+        &joined,
+    ));
     if let Some(outcome) = &monitors.outcome {
         let start = judged - monitors.every;
         let latest = Joined {
             batches: joined.batches.iter().filter(|b| b.at >= start).cloned().collect(),
-            rows: joined.batches.iter().zip(&joined.rows).filter(|(b, _)| b.at >= start).map(|(_, r)| r.clone()).collect(),
+            rows: joined
+                .batches
+                .iter()
+                .zip(&joined.rows)
+                .filter(|(b, _)| b.at >= start)
+                .map(|(_, r)| r.clone())
+                .collect(),
         };
-        rows.push(outcome_window(ctx, endpoint, (start, until), reference, outcome, &latest));
+        rows.push(outcome_window(
+            ctx,
+            endpoint,
+            (start, until),
+            reference,
+            outcome,
+            &latest,
+        ));
     }
     let (cooldown, now) = (ctx.spec.cooldown, ctx.now());
     ctx.store
@@ -106,10 +155,18 @@ async fn close(
                 windows::upsert(tx, window)?;
                 alerts::apply(tx, window, summary, cooldown, now)?;
             }
-            let states: serde_json::Map<String, Value> =
-                rows.iter().map(|(w, _)| (w.monitor.clone(), json!(w.state))).collect();
+            let states: serde_json::Map<String, Value> = rows
+                .iter()
+                .map(|(w, _)| (w.monitor.clone(), json!(w.state)))
+                .collect();
             if let Some((window, _)) = rows.first() {
-                tx.event(now, "window.closed", "endpoint", window.endpoint.as_str(), json!({ "until": window.until, "states": states }))?;
+                tx.event(
+                    now,
+                    "window.closed",
+                    "endpoint",
+                    window.endpoint.as_str(),
+                    json!({ "until": window.until, "states": states }),
+                )?;
             }
             Ok(())
         })
@@ -171,17 +228,31 @@ fn quality(
     batches: &[Arc<PredictionBatch>],
 ) -> Judged {
     let plan = &ctx.spec.monitors.quality;
-    let mut row = window(ctx, endpoint, "quality", (until - ctx.spec.monitors.every, until), reference);
+    let mut row = window(
+        ctx,
+        endpoint,
+        "quality",
+        (until - ctx.spec.monitors.every, until),
+        reference,
+    );
     let (Some(features), Some(reference)) = (features_of(batches), reference) else {
         row.signals = json!({ "rows": 0 });
         return (row, String::new());
     };
     let signals = quality_signals(plan, &reference.manifest.profile, &features);
-    let degraded = batches.iter().flat_map(|b| &b.degraded).filter(|d| d.is_some()).count();
+    let degraded = batches
+        .iter()
+        .flat_map(|b| &b.degraded)
+        .filter(|d| d.is_some())
+        .count();
     let problems: Vec<&str> = signals.values().filter_map(|s| s.problem.as_deref()).collect();
     let summary = problems.join("; ");
     if features.rows() as u64 >= plan.min_rows {
-        row.state = if problems.is_empty() { WindowState::Ok } else { WindowState::Alert };
+        row.state = if problems.is_empty() {
+            WindowState::Ok
+        } else {
+            WindowState::Alert
+        };
     }
     row.signals = json!({ "rows": features.rows(), "degraded": degraded, "columns": signals });
     (row, summary)
@@ -202,7 +273,13 @@ fn drift(
     };
     let predictions = answers_of(batches);
     let prediction_reference = reference.row.metrics.get("prediction_reference");
-    let signals = drift_signals(plan, &reference.manifest.profile, prediction_reference, &features, predictions.as_ref());
+    let signals = drift_signals(
+        plan,
+        &reference.manifest.profile,
+        prediction_reference,
+        &features,
+        predictions.as_ref(),
+    );
     let mut drifted: Vec<(&str, f64)> = signals
         .columns
         .iter()
@@ -210,10 +287,22 @@ fn drift(
         .filter_map(|(name, s)| Some((name.as_str(), s.deciding(plan.method)?)))
         .collect();
     drifted.sort_by(|a, b| b.1.total_cmp(&a.1));
-    let worst: Vec<String> = drifted.iter().take(4).map(|(name, score)| format!("{name} {score:.2}")).collect();
-    let summary = format!("{:.0} % of the features have drifted: {}", signals.share * 100.0, worst.join(", "));
+    let worst: Vec<String> = drifted
+        .iter()
+        .take(4)
+        .map(|(name, score)| format!("{name} {score:.2}"))
+        .collect();
+    let summary = format!(
+        "{:.0} % of the features have drifted: {}",
+        signals.share * 100.0,
+        worst.join(", ")
+    );
     if signals.rows >= plan.min_rows {
-        row.state = if signals.share >= plan.share { WindowState::Alert } else { WindowState::Ok };
+        row.state = if signals.share >= plan.share {
+            WindowState::Alert
+        } else {
+            WindowState::Ok
+        };
     }
     row.signals = serde_json::to_value(&signals).unwrap_or_default();
     (row, summary)
@@ -228,7 +317,10 @@ fn performance(
     joined: &Joined,
 ) -> Judged {
     let plan = &ctx.spec.monitors.performance;
-    let metric = plan.metric.or_else(|| ctx.spec.metrics().first().copied()).unwrap_or(Metric::LogLoss);
+    let metric = plan
+        .metric
+        .or_else(|| ctx.spec.metrics().first().copied())
+        .unwrap_or(Metric::LogLoss);
     let mut row = window(ctx, endpoint, "performance", range, reference);
     let task = ctx.spec.label.task;
     let served = measured(metric, task, joined, |b, i| Some(b.scores.row(i)));
@@ -238,7 +330,11 @@ fn performance(
         serde_json::from_value::<Measured>(value).ok()
     });
     let version = reference.map(|r| r.version);
-    let own = version.and_then(|v| measured(metric, task, joined, |b, i| (b.versions[i] == v).then(|| b.scores.row(i))));
+    let own = version.and_then(|v| {
+        measured(metric, task, joined, |b, i| {
+            (b.versions[i] == v).then(|| b.scores.row(i))
+        })
+    });
     let labels = own.map_or(0, |(_, n)| n);
     let mut summary = String::new();
     if let (Some((own, labels)), Some(expected)) = (own, expected)
@@ -246,7 +342,10 @@ fn performance(
     {
         let sign = if metric.higher_is_better() { 1.0 } else { -1.0 };
         let drop = sign * (expected.value - own.value);
-        let error = own.std_error.unwrap_or(0.0).hypot(expected.std_error.unwrap_or(0.0));
+        let error = own
+            .std_error
+            .unwrap_or(0.0)
+            .hypot(expected.std_error.unwrap_or(0.0));
         let bad = drop - Z * error > plan.max_drop;
         row.state = if bad { WindowState::Alert } else { WindowState::Ok };
         summary = format!(
@@ -271,7 +370,11 @@ fn performance(
 }
 
 /// What the first version would have said; before there was one, what was served.
-pub(crate) fn frozen_score(batch: &PredictionBatch, row: usize, baseline: Option<VersionNumber>) -> Option<&[f64]> {
+pub(crate) fn frozen_score(
+    batch: &PredictionBatch,
+    row: usize,
+    baseline: Option<VersionNumber>,
+) -> Option<&[f64]> {
     let found = baseline.and_then(|v| join::score_of(batch, row, v));
     found.or_else(|| (batch.roles[row] == Role::Default).then(|| batch.scores.row(row)))
 }
@@ -299,14 +402,17 @@ fn outcome_window(
     if worth.is_some() {
         row.state = WindowState::Ok;
     }
-    row.signals = json!({ "name": plan.name, "total": worth.map(|w| w.0), "predictions": worth.map(|w| w.1) });
+    row.signals =
+        json!({ "name": plan.name, "total": worth.map(|w| w.0), "predictions": worth.map(|w| w.1) });
     (row, String::new())
 }
 
 /// The worth of labelled predictions as served, and how many they were.
 pub(crate) fn outcome_of(plan: &OutcomeMonitor, joined: &Joined) -> Option<(f64, u64)> {
     let (labels, scores) = joined.scored(Task::Binary, |b, i| Some(b.scores.row(i)))?;
-    let tidemill_core::frame::Labels::Binary(labels) = labels else { return None };
+    let tidemill_core::frame::Labels::Binary(labels) = labels else {
+        return None;
+    };
     let total = labels
         .iter()
         .zip(scores.values())
@@ -321,9 +427,16 @@ pub(crate) fn outcome_of(plan: &OutcomeMonitor, joined: &Joined) -> Option<(f64,
 }
 
 /// Names of the features by their latest drift score, for reports.
-pub(crate) fn drift_scores(signals: &Value, method: tidemill_core::spec::DriftMethod) -> BTreeMap<String, f64> {
+pub(crate) fn drift_scores(
+    signals: &Value,
+    method: tidemill_core::spec::DriftMethod,
+) -> BTreeMap<String, f64> {
     let Ok(parsed) = serde_json::from_value::<crate::monitor::signals::DriftSignals>(signals.clone()) else {
         return BTreeMap::new();
     };
-    parsed.columns.into_iter().filter_map(|(name, s)| Some((name, s.deciding(method)?))).collect()
+    parsed
+        .columns
+        .into_iter()
+        .filter_map(|(name, s)| Some((name, s.deciding(method)?)))
+        .collect()
 }

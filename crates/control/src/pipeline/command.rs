@@ -40,13 +40,19 @@ pub(crate) async fn train(
 }
 
 fn tempdir_in(parent: &Path) -> Result<std::path::PathBuf> {
-    let path = parent.join(tidemill_core::ids::fresh(tidemill_core::clock::Timestamp::default()));
+    let path = parent.join(tidemill_core::ids::fresh(
+        tidemill_core::clock::Timestamp::default(),
+    ));
     std::fs::create_dir_all(path.join("output")).map_err(|e| io("create", &path, &e))?;
     Ok(path)
 }
 
 fn io(what: &str, path: &Path, error: &std::io::Error) -> ControlError {
-    PortError::upstream("training_io", format!("cannot {what} `{}`: {error}", path.display())).into()
+    PortError::upstream(
+        "training_io",
+        format!("cannot {what} `{}`: {error}", path.display()),
+    )
+    .into()
 }
 
 async fn run(
@@ -57,13 +63,20 @@ async fn run(
     work: &Path,
 ) -> Result<(TrainOutput, Vec<String>)> {
     let spec = &ctx.spec;
-    let (data, features, params, output) =
-        (work.join("train.parquet"), work.join("features.json"), work.join("params.json"), work.join("output"));
+    let (data, features, params, output) = (
+        work.join("train.parquet"),
+        work.join("features.json"),
+        work.join("params.json"),
+        work.join("output"),
+    );
     let write = |path: &Path, bytes: &[u8]| std::fs::write(path, bytes).map_err(|e| io("write", path, &e));
     write(&data, &ctx.data.export_rows(manifest, rows).await?)?;
     let list = serde_json::to_vec(&spec.feature_schema().features).map_err(ControlError::internal)?;
     write(&features, &list)?;
-    write(&params, &serde_json::to_vec(&spec.training.params).map_err(ControlError::internal)?)?;
+    write(
+        &params,
+        &serde_json::to_vec(&spec.training.params).map_err(ControlError::internal)?,
+    )?;
     let task = match spec.label.task {
         Task::Binary => "binary",
         Task::Multiclass => "multiclass",
@@ -114,11 +127,20 @@ async fn run(
     if !status.success() {
         return Err(PortError::upstream(
             "training_command",
-            format!("`{command}` ended with {status}; its last lines were:\n{}", log.join("\n")),
+            format!(
+                "`{command}` ended with {status}; its last lines were:\n{}",
+                log.join("\n")
+            ),
         )
         .into());
     }
-    Ok((TrainOutput { bundle: read_bundle(&output, command)?, metrics: read_metrics(&output)? }, log))
+    Ok((
+        TrainOutput {
+            bundle: read_bundle(&output, command)?,
+            metrics: read_metrics(&output)?,
+        },
+        log,
+    ))
 }
 
 fn read_bundle(output: &Path, command: &str) -> Result<ModelBundle> {
@@ -127,7 +149,10 @@ fn read_bundle(output: &Path, command: &str) -> Result<ModelBundle> {
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name != "metrics.json" && entry.path().is_file() {
-            bundle.insert(name, std::fs::read(entry.path()).map_err(|e| io("read", &entry.path(), &e))?);
+            bundle.insert(
+                name,
+                std::fs::read(entry.path()).map_err(|e| io("read", &entry.path(), &e))?,
+            );
         }
     }
     if bundle.contains_key("model.json") {
@@ -147,6 +172,10 @@ fn read_metrics(output: &Path) -> Result<BTreeMap<String, f64>> {
     }
     let text = std::fs::read_to_string(&path).map_err(|e| io("read", &path, &e))?;
     serde_json::from_str(&text).map_err(|e| {
-        PortError::upstream("training_output", format!("`metrics.json`: {e}; expected one object of names and finite numbers")).into()
+        PortError::upstream(
+            "training_output",
+            format!("`metrics.json`: {e}; expected one object of names and finite numbers"),
+        )
+        .into()
     })
 }

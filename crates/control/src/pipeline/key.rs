@@ -20,13 +20,18 @@ impl Code {
     /// Reads the command's files and lock, or takes the built-in trainer's identity.
     pub(crate) fn of(spec: &Spec, root: &Path, trainer: &str) -> Result<Self> {
         let Some(command) = &spec.training.run else {
-            return Ok(Self { parts: json!({ "trainer": trainer }) });
+            return Ok(Self {
+                parts: json!({ "trainer": trainer }),
+            });
         };
         let digest = |path: &Path| -> Result<String> {
             let full = root.join(path);
             let bytes = std::fs::read(&full).map_err(|e| ControlError::Refused {
                 code: "training_code_missing",
-                message: format!("`{}` is named in `training.code` or `training.lock` but cannot be read: {e}", full.display()),
+                message: format!(
+                    "`{}` is named in `training.code` or `training.lock` but cannot be read: {e}",
+                    full.display()
+                ),
             })?;
             Ok(Digest::of(&bytes).to_string())
         };
@@ -42,7 +47,9 @@ impl Code {
             }
         }
         let lock = spec.training.lock.as_deref().map(digest).transpose()?;
-        Ok(Self { parts: json!({ "command": command, "files": files, "lock": lock }) })
+        Ok(Self {
+            parts: json!({ "command": command, "files": files, "lock": lock }),
+        })
     }
 
     /// The run key on a snapshot.
@@ -55,7 +62,9 @@ impl Code {
             "features": spec.features,
             "holdout": [json!(spec.evaluation.holdout), json!(spec.evaluation.holdout_share)],
         });
-        Ok(Digest::of(&serde_json::to_vec(&all).map_err(ControlError::internal)?))
+        Ok(Digest::of(
+            &serde_json::to_vec(&all).map_err(ControlError::internal)?,
+        ))
     }
 }
 
@@ -81,7 +90,10 @@ mod tests {
         let spec = |text: &str| tidemill_core::spec::parse(Path::new("tidemill.yaml"), text).unwrap();
         let key = |text: &str, data: &[u8]| {
             let spec = spec(text);
-            Code::of(&spec, dir.path(), "t").unwrap().key(&spec, &Digest::of(data)).unwrap()
+            Code::of(&spec, dir.path(), "t")
+                .unwrap()
+                .key(&spec, &Digest::of(data))
+                .unwrap()
         };
         let first = key(text, b"a");
         assert_eq!(first, key(text, b"a"));

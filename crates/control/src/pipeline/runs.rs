@@ -57,9 +57,14 @@ async fn take_lease(ctx: &Context, id: &RunId) -> Result<(RunRow, i64)> {
                 return Ok((run, 0));
             }
             let lease = runs::acquire_lease(tx, &id, now)?;
-            let update = RunUpdate { state: Some(RunState::Running), started_at: Some(now), ..RunUpdate::default() };
+            let update = RunUpdate {
+                state: Some(RunState::Running),
+                started_at: Some(now),
+                ..RunUpdate::default()
+            };
             runs::update_with_lease(tx, &id, lease, update)?;
-            let payload = json!({ "trigger": run.trigger_kind, "reason": run.trigger_reason, "attempt": lease });
+            let payload =
+                json!({ "trigger": run.trigger_kind, "reason": run.trigger_reason, "attempt": lease });
             tx.event(now, "run.started", "run", id.as_str(), payload)?;
             Ok((run, lease))
         })
@@ -77,7 +82,13 @@ async fn fail(ctx: &Context, run: &RunRow, lease: i64, error: &ControlError) -> 
                 ..RunUpdate::default()
             };
             runs::update_with_lease(tx, &id, lease, update)?;
-            tx.event(now, "run.failed", "run", id.as_str(), json!({ "error": message, "code": code }))?;
+            tx.event(
+                now,
+                "run.failed",
+                "run",
+                id.as_str(),
+                json!({ "error": message, "code": code }),
+            )?;
             Ok(())
         })
         .await?;
@@ -85,7 +96,14 @@ async fn fail(ctx: &Context, run: &RunRow, lease: i64, error: &ControlError) -> 
 }
 
 /// Records that a step ended, under the run's lease.
-async fn step(ctx: &Context, run: &RunRow, lease: i64, name: &str, watch: Stopwatch, output: Value) -> Result<()> {
+async fn step(
+    ctx: &Context,
+    run: &RunRow,
+    lease: i64,
+    name: &str,
+    watch: Stopwatch,
+    output: Value,
+) -> Result<()> {
     let now = ctx.now();
     let mut output = output;
     output["seconds"] = json!(watch.elapsed().as_secs_f64());
@@ -100,7 +118,9 @@ async fn step(ctx: &Context, run: &RunRow, lease: i64, name: &str, watch: Stopwa
         output,
         error: None,
     };
-    ctx.store.write(move |tx| steps::upsert_with_lease(tx, &row)).await?;
+    ctx.store
+        .write(move |tx| steps::upsert_with_lease(tx, &row))
+        .await?;
     Ok(())
 }
 
@@ -113,7 +133,8 @@ async fn steps_of(ctx: &Context, run: &RunRow, lease: i64) -> Result<()> {
     let watch = Stopwatch::start();
     let manifest = train::snapshot(ctx, endpoint.first_served_at, as_of).await?;
     record_snapshot(ctx, run, lease, &manifest).await?;
-    let detail = json!({ "snapshot": manifest.digest, "rows": manifest.rows, "quarantined": manifest.quarantined });
+    let detail =
+        json!({ "snapshot": manifest.digest, "rows": manifest.rows, "quarantined": manifest.quarantined });
     step(ctx, run, lease, "snapshot", watch, detail).await?;
     if manifest.quarantined {
         return Err(PortError::caller("snapshot_quarantined", quarantine_message(&manifest)).into());
@@ -129,28 +150,45 @@ async fn steps_of(ctx: &Context, run: &RunRow, lease: i64) -> Result<()> {
     let train_rows = split.train.labels.rows();
 
     let watch = Stopwatch::start();
-    let earlier = ctx.store.read(move |tx| runs::find_succeeded_by_key(tx, &key)).await?;
+    let earlier = ctx
+        .store
+        .read(move |tx| runs::find_succeeded_by_key(tx, &key))
+        .await?;
     let (bundle, train_metrics, reused) = match earlier.and_then(|r| r.bundle.map(|b| (b, r.id))) {
         Some((bundle, from)) => (bundle, BTreeMap::new(), Some(from)),
         None => {
             let (output, log) = train::train(ctx, &manifest, split.train).await?;
             if !log.is_empty() {
                 let attempt = u32::try_from(lease).unwrap_or(u32::MAX);
-                let key = ObjectKey::RunLog { run: run.id.clone(), attempt };
+                let key = ObjectKey::RunLog {
+                    run: run.id.clone(),
+                    attempt,
+                };
                 ctx.store.objects().put(&key, log.join("\n").into()).await?;
             }
-            (ctx.store.objects().put_bundle(&output.bundle).await?, output.metrics, None)
+            (
+                ctx.store.objects().put_bundle(&output.bundle).await?,
+                output.metrics,
+                None,
+            )
         }
     };
-    let detail = json!({ "bundle": bundle, "rows": train_rows, "metrics": train_metrics, "reused_from": reused });
+    let detail =
+        json!({ "bundle": bundle, "rows": train_rows, "metrics": train_metrics, "reused_from": reused });
     step(ctx, run, lease, "train", watch, detail).await?;
 
     let watch = Stopwatch::start();
     let champion = match endpoint.champion {
         Some(version) => {
             let model = ctx.model();
-            let row = ctx.store.read(move |tx| models::get_version(tx, &model, version)).await?;
-            let until = row.metrics.get("trained_until").and_then(|v| serde_json::from_value(v.clone()).ok());
+            let row = ctx
+                .store
+                .read(move |tx| models::get_version(tx, &model, version))
+                .await?;
+            let until = row
+                .metrics
+                .get("trained_until")
+                .and_then(|v| serde_json::from_value(v.clone()).ok());
             Some((version, bundles::load(ctx, &row.bundle).await?, until))
         }
         None => None,
@@ -185,8 +223,12 @@ fn quarantine_message(manifest: &SnapshotManifest) -> String {
         .map(|r| {
             format!(
                 "{} on {} ({} unexpected)",
-                r["expectation_config"]["type"].as_str().unwrap_or("an expectation"),
-                r["expectation_config"]["kwargs"]["column"].as_str().unwrap_or("the table"),
+                r["expectation_config"]["type"]
+                    .as_str()
+                    .unwrap_or("an expectation"),
+                r["expectation_config"]["kwargs"]["column"]
+                    .as_str()
+                    .unwrap_or("the table"),
                 r["result"]["unexpected_count"]
             )
         })
@@ -199,15 +241,32 @@ fn quarantine_message(manifest: &SnapshotManifest) -> String {
 }
 
 async fn record_snapshot(ctx: &Context, run: &RunRow, lease: i64, manifest: &SnapshotManifest) -> Result<()> {
-    let (id, now, row) = (run.id.clone(), ctx.now(), SnapshotRow::of(manifest.clone(), ctx.now()));
+    let (id, now, row) = (
+        run.id.clone(),
+        ctx.now(),
+        SnapshotRow::of(manifest.clone(), ctx.now()),
+    );
     ctx.store
         .write(move |tx| {
             let fresh = snapshots::insert(tx, &row)?;
-            let update = RunUpdate { snapshot: Some(row.digest), ..RunUpdate::default() };
+            let update = RunUpdate {
+                snapshot: Some(row.digest),
+                ..RunUpdate::default()
+            };
             runs::update_with_lease(tx, &id, lease, update)?;
             if fresh {
-                let kind = if row.quarantined { "snapshot.quarantined" } else { "snapshot.created" };
-                tx.event(now, kind, "snapshot", &row.digest.to_string(), json!({ "rows": row.rows, "run": id }))?;
+                let kind = if row.quarantined {
+                    "snapshot.quarantined"
+                } else {
+                    "snapshot.created"
+                };
+                tx.event(
+                    now,
+                    kind,
+                    "snapshot",
+                    &row.digest.to_string(),
+                    json!({ "rows": row.rows, "run": id }),
+                )?;
             }
             Ok(())
         })
@@ -247,7 +306,11 @@ async fn record(ctx: &Context, run: &RunRow, lease: i64, done: Finished) -> Resu
         .metrics
         .iter()
         .map(|(name, m)| (name.clone(), json!(m.value)))
-        .chain(done.train_metrics.iter().map(|(name, v)| (name.clone(), json!(v))))
+        .chain(
+            done.train_metrics
+                .iter()
+                .map(|(name, v)| (name.clone(), json!(v))),
+        )
         .collect::<serde_json::Map<_, _>>()
         .into();
     // Derived from run and lease, so that a retried transaction writes the same record.
@@ -261,7 +324,10 @@ async fn record(ctx: &Context, run: &RunRow, lease: i64, done: Finished) -> Resu
         signature,
         metrics,
         created_at: now,
-        description: format!("trained on {} rows, triggered by {}: {}", done.train_rows, run.trigger_kind, run.trigger_reason),
+        description: format!(
+            "trained on {} rows, triggered by {}: {}",
+            done.train_rows, run.trigger_kind, run.trigger_reason
+        ),
     };
     let decision = DecisionRecord {
         id: decision_id.clone(),
@@ -275,7 +341,11 @@ async fn record(ctx: &Context, run: &RunRow, lease: i64, done: Finished) -> Resu
         actor: "tidemill".into(),
     };
     let update = RunUpdate {
-        state: Some(if done.reused { RunState::Reused } else { RunState::Succeeded }),
+        state: Some(if done.reused {
+            RunState::Reused
+        } else {
+            RunState::Succeeded
+        }),
         key: Some(done.key),
         ended_at: Some(now),
         params: Some(params(&ctx.spec)),
@@ -285,10 +355,31 @@ async fn record(ctx: &Context, run: &RunRow, lease: i64, done: Finished) -> Resu
         decision: Some(decision_id),
         ..RunUpdate::default()
     };
-    let (id, name, spec, reason) = (run.id.clone(), ctx.endpoint(), Arc::clone(&ctx.spec), run.trigger_reason.clone());
+    let (id, name, spec, reason) = (
+        run.id.clone(),
+        ctx.endpoint(),
+        Arc::clone(&ctx.spec),
+        run.trigger_reason.clone(),
+    );
     let (version, changed) = ctx
         .store
-        .write(move |tx| commit(tx, Commit { id, lease, name, spec, reason, version, decision, update, verdict, now }))
+        .write(move |tx| {
+            commit(
+                tx,
+                Commit {
+                    id,
+                    lease,
+                    name,
+                    spec,
+                    reason,
+                    version,
+                    decision,
+                    update,
+                    verdict,
+                    now,
+                },
+            )
+        })
         .await?;
     if let Some(row) = changed {
         routes::apply(ctx, &row).await?;
@@ -335,25 +426,44 @@ fn commit(
     // First, so that a stale lease writes nothing at all.
     runs::update_with_lease(tx, &c.id, c.lease, c.update)?;
     let version = models::register_version(tx, c.version)?.version;
-    let number = RunUpdate { model_version: Some(version), ..RunUpdate::default() };
+    let number = RunUpdate {
+        model_version: Some(version),
+        ..RunUpdate::default()
+    };
     runs::update_with_lease(tx, &c.id, c.lease, number)?;
     let mut decision = c.decision;
     decision.inputs["challenger"]["version"] = json!(version);
     decisions::insert(tx, &decision)?;
     let subject = format!("{model}/{version}");
-    tx.event(now, "version.registered", "version", &subject, json!({ "run": c.id, "version": version }))?;
+    tx.event(
+        now,
+        "version.registered",
+        "version",
+        &subject,
+        json!({ "run": c.id, "version": version }),
+    )?;
     let kind = match c.verdict {
         Verdict::Pass => "gate.passed",
         Verdict::Fail => "gate.refused",
         Verdict::Inconclusive => "gate.inconclusive",
     };
-    let why = decision.result["checks"].as_array().into_iter().flatten().find(|check| check["verdict"] == word(c.verdict));
+    let why = decision.result["checks"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|check| check["verdict"] == word(c.verdict));
     let payload = json!({
         "run": c.id, "version": version, "decision": decision.id,
         "reason": why.map(|check| check["reason"].clone()).unwrap_or_default(),
     });
     tx.event(now, kind, "decision", decision.id.as_str(), payload)?;
-    tx.event(now, "run.finished", "run", c.id.as_str(), json!({ "version": version, "verdict": word(c.verdict) }))?;
+    tx.event(
+        now,
+        "run.finished",
+        "run",
+        c.id.as_str(),
+        json!({ "version": version, "verdict": word(c.verdict) }),
+    )?;
     if c.verdict != Verdict::Pass {
         return Ok((version, None));
     }
@@ -369,13 +479,27 @@ fn commit(
     };
     let reason = format!("{}: {}", c.id, c.reason);
     if row.champion.is_none() {
-        let stored = intended::store(tx, intended::promoted(row, version, c.spec.endpoint.baseline), now)?;
+        let stored = intended::store(
+            tx,
+            intended::promoted(row, version, c.spec.endpoint.baseline),
+            now,
+        )?;
         models::set_alias(tx, &alias("champion", "the first version"))?;
-        tx.event(now, "version.promoted", "version", &subject, json!({ "version": version, "reason": "the first version" }))?;
+        tx.event(
+            now,
+            "version.promoted",
+            "version",
+            &subject,
+            json!({ "version": version, "reason": "the first version" }),
+        )?;
         return Ok((version, Some(stored)));
     }
     models::set_alias(tx, &alias("challenger", &reason))?;
-    let new = NewRollout { to: version, run: Some(c.id), reason };
+    let new = NewRollout {
+        to: version,
+        run: Some(c.id),
+        reason,
+    };
     let stored = reconcile::start(tx, &c.spec.rollout, row, &new, now)?;
     Ok((version, Some(stored)))
 }

@@ -76,7 +76,11 @@ async fn gather(ctx: &Context, now: Timestamp) -> Result<TriggerState> {
         match seen {
             Some(seen) => state.source = Some((current, seen)),
             // The first look is what later looks are compared with.
-            None => ctx.store.write(move |tx| meta::set(tx, SOURCE_SEEN, &current)).await?,
+            None => {
+                ctx.store
+                    .write(move |tx| meta::set(tx, SOURCE_SEEN, &current))
+                    .await?
+            }
         }
     }
     Ok(state)
@@ -85,7 +89,9 @@ async fn gather(ctx: &Context, now: Timestamp) -> Result<TriggerState> {
 async fn mark_cron(ctx: &Context, state: &TriggerState, now: Timestamp) -> Result<()> {
     let scheduled = ctx.spec.triggers.iter().any(|t| t.on == TriggerKind::Cron);
     if scheduled && !state.run_open {
-        ctx.store.write(move |tx| meta::set(tx, CRON_CHECKED, &now)).await?;
+        ctx.store
+            .write(move |tx| meta::set(tx, CRON_CHECKED, &now))
+            .await?;
     }
     Ok(())
 }
@@ -102,9 +108,16 @@ pub(crate) async fn queue(ctx: &Context, fired: &Fired, source: Option<Digest>) 
         .write(move |tx| {
             runs::insert(tx, &run)?;
             // Alerts of the other monitors speak of the same world; this run answers them all.
-            for alert in alerts::list(tx, Some(&name), ALERTS)?.into_iter().filter(|a| a.state == AlertState::Open) {
+            for alert in alerts::list(tx, Some(&name), ALERTS)?
+                .into_iter()
+                .filter(|a| a.state == AlertState::Open)
+            {
                 let spent = Some(&alert.id) == fired.alert.as_ref();
-                let state = if spent { AlertState::Triggered } else { AlertState::CooledDown };
+                let state = if spent {
+                    AlertState::Triggered
+                } else {
+                    AlertState::CooledDown
+                };
                 alerts::set_state(tx, &alert.id, state, Some(&run.id))?;
             }
             meta::set(tx, CRON_CHECKED, &now)?;

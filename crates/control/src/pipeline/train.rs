@@ -23,7 +23,11 @@ use crate::monitor::signals::{histogram_of, prediction_column};
 
 /// Builds the snapshot to train on: the history in the source up to the first served prediction, and from there what was served,
 /// with its labels as known at `as_of`.
-pub(crate) async fn snapshot(ctx: &Context, first_served: Option<Timestamp>, as_of: Timestamp) -> Result<SnapshotManifest> {
+pub(crate) async fn snapshot(
+    ctx: &Context,
+    first_served: Option<Timestamp>,
+    as_of: Timestamp,
+) -> Result<SnapshotManifest> {
     let from = ctx.spec.training.window.map(|window| as_of - window);
     let (mut served, mut labels) = (Vec::new(), Vec::new());
     if let Some(first) = first_served {
@@ -37,7 +41,9 @@ pub(crate) async fn snapshot(ctx: &Context, first_served: Option<Timestamp>, as_
         // Without a time column the source cannot be told from what was served of it.
         (None, Some(_)) if !labels.is_empty() => None,
         (None, _) => Some((None, None)),
-        (Some(_), _) => from.is_none_or(|from| from < history_until).then_some((from, Some(history_until))),
+        (Some(_), _) => from
+            .is_none_or(|from| from < history_until)
+            .then_some((from, Some(history_until))),
     };
     let request = SnapshotRequest {
         spec: Arc::clone(&ctx.spec),
@@ -62,7 +68,11 @@ fn take(rows: &LabelledRows, indices: &[usize]) -> LabelledRows {
     LabelledRows {
         rows: rows.rows.take(indices),
         labels: rows.labels.take(indices),
-        times: if rows.times.is_empty() { Vec::new() } else { indices.iter().map(|&i| rows.times[i]).collect() },
+        times: if rows.times.is_empty() {
+            Vec::new()
+        } else {
+            indices.iter().map(|&i| rows.times[i]).collect()
+        },
     }
 }
 
@@ -70,7 +80,8 @@ fn take(rows: &LabelledRows, indices: &[usize]) -> LabelledRows {
 /// for training, it is the last `holdout_share` of the rows.
 pub(crate) fn split(rows: &LabelledRows, plan: &EvaluationSpec) -> Split {
     let n = rows.rows.rows();
-    let by_share = n - ((n as f64 * plan.holdout_share).round() as usize).clamp(1, n.saturating_sub(1).max(1));
+    let by_share =
+        n - ((n as f64 * plan.holdout_share).round() as usize).clamp(1, n.saturating_sub(1).max(1));
     let cut = match rows.times.last() {
         Some(last) => {
             let begin = *last - plan.holdout;
@@ -83,11 +94,19 @@ pub(crate) fn split(rows: &LabelledRows, plan: &EvaluationSpec) -> Split {
     let held: Vec<usize> = (cut..n).collect();
     let holdout = take(rows, &held);
     let range = holdout.times.first().copied().zip(holdout.times.last().copied());
-    Split { train: take(rows, &train), holdout, holdout_range: range }
+    Split {
+        train: take(rows, &train),
+        holdout,
+        holdout_range: range,
+    }
 }
 
 /// Trains on `rows` with the spec's trainer.
-pub(crate) async fn train(ctx: &Context, manifest: &SnapshotManifest, rows: LabelledRows) -> Result<(TrainOutput, Vec<String>)> {
+pub(crate) async fn train(
+    ctx: &Context,
+    manifest: &SnapshotManifest,
+    rows: LabelledRows,
+) -> Result<(TrainOutput, Vec<String>)> {
     if let Some(command) = &ctx.spec.training.run {
         return super::command::train(ctx, command, manifest, &rows).await;
     }
@@ -99,7 +118,9 @@ pub(crate) async fn train(ctx: &Context, manifest: &SnapshotManifest, rows: Labe
         iterations: ctx.spec.training.iterations,
         seed: ctx.spec.training.seed,
     };
-    let output = tokio::task::spawn_blocking(move || trainer.train(request)).await.map_err(ControlError::internal)??;
+    let output = tokio::task::spawn_blocking(move || trainer.train(request))
+        .await
+        .map_err(ControlError::internal)??;
     Ok((output, Vec::new()))
 }
 
@@ -122,15 +143,19 @@ pub(crate) async fn evaluate(
 ) -> Result<Evaluation> {
     let model = bundles::load(ctx, challenger).await?;
     let spec = Arc::clone(&ctx.spec);
-    let overlap = champion.as_ref().and_then(|(_, _, trained_until)| *trained_until).zip(holdout_range).map(
-        |(trained_until, (from, _))| trained_until > from,
-    );
+    let overlap = champion
+        .as_ref()
+        .and_then(|(_, _, trained_until)| *trained_until)
+        .zip(holdout_range)
+        .map(|(trained_until, (from, _))| trained_until > from);
     let champion_version = champion.as_ref().map(|(version, ..)| *version);
     let evaluated = tokio::task::spawn_blocking(move || -> std::result::Result<_, PortError> {
         let scores = aligned(model.predict(&holdout.rows)?, &holdout.labels);
         let champion_scores = champion
             .as_ref()
-            .map(|(_, champion, _)| Ok::<_, PortError>(aligned(champion.predict(&holdout.rows)?, &holdout.labels)))
+            .map(|(_, champion, _)| {
+                Ok::<_, PortError>(aligned(champion.predict(&holdout.rows)?, &holdout.labels))
+            })
             .transpose()?;
         let metrics = measure(&spec.metrics(), &holdout.labels, &scores);
         let gate = judge_gates(GateInput {
@@ -160,7 +185,12 @@ pub(crate) async fn evaluate(
         "gates": ctx.spec.effective_gates(),
         "seed": ctx.spec.training.seed,
     });
-    Ok(Evaluation { metrics, prediction_reference, gate, inputs })
+    Ok(Evaluation {
+        metrics,
+        prediction_reference,
+        gate,
+        inputs,
+    })
 }
 
 /// A model's metrics on some rows, and how many rows these were.
@@ -179,19 +209,37 @@ pub(crate) async fn measure_on(
 
 /// Brings a model's classes into the order of the labels' classes.
 fn aligned(scores: Scores, labels: &Labels) -> Scores {
-    let (Scores::Multiclass { classes, probabilities }, Labels::Multiclass { classes: wanted, .. }) = (&scores, labels) else {
+    let (
+        Scores::Multiclass {
+            classes,
+            probabilities,
+        },
+        Labels::Multiclass { classes: wanted, .. },
+    ) = (&scores, labels)
+    else {
         return scores;
     };
     if classes == wanted {
         return scores;
     }
     let k = classes.len();
-    let positions: Vec<Option<usize>> = wanted.iter().map(|c| classes.iter().position(|m| m == c)).collect();
+    let positions: Vec<Option<usize>> = wanted
+        .iter()
+        .map(|c| classes.iter().position(|m| m == c))
+        .collect();
     let values = probabilities
         .chunks(k.max(1))
-        .flat_map(|row| positions.iter().map(|p| p.map_or(0.0, |p| row[p])).collect::<Vec<_>>())
+        .flat_map(|row| {
+            positions
+                .iter()
+                .map(|p| p.map_or(0.0, |p| row[p]))
+                .collect::<Vec<_>>()
+        })
         .collect();
-    Scores::Multiclass { classes: Arc::clone(wanted), probabilities: values }
+    Scores::Multiclass {
+        classes: Arc::clone(wanted),
+        probabilities: values,
+    }
 }
 
 /// The histogram of the scores; for several classes of the most probable class's name.
@@ -223,11 +271,18 @@ mod tests {
     use tidemill_core::frame::{Column, Feature, FeatureKind, FeatureSchema, Frame};
 
     fn rows(n: usize, days_apart: i64) -> LabelledRows {
-        let schema = Arc::new(FeatureSchema { features: vec![Feature { name: "x".into(), kind: FeatureKind::Numeric }] });
+        let schema = Arc::new(FeatureSchema {
+            features: vec![Feature {
+                name: "x".into(),
+                kind: FeatureKind::Numeric,
+            }],
+        });
         LabelledRows {
             rows: Frame::new(schema, vec![Column::Numeric((0..n).map(|i| i as f64).collect())]).unwrap(),
             labels: Labels::Regression(vec![0.0; n]),
-            times: (0..n).map(|i| Timestamp::from_micros(0) + Span::days(i as i64 * days_apart)).collect(),
+            times: (0..n)
+                .map(|i| Timestamp::from_micros(0) + Span::days(i as i64 * days_apart))
+                .collect(),
         }
     }
 
@@ -244,6 +299,9 @@ mod tests {
         assert_eq!(few.holdout.labels.rows(), 4);
         let mut timeless = rows(10, 1);
         timeless.times.clear();
-        assert_eq!(split(&timeless, &EvaluationSpec::default()).holdout.labels.rows(), 2);
+        assert_eq!(
+            split(&timeless, &EvaluationSpec::default()).holdout.labels.rows(),
+            2
+        );
     }
 }

@@ -61,16 +61,22 @@ pub fn decide(spec: &Spec, state: &TriggerState, now: Timestamp) -> Option<Fired
     spec.triggers.iter().find_map(|trigger| match trigger.on {
         TriggerKind::Drift => from_alert(state, "drift"),
         TriggerKind::Performance => from_alert(state, "performance"),
-        TriggerKind::NewData => state.source.filter(|(current, last)| current != last).map(|(current, _)| Fired {
-            kind: "new_data".into(),
-            reason: format!("the source changed (digest {})", current.short()),
-            alert: None,
-        }),
-        TriggerKind::NewLabels => trigger.count.filter(|count| state.new_labels >= *count).map(|count| Fired {
-            kind: "new_labels".into(),
-            reason: format!("{} new labels, {count} asked for", state.new_labels),
-            alert: None,
-        }),
+        TriggerKind::NewData => state
+            .source
+            .filter(|(current, last)| current != last)
+            .map(|(current, _)| Fired {
+                kind: "new_data".into(),
+                reason: format!("the source changed (digest {})", current.short()),
+                alert: None,
+            }),
+        TriggerKind::NewLabels => trigger
+            .count
+            .filter(|count| state.new_labels >= *count)
+            .map(|count| Fired {
+                kind: "new_labels".into(),
+                reason: format!("{} new labels, {count} asked for", state.new_labels),
+                alert: None,
+            }),
         TriggerKind::Manual | TriggerKind::Cron => None,
     })
 }
@@ -91,17 +97,28 @@ fn first(spec: &Spec, state: &TriggerState, now: Timestamp) -> Option<Fired> {
 
 fn from_alert(state: &TriggerState, monitor: &str) -> Option<Fired> {
     let (id, _, summary) = state.open_alerts.iter().find(|(_, m, _)| m == monitor)?;
-    Some(Fired { kind: monitor.to_owned(), reason: summary.clone(), alert: Some(id.clone()) })
+    Some(Fired {
+        kind: monitor.to_owned(),
+        reason: summary.clone(),
+        alert: Some(id.clone()),
+    })
 }
 
 /// The schedule fired between the last look and now. A person's schedule is kept whatever the cool-down says.
 fn cron(spec: &Spec, state: &TriggerState, now: Timestamp) -> Option<Fired> {
     let checked = state.cron_checked_at?;
-    spec.triggers.iter().filter(|t| t.on == TriggerKind::Cron).find_map(|trigger| {
-        let schedule = trigger.schedule.as_deref()?;
-        let due = next_cron(schedule, checked)?;
-        (due <= now).then(|| Fired { kind: "cron".into(), reason: format!("schedule `{schedule}`"), alert: None })
-    })
+    spec.triggers
+        .iter()
+        .filter(|t| t.on == TriggerKind::Cron)
+        .find_map(|trigger| {
+            let schedule = trigger.schedule.as_deref()?;
+            let due = next_cron(schedule, checked)?;
+            (due <= now).then(|| Fired {
+                kind: "cron".into(),
+                reason: format!("schedule `{schedule}`"),
+                alert: None,
+            })
+        })
 }
 
 /// The first time after `after` at which the schedule fires, in UTC.
@@ -130,45 +147,79 @@ mod tests {
     }
 
     fn served() -> TriggerState {
-        TriggerState { has_champion: true, first_served_at: Some(at(0)), last_run_at: Some(at(0)), ..TriggerState::default() }
+        TriggerState {
+            has_champion: true,
+            first_served_at: Some(at(0)),
+            last_run_at: Some(at(0)),
+            ..TriggerState::default()
+        }
     }
 
     fn alert(monitor: &str) -> (AlertId, String, String) {
-        (AlertId::from("a1"), monitor.to_owned(), "psi of temp is 1.2".to_owned())
+        (
+            AlertId::from("a1"),
+            monitor.to_owned(),
+            "psi of temp is 1.2".to_owned(),
+        )
     }
 
     #[test]
     fn a_drift_alert_starts_one_run_and_then_the_cool_down_holds() {
         let spec = spec("triggers:\n- on: drift\n");
-        let mut state = TriggerState { open_alerts: vec![alert("drift")], ..served() };
+        let mut state = TriggerState {
+            open_alerts: vec![alert("drift")],
+            ..served()
+        };
         assert_eq!(decide(&spec, &state, at(5)), None, "still cooling down");
         let fired = decide(&spec, &state, at(10)).unwrap();
-        assert_eq!((fired.kind.as_str(), fired.alert), ("drift", Some(AlertId::from("a1"))));
+        assert_eq!(
+            (fired.kind.as_str(), fired.alert),
+            ("drift", Some(AlertId::from("a1")))
+        );
         state.run_open = true;
         assert_eq!(decide(&spec, &state, at(11)), None);
-        state = TriggerState { last_run_at: Some(at(10)), run_open: false, rollout_open: true, ..state };
+        state = TriggerState {
+            last_run_at: Some(at(10)),
+            run_open: false,
+            rollout_open: true,
+            ..state
+        };
         assert_eq!(decide(&spec, &state, at(25)), None, "a rollout is under way");
     }
 
     #[test]
     fn an_alert_without_its_trigger_starts_nothing() {
-        let state = TriggerState { open_alerts: vec![alert("performance")], ..served() };
+        let state = TriggerState {
+            open_alerts: vec![alert("performance")],
+            ..served()
+        };
         assert_eq!(decide(&spec("triggers:\n- on: drift\n"), &state, at(30)), None);
     }
 
     #[test]
     fn the_first_model_waits_for_its_traffic() {
         let spec = spec("training:\n  first_after: 59d\n");
-        let state = TriggerState { first_served_at: Some(at(0)), ..TriggerState::default() };
+        let state = TriggerState {
+            first_served_at: Some(at(0)),
+            ..TriggerState::default()
+        };
         assert_eq!(decide(&spec, &state, at(58)), None);
         assert_eq!(decide(&spec, &state, at(59)).unwrap().kind, "first");
-        assert_eq!(decide(&spec, &TriggerState::default(), at(59)), None, "nothing was served");
+        assert_eq!(
+            decide(&spec, &TriggerState::default(), at(59)),
+            None,
+            "nothing was served"
+        );
     }
 
     #[test]
     fn a_schedule_fires_once_for_each_due_time_and_ignores_the_cool_down() {
         let spec = spec("triggers:\n- on: cron\n  schedule: \"0 3 1 * *\"\n");
-        let mut state = TriggerState { cron_checked_at: Some(at(20)), last_run_at: Some(at(28)), ..served() };
+        let mut state = TriggerState {
+            cron_checked_at: Some(at(20)),
+            last_run_at: Some(at(28)),
+            ..served()
+        };
         assert_eq!(decide(&spec, &state, at(30)), None);
         assert_eq!(decide(&spec, &state, at(32)).unwrap().kind, "cron");
         state.cron_checked_at = Some(at(32));

@@ -196,11 +196,20 @@ fn check(spec: &Spec) -> Result<(), Finding> {
             );
         }
         share("gates.confidence", gate.confidence)?;
-        if gate.cluster.is_some_and(|c| c.as_micros() <= 0) || gate.cluster.is_some() && (gate.metric != Metric::Auc || spec.label.task != Task::Binary) {
-            return finding("gates.cluster", "a cluster is a stretch of time, such as `1d`, and is known for `auc` of a binary label only".into());
+        if gate.cluster.is_some_and(|c| c.as_micros() <= 0)
+            || gate.cluster.is_some() && (gate.metric != Metric::Auc || spec.label.task != Task::Binary)
+        {
+            return finding(
+                "gates.cluster",
+                "a cluster is a stretch of time, such as `1d`, and is known for `auc` of a binary label only"
+                    .into(),
+            );
         }
         if gate.cluster.is_some() && spec.data.time.is_none() {
-            return finding("gates.cluster", "clusters are stretches of time, which need `data.time`".into());
+            return finding(
+                "gates.cluster",
+                "clusters are stretches of time, which need `data.time`".into(),
+            );
         }
         if gate.margin.is_none() && gate.min.is_none() && gate.max.is_none() {
             return finding(

@@ -679,7 +679,11 @@ impl Spec {
         let metric = self.metrics().first().copied().unwrap_or(Metric::LogLoss);
         vec![GateSpec {
             metric,
-            margin: Some(if matches!(metric, Metric::Mae | Metric::Rmse) { 0.0 } else { 0.01 }),
+            margin: Some(if matches!(metric, Metric::Mae | Metric::Rmse) {
+                0.0
+            } else {
+                0.01
+            }),
             confidence: default_confidence(),
             cluster: None,
             min: None,

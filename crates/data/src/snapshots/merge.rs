@@ -58,7 +58,11 @@ pub fn time_name(spec: &Spec) -> Option<String> {
 }
 
 /// The served rows that have a label, sorted by time and prediction id; the last label of a prediction counts.
-pub fn served_rows(spec: &Spec, batches: &[Arc<PredictionBatch>], labels: &[ServedLabel]) -> Result<SnapshotRows> {
+pub fn served_rows(
+    spec: &Spec,
+    batches: &[Arc<PredictionBatch>],
+    labels: &[ServedLabel],
+) -> Result<SnapshotRows> {
     let schema = Arc::new(spec.feature_schema());
     let known: HashMap<&PredictionId, &LabelValue> =
         labels.iter().map(|l| (&l.prediction_id, &l.value)).collect();

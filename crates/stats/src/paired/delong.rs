@@ -55,7 +55,11 @@ pub fn delong(labels: &[bool], a: &[f64], b: &[f64]) -> Result<DeLong> {
     let variance = |x: &Placements, y: &Placements| {
         covariance(&x.positive, &y.positive) / m + covariance(&x.negative, &y.negative) / n
     };
-    let variances = [variance(&placed_a, &placed_a), variance(&placed_b, &placed_b), variance(&placed_a, &placed_b)];
+    let variances = [
+        variance(&placed_a, &placed_a),
+        variance(&placed_b, &placed_b),
+        variance(&placed_a, &placed_b),
+    ];
     compare(&placed_a, &placed_b, variances)
 }
 
@@ -80,10 +84,16 @@ pub fn delong_clustered(labels: &[bool], a: &[f64], b: &[f64], clusters: &[u64])
     let variance = |x: &ClusterSums, y: &ClusterSums| {
         let positive = with_positive / (with_positive - 1.0) * product(&x.positive, &y.positive) / (m * m);
         let negative = with_negative / (with_negative - 1.0) * product(&x.negative, &y.negative) / (n * n);
-        let across = all / (all - 1.0) * (product(&x.positive, &y.negative) + product(&y.positive, &x.negative)) / (m * n);
+        let across = all / (all - 1.0)
+            * (product(&x.positive, &y.negative) + product(&y.positive, &x.negative))
+            / (m * n);
         positive + negative + across
     };
-    let variances = [variance(&sums_a, &sums_a), variance(&sums_b, &sums_b), variance(&sums_a, &sums_b)];
+    let variances = [
+        variance(&sums_a, &sums_a),
+        variance(&sums_b, &sums_b),
+        variance(&sums_a, &sums_b),
+    ];
     compare(&placed_a, &placed_b, variances)
 }
 
@@ -99,7 +109,8 @@ impl ClusterSums {
     fn of(labels: &[bool], placed: &Placements, clusters: &[u64]) -> Self {
         let auc = mean(&placed.positive);
         // Sorted, so that sums run in the same order on every machine.
-        let mut by_cluster: std::collections::BTreeMap<u64, (f64, f64, bool, bool)> = std::collections::BTreeMap::new();
+        let mut by_cluster: std::collections::BTreeMap<u64, (f64, f64, bool, bool)> =
+            std::collections::BTreeMap::new();
         let (mut positive, mut negative) = (placed.positive.iter(), placed.negative.iter());
         for (label, cluster) in labels.iter().zip(clusters) {
             let entry = by_cluster.entry(*cluster).or_default();
@@ -261,7 +272,12 @@ mod tests {
         let plain = delong(&labels, &a, &b).unwrap();
         let alone = delong_clustered(&labels, &a, &b, &(0..3_000).collect::<Vec<u64>>()).unwrap();
         assert_eq!(plain.difference, alone.difference);
-        assert!((alone.std_error / plain.std_error - 1.0).abs() < 0.02, "{} {}", alone.std_error, plain.std_error);
+        assert!(
+            (alone.std_error / plain.std_error - 1.0).abs() < 0.02,
+            "{} {}",
+            alone.std_error,
+            plain.std_error
+        );
     }
 
     #[test]
@@ -273,14 +289,25 @@ mod tests {
         let clusters: Vec<u64> = (0..3_200).map(|i| i / 4).collect();
         let naive = delong(&labels4, &four(&a), &four(&b)).unwrap();
         let honest = delong_clustered(&labels4, &four(&a), &four(&b), &clusters).unwrap();
-        assert!((naive.std_error * 2.0 / plain.std_error - 1.0).abs() < 0.02, "copies look like data to the plain test");
-        assert!((honest.std_error / plain.std_error - 1.0).abs() < 0.02, "{} {}", honest.std_error, plain.std_error);
+        assert!(
+            (naive.std_error * 2.0 / plain.std_error - 1.0).abs() < 0.02,
+            "copies look like data to the plain test"
+        );
+        assert!(
+            (honest.std_error / plain.std_error - 1.0).abs() < 0.02,
+            "{} {}",
+            honest.std_error,
+            plain.std_error
+        );
     }
 
     #[test]
     fn one_cluster_has_no_variance() {
         let (labels, a, b) = independent(50);
-        assert!(matches!(delong_clustered(&labels, &a, &b, &[7; 50]), Err(StatsError::Degenerate { .. })));
+        assert!(matches!(
+            delong_clustered(&labels, &a, &b, &[7; 50]),
+            Err(StatsError::Degenerate { .. })
+        ));
     }
 
     #[test]

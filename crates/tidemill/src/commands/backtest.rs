@@ -40,8 +40,10 @@ struct Row {
 
 pub async fn run(project: &Project, range: Range, policies: &[String], json: bool) -> Result<Code> {
     let files = compose::read_project(&project.project, project.data.as_deref())?;
-    let specs: Vec<(String, Arc<Spec>)> =
-        policies.iter().map(|p| Ok((p.clone(), Arc::new(policy(&files.spec, p)?)))).collect::<Result<_>>()?;
+    let specs: Vec<(String, Arc<Spec>)> = policies
+        .iter()
+        .map(|p| Ok((p.clone(), Arc::new(policy(&files.spec, p)?))))
+        .collect::<Result<_>>()?;
     let mut rows = Vec::new();
     for (name, spec) in specs {
         eprintln!("policy `{name}`");
@@ -53,8 +55,16 @@ pub async fn run(project: &Project, range: Range, policies: &[String], json: boo
     }
     let metric = rows.first().map_or("metric", |r| r.metric.as_str()).to_owned();
     let mut table = output::table(&[
-        "policy", &format!("mean {metric}"), "gain over frozen", "worst month", "trainings", "refused", "promoted", "rolled back",
-        "training s", "outcome",
+        "policy",
+        &format!("mean {metric}"),
+        "gain over frozen",
+        "worst month",
+        "trainings",
+        "refused",
+        "promoted",
+        "rolled back",
+        "training s",
+        "outcome",
     ]);
     for row in &rows {
         table.add_row([
@@ -77,7 +87,11 @@ pub async fn run(project: &Project, range: Range, policies: &[String], json: boo
 /// The project's spec with another policy of retraining; everything else stays.
 fn policy(spec: &Spec, name: &str) -> Result<Spec> {
     let mut spec = spec.clone();
-    let on = |kind| TriggerSpec { on: kind, schedule: None, count: None };
+    let on = |kind| TriggerSpec {
+        on: kind,
+        schedule: None,
+        count: None,
+    };
     match name {
         "spec" => {}
         "never" => spec.triggers.clear(),
@@ -96,7 +110,11 @@ fn policy(spec: &Spec, name: &str) -> Result<Spec> {
 
 async fn play_one(files: &ProjectFiles, name: &str, spec: Arc<Spec>, range: Range) -> Result<Row> {
     let scratch = tempfile::Builder::new().prefix("tidemill-backtest-").tempdir()?;
-    let project = ProjectFiles { root: files.root.clone(), spec, data: scratch.path().to_owned() };
+    let project = ProjectFiles {
+        root: files.root.clone(),
+        spec,
+        data: scratch.path().to_owned(),
+    };
     let engine = engine()?;
     let (from, to) = bounds(&engine.0, &project, range).await?;
     let app = compose::open(&project, ClockChoice::Virtual(from)).await?;
@@ -114,7 +132,9 @@ async fn play_one(files: &ProjectFiles, name: &str, spec: Arc<Spec>, range: Rang
         keep_ids: false,
     };
     let played = play_with_bar(&client, &plan).await?;
-    let timeline: Timeline = client.get(&format!("/api/v1/endpoints/{}/timeline", project.spec.name)).await?;
+    let timeline: Timeline = client
+        .get(&format!("/api/v1/endpoints/{}/timeline", project.spec.name))
+        .await?;
     let training_s = training_seconds(&client).await?;
     running.stop().await?;
     Ok(summarise(name, &timeline, training_s, played.wall_s))
@@ -122,24 +142,43 @@ async fn play_one(files: &ProjectFiles, name: &str, spec: Arc<Spec>, range: Rang
 
 async fn training_seconds(client: &Client) -> Result<f64> {
     let runs: Value = client.get("/api/v1/runs?limit=1000").await?;
-    let list = runs.as_array().or_else(|| runs["runs"].as_array()).or_else(|| runs["items"].as_array()).cloned().unwrap_or_default();
+    let list = runs
+        .as_array()
+        .or_else(|| runs["runs"].as_array())
+        .or_else(|| runs["items"].as_array())
+        .cloned()
+        .unwrap_or_default();
     let mut seconds = 0.0;
     for run in list {
-        let detail: Value = client.get(&format!("/api/v1/runs/{}", run["id"].as_str().unwrap_or_default())).await?;
+        let detail: Value = client
+            .get(&format!(
+                "/api/v1/runs/{}",
+                run["id"].as_str().unwrap_or_default()
+            ))
+            .await?;
         let steps = detail["steps"].as_array().cloned().unwrap_or_default();
-        seconds += steps.iter().filter(|s| s["name"] == "train").filter_map(|s| s["output"]["seconds"].as_f64()).sum::<f64>();
+        seconds += steps
+            .iter()
+            .filter(|s| s["name"] == "train")
+            .filter_map(|s| s["output"]["seconds"].as_f64())
+            .sum::<f64>();
     }
     Ok(seconds)
 }
 
 fn summarise(name: &str, timeline: &Timeline, training_s: f64, wall_s: f64) -> Row {
-    let first = timeline.events.iter().find(|e| e.kind == "version.promoted").map(|e| e.at.month());
+    let first = timeline
+        .events
+        .iter()
+        .find(|e| e.kind == "version.promoted")
+        .map(|e| e.at.month());
     let judged: Vec<_> = timeline
         .months
         .iter()
         .filter(|m| m.predictions > 0 && first.as_ref().is_some_and(|first| m.month >= *first))
         .collect();
-    let mean = |values: Vec<f64>| (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
+    let mean =
+        |values: Vec<f64>| (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
     let sign = if timeline.higher_is_better { 1.0 } else { -1.0 };
     let worst = judged
         .iter()
@@ -151,7 +190,12 @@ fn summarise(name: &str, timeline: &Timeline, training_s: f64, wall_s: f64) -> R
         policy: name.to_owned(),
         metric: timeline.metric.clone(),
         mean: mean(judged.iter().filter_map(|m| m.champion).collect()),
-        gain: mean(judged.iter().filter_map(|m| Some(sign * (m.champion? - m.frozen?))).collect()),
+        gain: mean(
+            judged
+                .iter()
+                .filter_map(|m| Some(sign * (m.champion? - m.frozen?)))
+                .collect(),
+        ),
         worst: worst.as_ref().map(|w| w.0),
         worst_month: worst.map_or_else(String::new, |w| w.1),
         trainings: total(|m| m.retrainings),

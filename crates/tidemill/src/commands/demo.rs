@@ -29,14 +29,35 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, json: bool) -> Result<Code> {
-    let scratch = if args.data.is_none() { Some(tempfile::Builder::new().prefix("tidemill-demo-").tempdir()?) } else { None };
-    let data = args.data.clone().or_else(|| scratch.as_ref().map(|s| s.path().to_owned()));
+    let scratch = if args.data.is_none() {
+        Some(tempfile::Builder::new().prefix("tidemill-demo-").tempdir()?)
+    } else {
+        None
+    };
+    let data = args
+        .data
+        .clone()
+        .or_else(|| scratch.as_ref().map(|s| s.path().to_owned()));
     let project = compose::read_project(&args.project, data.as_deref())?;
     let engine = engine()?;
-    let (from, to) = bounds(&engine.0, &project, Range { from: args.from, to: args.to }).await?;
+    let (from, to) = bounds(
+        &engine.0,
+        &project,
+        Range {
+            from: args.from,
+            to: args.to,
+        },
+    )
+    .await?;
     let app = compose::open(&project, ClockChoice::Virtual(from)).await?;
     let running = listen(app, &args.listen).await?;
-    eprintln!("{} from {} to {}; watch it at {}", project.spec.name, from.day(), to.day(), running.url());
+    eprintln!(
+        "{} from {} to {}; watch it at {}",
+        project.spec.name,
+        from.day(),
+        to.day(),
+        running.url()
+    );
     let client = Client::new(&running.url())?;
     let plan = Plan {
         engine: &engine.0,
@@ -50,10 +71,17 @@ pub async fn run(args: Args, json: bool) -> Result<Code> {
         keep_ids: false,
     };
     let played = play_with_bar(&client, &plan).await?;
-    let timeline: Timeline = client.get(&format!("/api/v1/endpoints/{}/timeline", project.spec.name)).await?;
+    let timeline: Timeline = client
+        .get(&format!("/api/v1/endpoints/{}/timeline", project.spec.name))
+        .await?;
     let status: Status = client.get("/api/v1/status").await?;
     // The months that were played; the days after the end only wait for the last labels.
-    let months: Vec<_> = timeline.months.iter().filter(|m| m.predictions > 0).cloned().collect();
+    let months: Vec<_> = timeline
+        .months
+        .iter()
+        .filter(|m| m.predictions > 0)
+        .cloned()
+        .collect();
     if !json {
         println!("{}", output::months(&timeline.metric, &months));
         println!(
@@ -94,6 +122,10 @@ fn champion(status: &Status) -> Value {
 async fn listen(app: compose::App, listen: &Listen) -> Result<compose::Running> {
     let wanted = SocketAddr::from((listen.host, listen.port));
     let free = tokio::net::TcpListener::bind(wanted).await.is_ok();
-    let address = if free { wanted } else { SocketAddr::from((listen.host, 0)) };
+    let address = if free {
+        wanted
+    } else {
+        SocketAddr::from((listen.host, 0))
+    };
     compose::serve(app, address, false).await
 }

@@ -32,18 +32,36 @@ pub async fn run(project: &Project, json: bool) -> Result<Code> {
     match compose::read_project(&project.project, project.data.as_deref()) {
         Err(error) => add("spec", Err(format!("{error:#}"))),
         Ok(files) => {
-            add("spec", Ok(format!("{} with {} features", files.spec.name, files.spec.features.len())));
+            add(
+                "spec",
+                Ok(format!(
+                    "{} with {} features",
+                    files.spec.name,
+                    files.spec.features.len()
+                )),
+            );
             let engine = engine()?;
-            add("data", match engine.0.check_spec(&files.root, &files.spec).await {
-                Ok(()) => Ok(format!("`{}` fits the spec", files.spec.data.source)),
-                Err(error) => Err(error.to_string()),
-            });
+            add(
+                "data",
+                match engine.0.check_spec(&files.root, &files.spec).await {
+                    Ok(()) => Ok(format!("`{}` fits the spec", files.spec.data.source)),
+                    Err(error) => Err(error.to_string()),
+                },
+            );
             add("data folder", data_folder(&files.data));
             if let Some(command) = &files.spec.training.run {
                 let program = command.split_whitespace().next().unwrap_or_default().to_owned();
-                let found = std::env::var_os("PATH").is_some_and(|p| std::env::split_paths(&p).any(|d| d.join(&program).is_file()))
+                let found = std::env::var_os("PATH")
+                    .is_some_and(|p| std::env::split_paths(&p).any(|d| d.join(&program).is_file()))
                     || files.root.join(&program).is_file();
-                add("training command", if found { Ok(program) } else { Err(format!("`{program}` of `training.run` is not on PATH")) });
+                add(
+                    "training command",
+                    if found {
+                        Ok(program)
+                    } else {
+                        Err(format!("`{program}` of `training.run` is not on PATH"))
+                    },
+                );
             }
         }
     }
@@ -52,18 +70,32 @@ pub async fn run(project: &Project, json: bool) -> Result<Code> {
         println!("{}", serde_json::to_string(&findings)?);
     } else {
         for f in &findings {
-            println!("{} {:17} {}", if f.ok { "ok  " } else { "FAIL" }, f.check, f.detail);
+            println!(
+                "{} {:17} {}",
+                if f.ok { "ok  " } else { "FAIL" },
+                f.check,
+                f.detail
+            );
         }
     }
     Ok(if bad { Code::Refused } else { Code::Success })
 }
 
 fn memory() -> std::result::Result<String, String> {
-    let text = std::fs::read_to_string("/proc/meminfo").map_err(|e| format!("cannot read /proc/meminfo: {e}"))?;
-    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:")).unwrap_or("0 kB").trim();
+    let text =
+        std::fs::read_to_string("/proc/meminfo").map_err(|e| format!("cannot read /proc/meminfo: {e}"))?;
+    let line = text
+        .lines()
+        .find_map(|l| l.strip_prefix("MemAvailable:"))
+        .unwrap_or("0 kB")
+        .trim();
     let kib: u64 = line.trim_end_matches(" kB").trim().parse().unwrap_or(0);
     let mib = kib / 1_024;
-    if mib < 512 { Err(format!("{mib} MB free; training wants 512 MB or more")) } else { Ok(format!("{mib} MB free")) }
+    if mib < 512 {
+        Err(format!("{mib} MB free; training wants 512 MB or more"))
+    } else {
+        Ok(format!("{mib} MB free"))
+    }
 }
 
 fn data_folder(path: &std::path::Path) -> std::result::Result<String, String> {

@@ -22,15 +22,54 @@ use crate::exit::Code;
 pub async fn run(cli: Cli) -> Result<Code> {
     let json = cli.json;
     match cli.command {
-        Command::Init { source, output, label, name, force } => {
-            init::run(init::Args { source, output, label, name, force }, json).await
+        Command::Init {
+            source,
+            output,
+            label,
+            name,
+            force,
+        } => {
+            init::run(
+                init::Args {
+                    source,
+                    output,
+                    label,
+                    name,
+                    force,
+                },
+                json,
+            )
+            .await
         }
-        Command::Up { project, listen, virtual_clock, wall_clock } => {
+        Command::Up {
+            project,
+            listen,
+            virtual_clock,
+            wall_clock,
+        } => {
             let choice = up::choice(virtual_clock, wall_clock);
             up::run(&project, &listen, choice, json).await
         }
-        Command::Demo { project, listen, data, from, to, exit } => {
-            demo::run(demo::Args { project, listen, data, from, to, exit }, json).await
+        Command::Demo {
+            project,
+            listen,
+            data,
+            from,
+            to,
+            exit,
+        } => {
+            demo::run(
+                demo::Args {
+                    project,
+                    listen,
+                    data,
+                    from,
+                    to,
+                    exit,
+                },
+                json,
+            )
+            .await
         }
         Command::Validate { project } => validate::run(&project, json).await,
         Command::Train { target, reason } => train::run(&target, &reason, json).await,
@@ -38,21 +77,41 @@ pub async fn run(cli: Cli) -> Result<Code> {
         Command::Reproduce { target, version } => train::reproduce(&target, &version, json).await,
         Command::Promote { target, version, why } => operate::promote(&target, version, &why, json).await,
         Command::Rollback { target, why } => operate::rollback(&target, &why, json).await,
-        Command::Predict { target, input, output } => predict::run(&target, &input, output.as_deref(), json).await,
-        Command::Feedback { target, prediction_id, value, input } => {
-            operate::feedback(&target, prediction_id, value, input, json).await
-        }
-        Command::Replay { target, from, to, speed, patience } => {
-            replay::run(&target, replay::Range { from, to }, &speed, patience, json).await
-        }
-        Command::Backtest { project, from, to, policies } => {
-            backtest::run(&project, replay::Range { from, to }, &policies, json).await
-        }
-        Command::Lineage { target, prediction_id } => inspect::lineage(&target, &prediction_id, json).await,
+        Command::Predict {
+            target,
+            input,
+            output,
+        } => predict::run(&target, &input, output.as_deref(), json).await,
+        Command::Feedback {
+            target,
+            prediction_id,
+            value,
+            input,
+        } => operate::feedback(&target, prediction_id, value, input, json).await,
+        Command::Replay {
+            target,
+            from,
+            to,
+            speed,
+            patience,
+        } => replay::run(&target, replay::Range { from, to }, &speed, patience, json).await,
+        Command::Backtest {
+            project,
+            from,
+            to,
+            policies,
+        } => backtest::run(&project, replay::Range { from, to }, &policies, json).await,
+        Command::Lineage {
+            target,
+            prediction_id,
+        } => inspect::lineage(&target, &prediction_id, json).await,
         Command::Status { target } => inspect::status(&target, json).await,
         Command::Doctor { project } => doctor::run(&project, json).await,
         Command::Schema => {
-            println!("{}", serde_json::to_string_pretty(&tidemill_core::spec::json_schema())?);
+            println!(
+                "{}",
+                serde_json::to_string_pretty(&tidemill_core::spec::json_schema())?
+            );
             Ok(Code::Success)
         }
         Command::Completions { shell } => {

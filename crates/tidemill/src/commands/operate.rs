@@ -12,7 +12,11 @@ use crate::session::Session;
 
 async fn endpoint_of(session: &Session) -> Result<String> {
     let status: Status = session.client.get("/api/v1/status").await?;
-    status.endpoints.first().map(|e| e.name.to_string()).context("this server has no endpoint")
+    status
+        .endpoints
+        .first()
+        .map(|e| e.name.to_string())
+        .context("this server has no endpoint")
 }
 
 fn who() -> String {
@@ -22,7 +26,10 @@ fn who() -> String {
 pub async fn promote(target: &Target, version: u32, why: &str, json: bool) -> Result<Code> {
     let (session, _) = Session::open(target).await?;
     let path = format!("/api/v1/endpoints/{}/promote", endpoint_of(&session).await?);
-    let answer: Value = session.client.post(&path, &json!({ "version": version, "why": why, "by": who() })).await?;
+    let answer: Value = session
+        .client
+        .post(&path, &json!({ "version": version, "why": why, "by": who() }))
+        .await?;
     session.close().await?;
     print(&answer, &format!("version {version} is champion"), json);
     Ok(Code::Success)
@@ -31,7 +38,10 @@ pub async fn promote(target: &Target, version: u32, why: &str, json: bool) -> Re
 pub async fn rollback(target: &Target, why: &str, json: bool) -> Result<Code> {
     let (session, _) = Session::open(target).await?;
     let path = format!("/api/v1/endpoints/{}/rollback", endpoint_of(&session).await?);
-    let answer: Value = session.client.post(&path, &json!({ "why": why, "by": who() })).await?;
+    let answer: Value = session
+        .client
+        .post(&path, &json!({ "why": why, "by": who() }))
+        .await?;
     session.close().await?;
     let text = match answer.get("champion") {
         Some(version) => format!("back to version {version}"),
@@ -63,11 +73,15 @@ pub async fn feedback(
             vec![json!({ "prediction_id": id, "value": value, "source": "cli" })]
         }
         (None, None, Some(path)) => {
-            let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let text =
+                std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
             text.lines()
                 .enumerate()
                 .filter(|(_, line)| !line.trim().is_empty())
-                .map(|(i, line)| serde_json::from_str(line).with_context(|| format!("{}:{}: not a JSON object", path.display(), i + 1)))
+                .map(|(i, line)| {
+                    serde_json::from_str(line)
+                        .with_context(|| format!("{}:{}: not a JSON object", path.display(), i + 1))
+                })
                 .collect::<Result<_>>()?
         }
         _ => bad_input!("give a prediction id and a value, or `--input FILE`"),
@@ -75,7 +89,10 @@ pub async fn feedback(
     let (session, _) = Session::open(target).await?;
     let mut outcomes = Vec::new();
     for part in items.chunks(1_000) {
-        let answer: Value = session.client.post("/api/v1/feedback", &json!({ "feedback": part })).await?;
+        let answer: Value = session
+            .client
+            .post("/api/v1/feedback", &json!({ "feedback": part }))
+            .await?;
         outcomes.extend(answer["outcomes"].as_array().cloned().unwrap_or_default());
     }
     session.close().await?;
@@ -92,5 +109,9 @@ pub async fn feedback(
             count("corrected")
         );
     }
-    Ok(if conflicts > 0 { Code::Refused } else { Code::Success })
+    Ok(if conflicts > 0 {
+        Code::Refused
+    } else {
+        Code::Success
+    })
 }

@@ -31,13 +31,26 @@ pub async fn run(target: &Target, input: &Path, output: Option<&Path>, json: boo
     for start in (0..rows.rows()).step_by(BATCH) {
         let end = (start + BATCH).min(rows.rows());
         let columns: Vec<&str> = rows.schema().features.iter().map(|f| f.name.as_str()).collect();
-        let data: Vec<Vec<Value>> = (start..end).map(|i| rows.columns().iter().map(|c| cell(c, i)).collect()).collect();
+        let data: Vec<Vec<Value>> = (start..end)
+            .map(|i| rows.columns().iter().map(|c| cell(c, i)).collect())
+            .collect();
         let body = json!({ "dataframe_split": { "columns": columns, "data": data } });
-        let answer: Value = session.client.post(&format!("/invocations/{}", project.spec.name), &body).await?;
+        let answer: Value = session
+            .client
+            .post(&format!("/invocations/{}", project.spec.name), &body)
+            .await?;
         let part = |key: &str| answer[key].as_array().cloned().unwrap_or_default();
-        let (predictions, ids, versions) = (part("predictions"), part("prediction_ids"), part("model_versions"));
+        let (predictions, ids, versions) = (
+            part("predictions"),
+            part("prediction_ids"),
+            part("model_versions"),
+        );
         if predictions.len() != end - start {
-            bail!("{} rows were sent, {} were answered", end - start, predictions.len());
+            bail!(
+                "{} rows were sent, {} were answered",
+                end - start,
+                predictions.len()
+            );
         }
         for i in 0..predictions.len() {
             let line = json!({ "row": start + i, "prediction": predictions[i], "prediction_id": ids[i], "model_version": versions[i] });

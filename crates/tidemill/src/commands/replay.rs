@@ -5,14 +5,14 @@ use std::time::Duration;
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
+use tidemill_control::view::Status;
 use tidemill_core::clock::Timestamp;
 use tidemill_core::ports::DataEngine;
 use tidemill_core::spec::Span;
-use tidemill_control::view::Status;
 
 use crate::cli::Target;
-use crate::compose::{self, ClockChoice, ProjectFiles};
 use crate::client::Client;
+use crate::compose::{self, ClockChoice, ProjectFiles};
 use crate::exit::{Code, bad_input};
 use crate::player::{Plan, Played, play};
 use crate::session::{Session, is_locked};
@@ -42,9 +42,16 @@ pub async fn run(target: &Target, range: Range, speed: &str, patience: u64, json
     };
     let status: Status = session.client.get("/api/v1/status").await?;
     if !status.virtual_clock {
-        bad_input!("the server at {} runs on the machine's clock; start one with `tidemill up --virtual-clock {from}`", session.client.base());
+        bad_input!(
+            "the server at {} runs on the machine's clock; start one with `tidemill up --virtual-clock {from}`",
+            session.client.base()
+        );
     }
-    let from = if range.from.is_none() { from.max(status.now) } else { from };
+    let from = if range.from.is_none() {
+        from.max(status.now)
+    } else {
+        from
+    };
     let speed = speed_of(speed)?;
     let plan = Plan {
         engine: &engine.0,
@@ -59,9 +66,15 @@ pub async fn run(target: &Target, range: Range, speed: &str, patience: u64, json
     };
     let played = play_with_bar(&session.client, &plan).await?;
     if json {
-        println!("{}", json!({ "predictions": played.predictions, "labels": played.labels, "wall_s": played.wall_s, "ids": played.ids }));
+        println!(
+            "{}",
+            json!({ "predictions": played.predictions, "labels": played.labels, "wall_s": played.wall_s, "ids": played.ids })
+        );
     } else {
-        println!("{} predictions and {} labels in {:.1} s", played.predictions, played.labels, played.wall_s);
+        println!(
+            "{} predictions and {} labels in {:.1} s",
+            played.predictions, played.labels, played.wall_s
+        );
     }
     session.close().await?;
     Ok(Code::Success)
@@ -75,9 +88,16 @@ pub fn engine() -> Result<(tidemill_data::DataFusionEngine, tempfile::TempDir)> 
 }
 
 /// The range to play: what was asked for, else all of the data.
-pub async fn bounds(engine: &dyn DataEngine, project: &ProjectFiles, range: Range) -> Result<(Timestamp, Timestamp)> {
+pub async fn bounds(
+    engine: &dyn DataEngine,
+    project: &ProjectFiles,
+    range: Range,
+) -> Result<(Timestamp, Timestamp)> {
     let Some((first, last)) = engine.time_range(&project.root, &project.spec).await? else {
-        bad_input!("`{}` holds no row with a time; a replay needs `data.time`", project.spec.data.source);
+        bad_input!(
+            "`{}` holds no row with a time; a replay needs `data.time`",
+            project.spec.data.source
+        );
     };
     let from = range.from.unwrap_or_else(|| first.floor_to(Span::DAY));
     let to = range.to.unwrap_or_else(|| last.floor_to(Span::HOUR) + Span::HOUR);
@@ -93,14 +113,19 @@ fn speed_of(text: &str) -> Result<Option<f64>> {
     }
     match text.parse::<f64>() {
         Ok(speed) if speed > 0.0 && speed.is_finite() => Ok(Some(speed)),
-        _ => bad_input!("`{text}` is not a speed: expected `max`, or how many virtual seconds pass in a real one, such as 3600"),
+        _ => bad_input!(
+            "`{text}` is not a speed: expected `max`, or how many virtual seconds pass in a real one, such as 3600"
+        ),
     }
 }
 
 /// Plays with a progress bar on standard error.
 pub async fn play_with_bar(client: &Client, plan: &Plan<'_>) -> Result<Played> {
     let bar = ProgressBar::new(u64::try_from((plan.to - plan.from).as_micros()).unwrap_or(1));
-    bar.set_style(ProgressStyle::with_template("{prefix} [{bar:40}] {percent:>3} % {msg} {elapsed} (ends in {eta})")?.progress_chars("=> "));
+    bar.set_style(
+        ProgressStyle::with_template("{prefix} [{bar:40}] {percent:>3} % {msg} {elapsed} (ends in {eta})")?
+            .progress_chars("=> "),
+    );
     let from = plan.from;
     let played = play(client, plan, |now, predictions| {
         bar.set_position(u64::try_from((now - from).as_micros()).unwrap_or(0));

@@ -16,8 +16,15 @@ use crate::session::Session;
 pub async fn run(target: &Target, reason: &str, json: bool) -> Result<Code> {
     let (session, _) = Session::open(target).await?;
     let bar = spinner("training");
-    let answer: Value = session.client.post("/api/v1/runs", &json!({ "reason": reason })).await?;
-    let Some(id) = answer["run_id"].as_str().or_else(|| answer["id"].as_str()).map(str::to_owned) else {
+    let answer: Value = session
+        .client
+        .post("/api/v1/runs", &json!({ "reason": reason }))
+        .await?;
+    let Some(id) = answer["run_id"]
+        .as_str()
+        .or_else(|| answer["id"].as_str())
+        .map(str::to_owned)
+    else {
         bail!("the server's answer names no run: {answer}");
     };
     let run: Value = loop {
@@ -29,7 +36,12 @@ pub async fn run(target: &Target, reason: &str, json: bool) -> Result<Code> {
     };
     bar.finish_and_clear();
     let decision: Value = match run["decision"].as_str() {
-        Some(decision) => session.client.get(&format!("/api/v1/decisions/{decision}")).await?,
+        Some(decision) => {
+            session
+                .client
+                .get(&format!("/api/v1/decisions/{decision}"))
+                .await?
+        }
         None => Value::Null,
     };
     session.close().await?;
@@ -42,7 +54,11 @@ fn report(run: &Value, decision: &Value, json: bool) -> Result<Code> {
     if json {
         println!("{}", json!({ "run": run, "decision": decision }));
     } else if failed {
-        eprintln!("run {} failed: {}", run["id"].as_str().unwrap_or(""), run["error"].as_str().unwrap_or(""));
+        eprintln!(
+            "run {} failed: {}",
+            run["id"].as_str().unwrap_or(""),
+            run["error"].as_str().unwrap_or("")
+        );
     } else {
         let mut table = output::table(&["metric", "hold-out"]);
         for (name, value) in run["metrics"].as_object().into_iter().flatten() {
@@ -50,9 +66,18 @@ fn report(run: &Value, decision: &Value, json: bool) -> Result<Code> {
         }
         println!("{table}");
         for check in decision["result"]["checks"].as_array().into_iter().flatten() {
-            println!("gate {}: {} ({})", check["metric"].as_str().unwrap_or(""), check["verdict"].as_str().unwrap_or(""), check["reason"].as_str().unwrap_or(""));
+            println!(
+                "gate {}: {} ({})",
+                check["metric"].as_str().unwrap_or(""),
+                check["verdict"].as_str().unwrap_or(""),
+                check["reason"].as_str().unwrap_or("")
+            );
         }
-        println!("run {} gave version {}; gate: {verdict}", run["id"].as_str().unwrap_or(""), run["model_version"]);
+        println!(
+            "run {} gave version {}; gate: {verdict}",
+            run["id"].as_str().unwrap_or(""),
+            run["model_version"]
+        );
     }
     Ok(match (failed, verdict) {
         (true, _) => Code::Failure,
@@ -65,7 +90,9 @@ pub async fn evaluate(target: &Target, version: Option<u32>, json: bool) -> Resu
     let (session, _) = Session::open(target).await?;
     let bar = spinner("evaluating");
     let control = session.local()?;
-    let evaluated = control.evaluate(version.map(tidemill_core::ids::VersionNumber)).await?;
+    let evaluated = control
+        .evaluate(version.map(tidemill_core::ids::VersionNumber))
+        .await?;
     bar.finish_and_clear();
     session.close().await?;
     if json {
@@ -74,21 +101,33 @@ pub async fn evaluate(target: &Target, version: Option<u32>, json: bool) -> Resu
     }
     let mut table = output::table(&["metric", "value", "standard error"]);
     for (name, m) in evaluated["metrics"].as_object().into_iter().flatten() {
-        table.add_row([name.clone(), output::number(m["value"].as_f64()), output::number(m["std_error"].as_f64())]);
+        table.add_row([
+            name.clone(),
+            output::number(m["value"].as_f64()),
+            output::number(m["std_error"].as_f64()),
+        ]);
     }
-    println!("version {} on {} labelled rows from {} to {}", evaluated["version"], evaluated["rows"], evaluated["from"], evaluated["until"]);
+    println!(
+        "version {} on {} labelled rows from {} to {}",
+        evaluated["version"], evaluated["rows"], evaluated["from"], evaluated["until"]
+    );
     println!("{table}");
     Ok(Code::Success)
 }
 
 pub async fn reproduce(target: &Target, name: &str, json: bool) -> Result<Code> {
-    let Some((model, version)) = name.rsplit_once('/').and_then(|(m, v)| Some((m, v.parse::<u32>().ok()?))) else {
+    let Some((model, version)) = name
+        .rsplit_once('/')
+        .and_then(|(m, v)| Some((m, v.parse::<u32>().ok()?)))
+    else {
         bad_input!("`{name}` is not MODEL/VERSION, such as `flights/3`");
     };
     let (session, _) = Session::open(target).await?;
     let bar = spinner("training again");
     let control = session.local()?;
-    let again: Reproduction = control.reproduce(&model.into(), tidemill_core::ids::VersionNumber(version)).await?;
+    let again: Reproduction = control
+        .reproduce(&model.into(), tidemill_core::ids::VersionNumber(version))
+        .await?;
     bar.finish_and_clear();
     session.close().await?;
     if json {
@@ -96,11 +135,30 @@ pub async fn reproduce(target: &Target, name: &str, json: bool) -> Result<Code> 
     } else {
         for (name, recorded, found) in &again.digests {
             let mark = if recorded == found { "same" } else { "DIFFERS" };
-            println!("{mark:8} {name}: {}{}", short(recorded), if recorded == found { String::new() } else { format!(" → {}", short(found)) });
+            println!(
+                "{mark:8} {name}: {}{}",
+                short(recorded),
+                if recorded == found {
+                    String::new()
+                } else {
+                    format!(" → {}", short(found))
+                }
+            );
         }
-        println!("{model}/{version}: {}", if again.identical { "reproduced, bit for bit" } else { "NOT reproduced" });
+        println!(
+            "{model}/{version}: {}",
+            if again.identical {
+                "reproduced, bit for bit"
+            } else {
+                "NOT reproduced"
+            }
+        );
     }
-    Ok(if again.identical { Code::Success } else { Code::Refused })
+    Ok(if again.identical {
+        Code::Success
+    } else {
+        Code::Refused
+    })
 }
 
 fn short(digest: &str) -> String {

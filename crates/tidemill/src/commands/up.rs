@@ -21,7 +21,10 @@ pub fn choice(virtual_clock: Option<Timestamp>, wall_clock: bool) -> ClockChoice
 pub async fn run(project: &Project, listen: &Listen, choice: ClockChoice, json: bool) -> Result<Code> {
     let files = compose::read_project(&project.project, project.data.as_deref())?;
     if !listen.host.is_loopback() {
-        eprintln!("warning: listening on {} without authentication; anybody who reaches this port can use it", listen.host);
+        eprintln!(
+            "warning: listening on {} without authentication; anybody who reaches this port can use it",
+            listen.host
+        );
     }
     let app = compose::open(&files, choice).await?;
     let virtual_time = app.control.clock().as_virtual().is_some();
@@ -35,9 +38,15 @@ pub async fn run(project: &Project, listen: &Listen, choice: ClockChoice, json: 
 /// Says where the server is. The first line is for programs that started it.
 pub fn announce(running: &Running, project: &str, json: bool) {
     if json {
-        println!("{}", serde_json::json!({ "url": running.url(), "project": project, "pid": std::process::id() }));
+        println!(
+            "{}",
+            serde_json::json!({ "url": running.url(), "project": project, "pid": std::process::id() })
+        );
     } else {
-        println!("tidemill serves `{project}` at {}  (page, API under /api/v1, Ctrl-C stops)", running.url());
+        println!(
+            "tidemill serves `{project}` at {}  (page, API under /api/v1, Ctrl-C stops)",
+            running.url()
+        );
     }
 }
 

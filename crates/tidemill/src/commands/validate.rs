@@ -36,19 +36,42 @@ pub async fn run(project: &Project, json: bool) -> Result<Code> {
             json!({ "snapshot": manifest.digest, "rows": manifest.rows, "quarantined": manifest.quarantined, "validation": manifest.validation })
         );
     } else {
-        println!("{} labelled rows, snapshot {}", manifest.rows, manifest.digest.short());
-        for result in manifest.validation.iter().flat_map(|v| v["results"].as_array()).flatten() {
+        println!(
+            "{} labelled rows, snapshot {}",
+            manifest.rows,
+            manifest.digest.short()
+        );
+        for result in manifest
+            .validation
+            .iter()
+            .flat_map(|v| v["results"].as_array())
+            .flatten()
+        {
             print_result(result);
         }
-        println!("{}", if manifest.quarantined { "a critical expectation failed: the snapshot is quarantined" } else { "fit to train on" });
+        println!(
+            "{}",
+            if manifest.quarantined {
+                "a critical expectation failed: the snapshot is quarantined"
+            } else {
+                "fit to train on"
+            }
+        );
     }
-    Ok(if manifest.quarantined { Code::Refused } else { Code::Success })
+    Ok(if manifest.quarantined {
+        Code::Refused
+    } else {
+        Code::Success
+    })
 }
 
 fn print_result(result: &Value) {
     let config = &result["expectation_config"];
     let mark = if result["success"] == true { "ok  " } else { "FAIL" };
-    let column = config["kwargs"]["column"].as_str().map(|c| format!(" on `{c}`")).unwrap_or_default();
+    let column = config["kwargs"]["column"]
+        .as_str()
+        .map(|c| format!(" on `{c}`"))
+        .unwrap_or_default();
     println!("{mark} {}{column}", config["type"].as_str().unwrap_or(""));
     if result["success"] == true {
         return;
@@ -58,7 +81,10 @@ fn print_result(result: &Value) {
         println!("     {message}");
     }
     if !found["unexpected_count"].is_null() {
-        println!("     {} unexpected of {}, such as {}", found["unexpected_count"], found["element_count"], found["partial_unexpected_list"]);
+        println!(
+            "     {} unexpected of {}, such as {}",
+            found["unexpected_count"], found["element_count"], found["partial_unexpected_list"]
+        );
         println!("     in rows {}", found["unexpected_index_list"]);
     } else if !found["observed_value"].is_null() {
         println!("     observed {}", found["observed_value"]);
