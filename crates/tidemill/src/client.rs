@@ -29,7 +29,7 @@ impl Client {
     pub fn new(base: &str) -> Result<Self> {
         // Training and clock moves answer when they are done, which can take minutes.
         let http = reqwest::Client::builder()
-            .timeout(Duration::from_secs(3_600))
+            .timeout(Duration::from_hours(1))
             .no_proxy()
             .build()?;
         Ok(Self {
@@ -74,7 +74,7 @@ impl Client {
             status: 0,
             message: format!("the answer of {} broke off: {e}", self.base),
         })?;
-        if status.is_success() || status.as_u16() == 409 && self.is_outcomes(&bytes) {
+        if status.is_success() || status.as_u16() == 409 && is_outcomes(&bytes) {
             let mut value: Value =
                 serde_json::from_slice(&bytes).context("the server's answer is not JSON")?;
             if status.as_u16() == 409 {
@@ -97,11 +97,6 @@ impl Client {
         }
         .into())
     }
-
-    /// Feedback answers 409 with an outcome for each item: that is an answer, not a failure of the request.
-    fn is_outcomes(&self, bytes: &[u8]) -> bool {
-        serde_json::from_slice::<Value>(bytes).is_ok_and(|v| v["error"]["details"]["outcomes"].is_array())
-    }
 }
 
 /// Whether the error means that no server answered (rather than that it said no).
@@ -109,4 +104,9 @@ pub fn is_unreachable(error: &anyhow::Error) -> bool {
     error
         .chain()
         .any(|c| c.downcast_ref::<ApiFailure>().is_some_and(|f| f.status == 0))
+}
+
+/// Feedback answers 409 with an outcome for each item: that is an answer, not a failure of the request.
+fn is_outcomes(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<Value>(bytes).is_ok_and(|v| v["error"]["details"]["outcomes"].is_array())
 }

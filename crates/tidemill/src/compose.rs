@@ -142,7 +142,10 @@ impl Running {
         }
         // Only says where to find a server that is gone.
         let _ = std::fs::remove_file(&self.address_file);
-        self.control.settle().await?;
+        if let Err(error) = self.control.settle().await {
+            // Nothing is lost: the write-ahead log keeps what could not be moved, and the next start moves it.
+            tracing::warn!(%error, "the prediction log could not be moved into Parquet");
+        }
         served
             .context("the server's task failed")?
             .context("the server failed")
@@ -157,8 +160,10 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
     let address = listener.local_addr()?;
     let address_file = app.data.join(ADDRESS_FILE);
     let text = serde_json::json!({ "url": format!("http://{address}"), "pid": std::process::id() });
-    std::fs::write(&address_file, text.to_string())
-        .with_context(|| format!("cannot write {}", address_file.display()))?;
+    if let Err(error) = std::fs::write(&address_file, text.to_string()) {
+        // Only other commands look there, and they can be given `--url`.
+        tracing::warn!(path = %address_file.display(), %error, "cannot write where this server listens");
+    }
     let (stop, stopped) = oneshot::channel::<()>();
     let router = tidemill_api::router(app.plane);
     let server = tokio::spawn(tidemill_api::serve(listener, router, async move {

@@ -12,6 +12,8 @@ mod plane;
 mod player;
 mod session;
 
+use std::io::IsTerminal;
+
 use clap::Parser;
 
 fn main() -> std::process::ExitCode {
@@ -36,14 +38,16 @@ fn main() -> std::process::ExitCode {
 
 fn init_tracing(verbose: u8) {
     let default = match verbose {
-        0 => "warn",
-        1 => "info,datafusion=warn",
+        // The trainer says at each capped training that the cap was reached, which is what a cap is for.
+        0 => "warn,perpetual=error",
+        1 => "info,datafusion=warn,perpetual=error",
         _ => "debug,datafusion=info,hyper=info",
     };
     let filter =
         tracing_subscriber::EnvFilter::try_from_env("TIDEMILL_LOG").unwrap_or_else(|_| default.into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
 }

@@ -283,7 +283,7 @@ fn blocked(
 
 fn forward(plan: &RolloutSpec, stage: Stage, evidence: &Evidence) -> Action {
     let reason = format!(
-        "not inferior on {} labelled pairs: mean loss better by {:.5} (e-value {:.3e}), {} failed canary answers",
+        "not inferior on {} labelled pairs: mean loss lower by {:.5} (e-value {:.3e}), {} failed canary answers",
         evidence.labels,
         evidence.losses.mean_difference().unwrap_or(0.0),
         evidence.losses.log_e_noninferior().exp(),

@@ -79,7 +79,7 @@ async fn gather(ctx: &Context, now: Timestamp) -> Result<TriggerState> {
             None => {
                 ctx.store
                     .write(move |tx| meta::set(tx, SOURCE_SEEN, &current))
-                    .await?
+                    .await?;
             }
         }
     }

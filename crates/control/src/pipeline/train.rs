@@ -21,6 +21,16 @@ use crate::error::{ControlError, Result};
 use crate::feedback::join;
 use crate::monitor::signals::{histogram_of, prediction_column};
 
+/// Where `training.window` counts back from: now, or where the source ends if nothing was served yet, so that a first training on an
+/// old file finds its rows.
+async fn history_end(ctx: &Context, first_served: Option<Timestamp>, as_of: Timestamp) -> Result<Timestamp> {
+    if first_served.is_some() || ctx.spec.data.time.is_none() || ctx.spec.training.window.is_none() {
+        return Ok(as_of);
+    }
+    let range = ctx.data.time_range(&ctx.root, &ctx.spec).await?;
+    Ok(range.map_or(as_of, |(_, last)| as_of.min(last + Span::from_micros(1))))
+}
+
 /// Builds the snapshot to train on: the history in the source up to the first served prediction, and from there what was served,
 /// with its labels as known at `as_of`.
 pub(crate) async fn snapshot(
@@ -28,7 +38,8 @@ pub(crate) async fn snapshot(
     first_served: Option<Timestamp>,
     as_of: Timestamp,
 ) -> Result<SnapshotManifest> {
-    let from = ctx.spec.training.window.map(|window| as_of - window);
+    let end = history_end(ctx, first_served, as_of).await?;
+    let from = ctx.spec.training.window.map(|window| end - window);
     let (mut served, mut labels) = (Vec::new(), Vec::new());
     if let Some(first) = first_served {
         let from = from.map_or(first, |from| from.max(first));

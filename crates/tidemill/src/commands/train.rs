@@ -45,10 +45,10 @@ pub async fn run(target: &Target, reason: &str, json: bool) -> Result<Code> {
         None => Value::Null,
     };
     session.close().await?;
-    report(&run, &decision, json)
+    Ok(report(&run, &decision, json))
 }
 
-fn report(run: &Value, decision: &Value, json: bool) -> Result<Code> {
+fn report(run: &Value, decision: &Value, json: bool) -> Code {
     let failed = run["state"] == "failed";
     let verdict = decision["verdict"].as_str().unwrap_or("none");
     if json {
@@ -79,11 +79,11 @@ fn report(run: &Value, decision: &Value, json: bool) -> Result<Code> {
             run["model_version"]
         );
     }
-    Ok(match (failed, verdict) {
+    match (failed, verdict) {
         (true, _) => Code::Failure,
         (false, "fail") => Code::Refused,
         _ => Code::Success,
-    })
+    }
 }
 
 pub async fn evaluate(target: &Target, version: Option<u32>, json: bool) -> Result<Code> {

@@ -44,7 +44,7 @@ pub async fn run(project: &Project, json: bool) -> Result<Code> {
         for result in manifest
             .validation
             .iter()
-            .flat_map(|v| v["results"].as_array())
+            .filter_map(|v| v["results"].as_array())
             .flatten()
         {
             print_result(result);
