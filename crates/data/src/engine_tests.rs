@@ -4,14 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, DictionaryArray, Float64Array, Int64Array, RecordBatch, TimestampNanosecondArray,
+    ArrayRef, BooleanArray, DictionaryArray, Float64Array, Int64Array, RecordBatch, StringArray,
+    TimestampNanosecondArray,
 };
 use arrow::datatypes::Int32Type;
 use parquet::arrow::ArrowWriter;
 use tidemill_core::clock::Timestamp;
 use tidemill_core::frame::{Column, Frame, Labels, Scores};
 use tidemill_core::ids::{PredictionId, VersionNumber};
-use tidemill_core::ports::{DataEngine, PortError, ServedLabel, SnapshotRequest};
+use tidemill_core::ports::{Blame, DataEngine, PortError, ServedLabel, SnapshotRequest};
 use tidemill_core::predictions::{LabelValue, PredictionBatch, Role};
 use tidemill_core::snapshot::SnapshotManifest;
 use tidemill_core::spec::Spec;
@@ -495,4 +496,154 @@ async fn parquet_files_of_pandas_are_validated_nan_is_missing_and_infinity_is_pl
             .contains("b.parquet` row 1, column `dep delay`: `inf` is infinite"),
         "{error}"
     );
+}
+
+/// Two sound Parquet files of several hundred pages' worth of rows, the second one with its middle overwritten.
+fn damaged_files(project: &Project) {
+    let rows = 0..20_000_i64;
+    for name in ["a.parquet", "b.parquet"] {
+        let times = TimestampNanosecondArray::from_iter_values(rows.clone().map(|i| i * 1_000_000_000));
+        let mixed = |i: i64| (i * 7_919) % 10_007;
+        let carriers: Vec<String> = rows.clone().map(|i| format!("c{}", mixed(i))).collect();
+        parquet(
+            &project.root().join(name),
+            vec![
+                ("When", Arc::new(times.with_timezone("UTC"))),
+                (
+                    "dep delay",
+                    Arc::new(Float64Array::from_iter_values(
+                        rows.clone().map(|i| mixed(i) as f64),
+                    )),
+                ),
+                ("carrier", Arc::new(StringArray::from_iter_values(carriers))),
+                (
+                    "late",
+                    Arc::new(rows.clone().map(|i| Some(i % 3 == 0)).collect::<BooleanArray>()),
+                ),
+            ],
+        );
+    }
+    let path = project.root().join("b.parquet");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 4_096].fill(0xa5);
+    std::fs::write(&path, bytes).unwrap();
+}
+
+#[track_caller]
+fn names_the_damaged_file(error: &PortError) {
+    assert_eq!(
+        (error.code, error.blame),
+        ("source_corrupt", Blame::Caller),
+        "{error}"
+    );
+    for part in ["b.parquet` cannot be read as Parquet: column `", "is damaged: "] {
+        assert!(error.message.contains(part), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_page_of_a_parquet_file_is_named_by_every_query() {
+    let project = Project::new(&[]);
+    damaged_files(&project);
+    let (engine, root) = (&project.engine, project.root());
+    let without_expectations = |time: &str, features: serde_json::Value| {
+        spec(serde_json::json!({
+            "data": {"source": "*.parquet", "time": time},
+            "label": {"name": "late", "task": "binary"},
+            "features": features,
+        }))
+    };
+    let all = without_expectations(
+        "When",
+        serde_json::json!({"dep delay": "numeric", "carrier": "categorical"}),
+    );
+    names_the_damaged_file(&project.snapshot(&all).await.unwrap_err());
+    names_the_damaged_file(&engine.inspect(root, "*.parquet").await.unwrap_err());
+    let read = engine.read_features(&root.join("b.parquet"), &all).await;
+    names_the_damaged_file(&read.unwrap_err());
+    let replayed = engine
+        .read_replay(root, &all, at("1970-01-01"), at("1971-01-01"))
+        .await;
+    names_the_damaged_file(&replayed.unwrap_err());
+
+    // Columns that no feature reads: only an expectation does, or only the check that looks for words, or only the range of times.
+    let mut expecting = without_expectations("When", serde_json::json!({}));
+    expecting.expectations = pandas_spec().expectations;
+    for column in ["dep delay", "carrier"] {
+        let kwargs = serde_json::json!({"column": column});
+        let expecting = spec(serde_json::json!({
+            "data": {"source": "*.parquet"},
+            "label": {"name": "late", "task": "binary"},
+            "expectations": {"list": [
+                {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "late"}},
+                {"type": "expect_column_values_to_be_unique", "kwargs": kwargs},
+            ]},
+            "features": {"When": "categorical"},
+        }));
+        println!(
+            "{column}: {:?}",
+            project.snapshot(&expecting).await.map(|m| m.validation)
+        );
+    }
+}
+
+#[tokio::test]
+async fn words_and_infinities_in_a_numeric_csv_column_are_placed() {
+    for (word, problem) in [
+        ("Infinity", "is infinite"),
+        ("-Infinity", "is infinite"),
+        ("+inf", "is infinite"),
+        ("INF", "is infinite"),
+        ("many", "is not a number"),
+        ("+5", "sign `+`"),
+        ("99999999999999999999", "64 bits"),
+    ] {
+        let text = FLIGHTS.replace("Z,c,-3,", &format!("Z,c,{word},"));
+        let project = Project::new(&[("flights.csv", &text)]);
+        let error = project
+            .engine
+            .check_spec(project.root(), &plain())
+            .await
+            .unwrap_err();
+        let expected = format!("flights.csv` line 4, column `dep_delay`: `{word}` ");
+        assert!(
+            error.message.contains(&expected) && error.message.contains(problem),
+            "{error}"
+        );
+        assert_eq!(error.code, "source_bad_value");
+
+        let label = FLIGHTS.replace(
+            "2013-01-03T05:00:00Z,c,-3,,31,",
+            &format!("2013-01-03T05:00:00Z,c,-3,,{word},"),
+        );
+        let project = Project::new(&[("flights.csv", &label)]);
+        let regression = spec(serde_json::json!({"label": {"name": "arr_delay", "task": "regression"}}));
+        let error = project
+            .engine
+            .check_spec(project.root(), &regression)
+            .await
+            .unwrap_err();
+        let expected = format!("flights.csv` line 4, column `arr_delay`: `{word}` ");
+        assert!(
+            error.message.contains(&expected) && error.message.contains(problem),
+            "{error}"
+        );
+        println!("{:?}", project.snapshot(&plain()).await.map(|m| m.rows));
+    }
+}
+
+#[tokio::test]
+async fn a_csv_with_only_a_header_line_is_empty_whatever_is_asked_of_it() {
+    let project = Project::new(&[("flights.csv", FLIGHTS.lines().next().unwrap())]);
+    let (engine, root) = (&project.engine, project.root());
+    for error in [
+        engine.check_spec(root, &plain()).await.unwrap_err(),
+        engine.inspect(root, "flights.csv").await.unwrap_err(),
+        engine.time_range(root, &plain()).await.unwrap_err(),
+        project.snapshot(&plain()).await.unwrap_err(),
+    ] {
+        assert_eq!(error.code, "source_empty");
+        assert!(error.message.contains("flights.csv` is empty"), "{error}");
+    }
 }

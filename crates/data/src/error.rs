@@ -174,6 +174,41 @@ impl DataError {
         }
     }
 
+    /// Whether an engine failed, in words that name no file: worth a look for the place.
+    pub fn is_of_engine(&self) -> bool {
+        matches!(self, Self::DataFusion(_) | Self::Arrow(_) | Self::Parquet(_))
+    }
+
+    /// Whether an engine failed to read a file, and not to compute with what it had read.
+    pub fn is_of_reading(&self) -> bool {
+        use arrow::error::ArrowError;
+        use datafusion::error::DataFusionError;
+        let arrow_read = |e: &ArrowError| {
+            matches!(
+                e,
+                ArrowError::ParquetError(_)
+                    | ArrowError::CsvError(_)
+                    | ArrowError::JsonError(_)
+                    | ArrowError::IoError(_, _)
+            )
+        };
+        match self {
+            Self::Parquet(_) => true,
+            Self::Arrow(e) => arrow_read(e),
+            Self::DataFusion(e) => match e.find_root() {
+                DataFusionError::ParquetError(_)
+                | DataFusionError::IoError(_)
+                | DataFusionError::ObjectStore(_) => true,
+                DataFusionError::ArrowError(e, _) => arrow_read(e),
+                DataFusionError::External(e) => {
+                    e.is::<DataError>() || e.is::<parquet::errors::ParquetError>()
+                }
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
     fn blame(&self) -> Blame {
         match self {
             Self::Io { .. } | Self::Upstream(_) => Blame::Upstream,

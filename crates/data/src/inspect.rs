@@ -33,7 +33,7 @@ struct Seen {
 pub async fn inspect(source: &Source) -> Result<SourceSummary> {
     match look(source).await {
         Ok(summary) => Ok(summary),
-        Err(error) => Err(first_bad_row(source, error)),
+        Err(error) => Err(first_bad_row(source, error).await),
     }
 }
 

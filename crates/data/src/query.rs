@@ -15,7 +15,7 @@ use tidemill_core::spec::Spec;
 use crate::columns::{fits, is_number, is_text, is_time, to_micros, utc_micros};
 use crate::error::{DataError, Result};
 use crate::session::session;
-use crate::sources::{SchemaCache, Source, first_bad_row, first_not_number, first_row_where};
+use crate::sources::{NotNumber, SchemaCache, Source, first_bad_row, first_not_number, first_row_where};
 
 /// A spec's source, opened and checked.
 pub struct SpecSource {
@@ -136,6 +136,13 @@ impl SpecSource {
 
     /// Checks that every column and expression of the spec exists and fits.
     pub async fn check(&self, spec: &Spec) -> Result<()> {
+        match self.check_columns(spec).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.explain(spec, error).await),
+        }
+    }
+
+    async fn check_columns(&self, spec: &Spec) -> Result<()> {
         if let Some(key) = &spec.data.key {
             self.source.column("`data.key`", key)?;
         }
@@ -165,6 +172,9 @@ impl SpecSource {
             Task::Regression => is_number(&found),
         };
         if !fits {
+            if spec.label.task == Task::Regression && spec.label.expression.is_none() {
+                self.refuse_words(&spec.label.name, &found, "but the label of a regression task is one; correct the value, or leave it empty where the label is not known").await?;
+            }
             return Err(DataError::ColumnType {
                 what: "the label".to_owned(),
                 column: text,
@@ -185,17 +195,11 @@ impl SpecSource {
         if fits(kind, field.data_type()) {
             return Ok(());
         }
-        if kind == FeatureKind::Numeric
-            && is_text(field.data_type())
-            && let Some((place, value)) = first_not_number(&self.source, name).await?
-        {
-            return Err(DataError::BadValue {
-                place,
-                value,
-                problem: format!(
-                    "is not a number, but feature `{name}` is numeric; correct the value, leave it empty, or declare `{name}: categorical`"
-                ),
-            });
+        if kind == FeatureKind::Numeric {
+            let expected = format!(
+                "but feature `{name}` is numeric; correct the value, leave it empty, or declare `{name}: categorical`"
+            );
+            self.refuse_words(name, field.data_type(), &expected).await?;
         }
         Err(DataError::ColumnType {
             what: format!(
@@ -213,6 +217,30 @@ impl SpecSource {
                 FeatureKind::Categorical => "text, whole numbers or booleans",
             }
             .to_owned(),
+        })
+    }
+
+    /// Names the first value that makes a column text which should be numbers; `expected` goes on after "is not a number".
+    async fn refuse_words(&self, column: &str, found: &DataType, expected: &str) -> Result<()> {
+        if !is_text(found) {
+            return Ok(());
+        }
+        let Some(NotNumber {
+            place,
+            value,
+            problem,
+        }) = first_not_number(&self.source, column).await?
+        else {
+            return Ok(());
+        };
+        let problem = match problem {
+            Some(problem) => problem.to_owned(),
+            None => format!("is not a number, {expected}"),
+        };
+        Err(DataError::BadValue {
+            place,
+            value,
+            problem,
         })
     }
 
@@ -265,7 +293,8 @@ impl SpecSource {
 
     /// Finds the place that made a query fail, so that the reader can act.
     pub async fn explain(&self, spec: &Spec, error: DataError) -> DataError {
-        if let (DataError::DataFusion(_), Some(name)) = (&error, &spec.data.time)
+        if let Some(name) = &spec.data.time
+            && error.is_of_engine()
             && self
                 .source
                 .schema
@@ -287,6 +316,6 @@ impl SpecSource {
                 };
             }
         }
-        first_bad_row(&self.source, error)
+        first_bad_row(&self.source, error).await
     }
 }

@@ -11,7 +11,7 @@ use tidemill_core::spec::Spec;
 use crate::columns::{BadLabel, LabelColumn, to_column, to_micros, to_shared_texts};
 use crate::error::{DataError, Result};
 use crate::query::{SpecSource, Wanted};
-use crate::sources::first_row_where;
+use crate::sources::{INFINITE, first_row_where};
 
 /// Rows in memory, all vectors of one length.
 pub struct Rows {
@@ -31,11 +31,13 @@ pub struct Rows {
 pub async fn read_rows(opened: &SpecSource, spec: &Spec, wanted: Wanted) -> Result<Rows> {
     opened.check(spec).await?;
     let schema = Arc::new(spec.feature_schema());
-    match collect(opened, spec, wanted, &schema).await {
-        Ok(rows) => {
-            refuse_infinities(opened, &rows.features).await?;
-            Ok(rows)
-        }
+    let read = async {
+        let rows = collect(opened, spec, wanted, &schema).await?;
+        refuse_infinities(opened, &rows.features).await?;
+        Ok(rows)
+    };
+    match read.await {
+        Ok(rows) => Ok(rows),
         Err(error) => Err(opened.explain(spec, error).await),
     }
 }
@@ -142,8 +144,7 @@ async fn refuse_infinities(opened: &SpecSource, features: &Frame) -> Result<()> 
         return Err(DataError::BadValue {
             place,
             value,
-            problem: "is infinite, which no model can learn from; write a finite number, or leave it empty for missing"
-                .to_owned(),
+            problem: INFINITE.to_owned(),
         });
     }
     Ok(())

@@ -4,7 +4,7 @@
 use serde_json::json;
 use tidemill_core::clock::Timestamp;
 use tidemill_core::frame::Task;
-use tidemill_core::ids::{DecisionId, RolloutId, RunId, VersionNumber, fresh};
+use tidemill_core::ids::{DecisionId, RolloutId, RunId, VersionNumber, derived, fresh};
 use tidemill_core::predictions::{PredictionBatch, Role};
 use tidemill_serving::CANARY_FAILED;
 use tidemill_store::decisions::{self, DecisionRecord, Verdict};
@@ -51,7 +51,13 @@ pub(crate) fn start(
     }
     let evidence =
         Evidence::new(ctx_spec, now).map_err(|e| StoreError::conflict("rollout", e.to_string()))?;
-    let id = RolloutId::new(fresh(now));
+    // Derived, not random: the salt that splits the traffic follows from it, so a replay of the same history splits it alike.
+    let parts = [
+        b"rollout".as_slice(),
+        row.name.as_str().as_bytes(),
+        &new.to.0.to_le_bytes(),
+    ];
+    let id = RolloutId::new(derived(now, parts));
     let rollout = RolloutRow {
         id: id.clone(),
         endpoint: row.name.clone(),

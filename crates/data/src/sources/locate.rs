@@ -7,10 +7,15 @@ use std::path::Path;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use futures::TryStreamExt;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
+use parquet::file::metadata::PageIndexPolicy;
 use tidemill_core::spec::DataFormat;
 
-use super::resolve::{SourceFiles, format_name};
-use super::schema::plain;
+use super::resolve::SourceFiles;
+use super::schema::{corrupt, plain};
 use super::table::Source;
 use crate::error::{DataError, Result};
 use crate::session::session;
@@ -37,21 +42,23 @@ pub fn bad_json_line(file: &Path) -> Result<Option<DataError>> {
     Ok(None)
 }
 
-/// Reads the text files of a source once more to name the file, line and column that `error` came from.
-pub fn first_bad_row(source: &Source, error: DataError) -> DataError {
-    let DataError::DataFusion(_) = &error else {
+/// Reads the files of a source once more to name the file, and the line or column, that `error` came from.
+pub async fn first_bad_row(source: &Source, error: DataError) -> DataError {
+    if !error.is_of_engine() {
         return error;
-    };
-    match find_bad_row(&source.files, &source.schema) {
-        Ok(Some(found)) => found,
-        Ok(None) | Err(_) => error,
+    }
+    let source = source.clone();
+    let found = tokio::task::spawn_blocking(move || find_bad_row(&source.files, &source.schema)).await;
+    match found {
+        Ok(Ok(Some(found))) => found,
+        Ok(Ok(None) | Err(_)) | Err(_) => error,
     }
 }
 
 fn find_bad_row(source: &SourceFiles, schema: &SchemaRef) -> Result<Option<DataError>> {
     for file in &source.files {
         let found = match source.format {
-            DataFormat::Parquet => None,
+            DataFormat::Parquet => bad_parquet_column(file)?,
             DataFormat::Jsonl => bad_json_line(file)?,
             DataFormat::Csv => bad_csv_line(file, schema)?,
         };
@@ -66,11 +73,37 @@ fn bad_csv_line(file: &Path, schema: &SchemaRef) -> Result<Option<DataError>> {
     let reader = super::csv::reader(file, schema, None)?;
     for batch in reader {
         if let Err(e) = batch {
-            return Ok(Some(DataError::Corrupt {
-                file: file.to_owned(),
-                format: format_name(DataFormat::Csv),
-                reason: name_column(&plain(&e), schema),
-            }));
+            let reason = name_column(&plain(&e), schema);
+            return Ok(Some(corrupt(file, DataFormat::Csv, reason)));
+        }
+    }
+    Ok(None)
+}
+
+/// The first column of a Parquet file whose pages cannot be read, although its footer can.
+fn bad_parquet_column(file: &Path) -> Result<Option<DataError>> {
+    let damaged = |what: &str, reason: &str| {
+        let reason = format!("{what} is damaged: {reason}; write the file again, or copy it again");
+        Some(corrupt(file, DataFormat::Parquet, reason))
+    };
+    let open = || File::open(file).map_err(|e| DataError::io(file, e));
+    // Queries read the page index too.
+    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+    let meta = match ArrowReaderMetadata::load(&open()?, options) {
+        Ok(meta) => meta,
+        Err(e) => return Ok(damaged("its footer or page index", &plain(&e.into()))),
+    };
+    for (i, field) in meta.schema().fields().iter().enumerate() {
+        let only_this = ProjectionMask::roots(meta.parquet_schema(), [i]);
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(open()?, meta.clone())
+            .with_projection(only_this)
+            .build();
+        let failure = match reader {
+            Ok(mut batches) => batches.find_map(std::result::Result::err),
+            Err(e) => Some(e.into()),
+        };
+        if let Some(e) = failure {
+            return Ok(damaged(&format!("column `{}`", field.name()), &plain(&e)));
         }
     }
     Ok(None)
@@ -133,30 +166,123 @@ fn place(source: &Source, file: &Path, row: usize, column: &str) -> String {
     format!("`{}` {spot}, column `{column}`", file.display())
 }
 
-/// The first text of `column` that is no number.
-pub async fn first_not_number(source: &Source, column: &str) -> Result<Option<(String, String)>> {
-    let schema = Schema::new(
-        source
-            .schema
-            .fields()
-            .iter()
-            .map(|f| {
-                if f.name() == column {
-                    Field::new(f.name(), DataType::Utf8, true)
-                } else {
-                    f.as_ref().clone()
-                }
-            })
-            .collect::<Vec<_>>(),
-    );
+/// Why infinite values are refused, and what to do.
+pub const INFINITE: &str =
+    "is infinite, which no model can learn from; write a finite number, or leave it empty for missing";
+
+/// A text that keeps a column from being numeric.
+pub struct NotNumber {
+    /// File, line or row, and column.
+    pub place: String,
+    /// As written.
+    pub value: String,
+    /// What is wrong with it; `None` if it is just no number.
+    pub problem: Option<&'static str>,
+}
+
+/// The first text of `column` that is no number, or that keeps the whole column from being read as numbers.
+pub async fn first_not_number(source: &Source, column: &str) -> Result<Option<NotNumber>> {
+    let fields: Vec<Field> = source
+        .schema
+        .fields()
+        .iter()
+        .map(|f| {
+            if f.name() == column {
+                Field::new(f.name(), DataType::Utf8, true)
+            } else {
+                f.as_ref().clone()
+            }
+        })
+        .collect();
     let as_text = Source {
         files: source.files.clone(),
-        schema: SchemaRef::new(schema),
+        schema: SchemaRef::new(Schema::new(fields)),
     };
-    first_row_where(&as_text, column, |values, i| {
+    // Only in a CSV file does the way in which a number is written decide the column's type.
+    let is_csv = source.files.format == DataFormat::Csv;
+    let judge = |text: &str| match judge_number(text) {
+        Judgement::Odd(_) if !is_csv => Judgement::Number,
+        judgement => judgement,
+    };
+    let found = first_row_where(&as_text, column, |values, i| {
         values
             .as_string_opt::<i32>()
-            .is_some_and(|texts| !texts.is_null(i) && texts.value(i).trim().parse::<f64>().is_err())
+            .is_some_and(|texts| !texts.is_null(i) && judge(texts.value(i)) != Judgement::Number)
     })
-    .await
+    .await?;
+    Ok(found.map(|(place, value)| NotNumber {
+        problem: match judge(&value) {
+            Judgement::Odd(problem) => Some(problem),
+            Judgement::Infinite => Some(INFINITE),
+            Judgement::Word | Judgement::Number => None,
+        },
+        place,
+        value,
+    }))
+}
+
+/// What a text is, seen as a number.
+#[derive(Debug, PartialEq, Eq)]
+enum Judgement {
+    /// A finite number as any CSV reader reads it.
+    Number,
+    /// No number.
+    Word,
+    /// Infinity, as a word or beyond the largest number.
+    Infinite,
+    /// A finite number in a form that makes Arrow take the column for text.
+    Odd(&'static str),
+}
+
+fn judge_number(text: &str) -> Judgement {
+    let Ok(value) = text.trim().parse::<f64>() else {
+        return Judgement::Word;
+    };
+    if value.is_infinite() {
+        return Judgement::Infinite;
+    }
+    if value.is_nan() {
+        return Judgement::Word;
+    }
+    if text.trim() != text || text.starts_with('+') {
+        return Judgement::Odd("is a number with a sign `+` or spaces; write digits only, such as `-12.5`");
+    }
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.bytes().all(|b| b.is_ascii_digit()) && text.parse::<i64>().is_err() {
+        return Judgement::Odd(
+            "is a whole number of more than 64 bits; write it with a fraction such as `.0`, or declare the column categorical",
+        );
+    }
+    Judgement::Number
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_that_keep_a_column_from_being_numeric_are_told_apart() {
+        for text in ["1", "-1.5", ".5", "1.", "1e-3", "2E5"] {
+            assert_eq!(judge_number(text), Judgement::Number, "{text}");
+        }
+        for text in ["seven", "1,5", "0x10", "NAN", "", "true"] {
+            assert_eq!(judge_number(text), Judgement::Word, "{text}");
+        }
+        for text in [
+            "inf",
+            "-inf",
+            "+inf",
+            "Infinity",
+            "-Infinity",
+            "INF",
+            "1e999",
+            "-1e999",
+            " Infinity",
+        ] {
+            assert_eq!(judge_number(text), Judgement::Infinite, "{text}");
+        }
+        for text in ["+5", " 5", "5 ", "99999999999999999999"] {
+            assert!(matches!(judge_number(text), Judgement::Odd(_)), "{text}");
+        }
+    }
 }

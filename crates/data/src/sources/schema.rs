@@ -23,31 +23,45 @@ struct Mark {
 
 /// Columns of files that have not changed since: reading a CSV file's types means reading all of it.
 #[derive(Default, Clone)]
-pub struct SchemaCache(Arc<Mutex<HashMap<PathBuf, (Mark, SchemaRef)>>>);
+pub struct SchemaCache(Arc<Mutex<HashMap<PathBuf, (Mark, FileColumns)>>>);
+
+/// What reading the columns of a file tells.
+#[derive(Clone)]
+struct FileColumns {
+    schema: SchemaRef,
+    /// A text file whose types come from its rows, and that has none. A Parquet file names its types without a row.
+    is_empty: bool,
+}
 
 impl SchemaCache {
-    fn schema_of(&self, file: &Path, format: DataFormat) -> Result<SchemaRef> {
+    fn columns_of(&self, file: &Path, format: DataFormat) -> Result<FileColumns> {
         let meta = std::fs::metadata(file).map_err(|e| DataError::io(file, e))?;
         let mark = Mark {
             size: meta.len(),
             modified: meta.modified().ok(),
         };
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((old, schema)) = known.get(file)
+        if let Some((old, columns)) = known.get(file)
             && *old == mark
         {
-            return Ok(Arc::clone(schema));
+            return Ok(columns.clone());
         }
-        let schema = Arc::new(read_schema(file, format)?);
-        known.insert(file.to_owned(), (mark, Arc::clone(&schema)));
-        Ok(schema)
+        let (schema, is_empty) = read_schema(file, format)?;
+        let columns = FileColumns {
+            schema: Arc::new(schema),
+            is_empty,
+        };
+        known.insert(file.to_owned(), (mark, columns.clone()));
+        Ok(columns)
     }
 
-    /// The columns of all files together.
+    /// The columns of all files together. One of several files may be without rows, but not all of them.
     pub fn schema(&self, source: &SourceFiles) -> Result<SchemaRef> {
         let mut whole: Option<(SchemaRef, &Path)> = None;
+        let mut has_rows = false;
         for file in &source.files {
-            let schema = self.schema_of(file, source.format)?;
+            let FileColumns { schema, is_empty } = self.columns_of(file, source.format)?;
+            has_rows |= !is_empty;
             whole = Some(match whole {
                 None => (schema, file),
                 Some((known, first)) => (
@@ -56,13 +70,22 @@ impl SchemaCache {
                 ),
             });
         }
-        whole
-            .map(|(schema, _)| schema)
-            .ok_or_else(|| DataError::Spec(format!("`{}` names no file", source.pattern)))
+        let (schema, first) =
+            whole.ok_or_else(|| DataError::Spec(format!("`{}` names no file", source.pattern)))?;
+        if !has_rows {
+            return Err(DataError::Empty {
+                file: first.to_owned(),
+                what: match source.format {
+                    DataFormat::Csv => "it has a header line and no row; write at least one row below it",
+                    DataFormat::Jsonl | DataFormat::Parquet => "it has no row",
+                },
+            });
+        }
+        Ok(schema)
     }
 }
 
-fn corrupt(file: &Path, format: DataFormat, reason: impl ToString) -> DataError {
+pub fn corrupt(file: &Path, format: DataFormat, reason: impl ToString) -> DataError {
     DataError::Corrupt {
         file: file.to_owned(),
         format: format_name(format),
@@ -70,7 +93,8 @@ fn corrupt(file: &Path, format: DataFormat, reason: impl ToString) -> DataError 
     }
 }
 
-fn read_schema(file: &Path, format: DataFormat) -> Result<Schema> {
+/// The columns of a file, and whether it is a text file without a row.
+fn read_schema(file: &Path, format: DataFormat) -> Result<(Schema, bool)> {
     let mut reader = File::open(file).map_err(|e| DataError::io(file, e))?;
     let size = reader.metadata().map_err(|e| DataError::io(file, e))?.len();
     if size == 0 {
@@ -101,20 +125,20 @@ fn read_schema(file: &Path, format: DataFormat) -> Result<Schema> {
             }
             let meta = ArrowReaderMetadata::load(&reader, ArrowReaderOptions::default())
                 .map_err(|e| corrupt(file, format, format!("{e}; was its writer interrupted?")))?;
-            Ok(Schema::new(meta.schema().fields().clone()))
+            Ok((Schema::new(meta.schema().fields().clone()), false))
         }
         DataFormat::Csv => csv_schema(file, reader),
         DataFormat::Jsonl => {
             let mut reader = BufReader::new(reader);
             match arrow::json::reader::infer_json_schema(&mut reader, None) {
-                Ok((schema, _)) => Ok(schema),
+                Ok((schema, rows)) => Ok((schema, rows == 0)),
                 Err(e) => Err(bad_json_line(file)?.unwrap_or_else(|| corrupt(file, format, e))),
             }
         }
     }
 }
 
-fn csv_schema(file: &Path, reader: File) -> Result<Schema> {
+fn csv_schema(file: &Path, reader: File) -> Result<(Schema, bool)> {
     let mut reader = BufReader::new(reader);
     let start = reader.fill_buf().map_err(|e| DataError::io(file, e))?;
     if start.starts_with(b"PAR1") || start.contains(&0) {
@@ -127,7 +151,7 @@ fn csv_schema(file: &Path, reader: File) -> Result<Schema> {
     let format = arrow::csv::reader::Format::default()
         .with_header(true)
         .with_null_regex(super::csv::missing()?);
-    let (schema, _) = format
+    let (schema, rows) = format
         .infer_schema(reader, None)
         .map_err(|e| corrupt(file, DataFormat::Csv, plain(&e)))?;
     for (i, field) in schema.fields().iter().enumerate() {
@@ -139,17 +163,27 @@ fn csv_schema(file: &Path, reader: File) -> Result<Schema> {
             ));
         }
     }
-    Ok(schema)
+    Ok((schema, rows == 0))
 }
 
-/// Arrow's message without its own prefix.
+/// What Arrow and Parquet put before a message.
+const PREFIXES: [&str; 6] = [
+    "Csv error: ",
+    "Parser error: ",
+    "Json error: ",
+    "Parquet argument error: ",
+    "Parquet error: ",
+    "External: ",
+];
+
+/// Arrow's message without its own prefixes.
 pub fn plain(error: &arrow::error::ArrowError) -> String {
     let text = error.to_string();
-    ["Csv error: ", "Parser error: ", "Json error: "]
-        .iter()
-        .find_map(|prefix| text.strip_prefix(prefix))
-        .unwrap_or(&text)
-        .to_owned()
+    let mut rest = text.as_str();
+    while let Some(shorter) = PREFIXES.iter().find_map(|prefix| rest.strip_prefix(prefix)) {
+        rest = shorter;
+    }
+    rest.to_owned()
 }
 
 fn unify(
@@ -266,6 +300,8 @@ mod tests {
     fn broken_files_are_named_with_what_is_wrong() {
         let message = |files: &[(&str, &str)]| schema(files).unwrap_err().to_string();
         assert!(message(&[("a.csv", "")]).contains("a.csv` is empty: it has no header line"));
+        assert!(message(&[("a.csv", "x,y\n")]).contains("a.csv` is empty: it has a header line and no row"));
+        assert!(message(&[("a.jsonl", "\n")]).contains("a.jsonl` is empty: it has no row"));
         let ragged = message(&[("a.csv", "x,y\n1,2\n3\n")]);
         assert!(ragged.contains("a.csv") && ragged.contains("line 3"), "{ragged}");
         let parquet = message(&[("a.parquet", "PAR1 this is no parquet file")]);
