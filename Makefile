@@ -42,7 +42,8 @@ test-rust: ## Documentation tests, then everything else
 	cargo test --doc --workspace
 	TIDEMILL_PYTHON="$$(scripts/test-venv.sh)/bin/python" cargo nextest run --workspace
 
-bench: ## Measure: the year's replay, memory, start, and single functions
+bench: ## Measure: the year's replay and what it earned, memory, start
+	cargo build --release -p tidemill
 	benches/run.sh $(ARGS)
 
 fmt: ## Format the code

@@ -90,6 +90,14 @@ def main() -> None:
     print(f"replay of {result['predictions']} predictions  {result['wall_s']:8.1f} s    target   240 s    "
           f"({result['predictions'] / result['wall_s']:.0f} predictions/s; {result['wall_s'] / durable:.1f} x the floor of fdatasync, {sync:.2f} ms each)")
     print(f"peak memory of the replay      {result['peak_rss_mb']:8.1f} MB   target   700 MB")
+    if not args.to:
+        gain = {m["month"]: m["auc_champion"] - m["auc_frozen"] for m in result["months"]}
+        summer = statistics.mean(gain[f"2013-{m:02}"] for m in range(6, 10))
+        autumn = statistics.mean(gain[f"2013-{m:02}"] for m in range(10, 13))
+        refused = sum(m["refused"] for m in result["months"])
+        print(f"gain in AUC, June to September {summer:+8.4f}      target +0.0300")
+        print(f"gain in AUC, Oct. to December  {autumn:+8.4f}      target -0.0100")
+        print(f"challengers refused by a gate  {refused:8d}      target      1")
     json.dump({"ready_s": ready, "idle_mb": idle, "fdatasync_ms": sync, "replay": result}, sys.stderr)
     print(file=sys.stderr)
 

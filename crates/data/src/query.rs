@@ -15,7 +15,9 @@ use tidemill_core::spec::Spec;
 use crate::columns::{fits, is_number, is_text, is_time, to_micros, utc_micros};
 use crate::error::{DataError, Result};
 use crate::session::session;
-use crate::sources::{NotNumber, SchemaCache, Source, first_bad_row, first_not_number, first_row_where};
+use crate::sources::{
+    SchemaCache, Source, first_bad_row, first_not_number, first_row_where, first_such_text,
+};
 
 /// A spec's source, opened and checked.
 pub struct SpecSource {
@@ -225,23 +227,36 @@ impl SpecSource {
         if !is_text(found) {
             return Ok(());
         }
-        let Some(NotNumber {
-            place,
-            value,
-            problem,
-        }) = first_not_number(&self.source, column).await?
-        else {
-            return Ok(());
-        };
-        let problem = match problem {
-            Some(problem) => problem.to_owned(),
-            None => format!("is not a number, {expected}"),
-        };
-        Err(DataError::BadValue {
-            place,
-            value,
-            problem,
-        })
+        match first_not_number(&self.source, column).await? {
+            Some(found) => Err(found.refused(expected)),
+            None => Ok(()),
+        }
+    }
+
+    /// Places a text that the label's expressions compute with as if it were a number.
+    async fn word_in_expression(&self, error: &DataError) -> Option<DataError> {
+        // Arrow names the value only in its message.
+        let message = error.to_string();
+        let (_, rest) = message.split_once("Cannot cast string '")?;
+        let (text, _) = rest.split_once("' to value of ")?;
+        let expressions = std::iter::once(&self.label).chain(&self.known_at);
+        let columns: std::collections::BTreeSet<&str> = expressions
+            .flat_map(Expr::column_refs)
+            .map(|column| column.name.as_str())
+            .collect();
+        for column in columns {
+            let is_words = self
+                .source
+                .schema
+                .field_with_name(column)
+                .is_ok_and(|f| is_text(f.data_type()));
+            if is_words && let Ok(Some(found)) = first_such_text(&self.source, column, text).await {
+                return Some(found.refused(
+                    "but an expression of the label computes with it; correct the value, or leave it empty",
+                ));
+            }
+        }
+        None
     }
 
     /// The wanted rows with all columns of the source.
@@ -315,6 +330,9 @@ impl SpecSource {
                             .to_owned(),
                 };
             }
+        }
+        if let Some(found) = self.word_in_expression(&error).await {
+            return found;
         }
         first_bad_row(&self.source, error).await
     }

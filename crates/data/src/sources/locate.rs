@@ -173,11 +173,11 @@ pub const INFINITE: &str =
 /// A text that keeps a column from being numeric.
 pub struct NotNumber {
     /// File, line or row, and column.
-    pub place: String,
+    place: String,
     /// As written.
-    pub value: String,
+    value: String,
     /// What is wrong with it; `None` if it is just no number.
-    pub problem: Option<&'static str>,
+    problem: Option<&'static str>,
 }
 
 /// The first text of `column` that is no number, or that keeps the whole column from being read as numbers.
@@ -198,27 +198,52 @@ pub async fn first_not_number(source: &Source, column: &str) -> Result<Option<No
         files: source.files.clone(),
         schema: SchemaRef::new(Schema::new(fields)),
     };
-    // Only in a CSV file does the way in which a number is written decide the column's type.
-    let is_csv = source.files.format == DataFormat::Csv;
-    let judge = |text: &str| match judge_number(text) {
-        Judgement::Odd(_) if !is_csv => Judgement::Number,
-        judgement => judgement,
-    };
+    let format = source.files.format;
     let found = first_row_where(&as_text, column, |values, i| {
         values
             .as_string_opt::<i32>()
-            .is_some_and(|texts| !texts.is_null(i) && judge(texts.value(i)) != Judgement::Number)
+            .is_some_and(|texts| !texts.is_null(i) && judge(format, texts.value(i)) != Judgement::Number)
     })
     .await?;
-    Ok(found.map(|(place, value)| NotNumber {
-        problem: match judge(&value) {
+    Ok(found.map(|(place, value)| NotNumber::new(format, place, value)))
+}
+
+/// The first text of `column` that is `text`, which is no number.
+pub async fn first_such_text(source: &Source, column: &str, text: &str) -> Result<Option<NotNumber>> {
+    let found = first_row_where(source, column, |values, i| {
+        values
+            .as_string_opt::<i32>()
+            .is_some_and(|texts| !texts.is_null(i) && texts.value(i) == text)
+    })
+    .await?;
+    Ok(found.map(|(place, value)| NotNumber::new(source.files.format, place, value)))
+}
+
+impl NotNumber {
+    fn new(format: DataFormat, place: String, value: String) -> Self {
+        let problem = match judge(format, &value) {
             Judgement::Odd(problem) => Some(problem),
             Judgement::Infinite => Some(INFINITE),
             Judgement::Word | Judgement::Number => None,
-        },
-        place,
-        value,
-    }))
+        };
+        Self {
+            place,
+            value,
+            problem,
+        }
+    }
+
+    /// The error; `expected` goes on after "is not a number".
+    pub fn refused(self, expected: &str) -> DataError {
+        DataError::BadValue {
+            place: self.place,
+            value: self.value,
+            problem: match self.problem {
+                Some(problem) => problem.to_owned(),
+                None => format!("is not a number, {expected}"),
+            },
+        }
+    }
 }
 
 /// What a text is, seen as a number.
@@ -232,6 +257,14 @@ enum Judgement {
     Infinite,
     /// A finite number in a form that makes Arrow take the column for text.
     Odd(&'static str),
+}
+
+/// Only in a CSV file does the way in which a number is written decide the column's type.
+fn judge(format: DataFormat, text: &str) -> Judgement {
+    match judge_number(text) {
+        Judgement::Odd(_) if format != DataFormat::Csv => Judgement::Number,
+        judgement => judgement,
+    }
 }
 
 fn judge_number(text: &str) -> Judgement {

@@ -6,7 +6,7 @@ mod resolve;
 mod schema;
 mod table;
 
-pub use locate::{INFINITE, NotNumber, first_bad_row, first_not_number, first_row_where};
+pub use locate::{INFINITE, first_bad_row, first_not_number, first_row_where, first_such_text};
 pub use resolve::resolve;
 pub use schema::SchemaCache;
 pub use table::Source;
