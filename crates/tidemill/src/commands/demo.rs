@@ -38,7 +38,7 @@ pub async fn run(args: Args, json: bool) -> Result<Code> {
         .data
         .clone()
         .or_else(|| scratch.as_ref().map(|s| s.path().to_owned()));
-    let project = compose::read_project(&args.project, data.as_deref())?;
+    let project = compose::read_project(&found(args.project), data.as_deref())?;
     let engine = engine()?;
     let (from, to) = bounds(
         &engine.0,
@@ -112,6 +112,18 @@ pub async fn run(args: Args, json: bool) -> Result<Code> {
         println!("{summary}");
     }
     Ok(Code::Success)
+}
+
+/// The example where this binary was built, for a demo that is started from another folder.
+const BUILT_WITH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/flights");
+
+/// The project as asked for, or the example that came with the source.
+fn found(project: PathBuf) -> PathBuf {
+    if !project.exists() && project.ends_with("examples/flights") {
+        PathBuf::from(BUILT_WITH)
+    } else {
+        project
+    }
 }
 
 fn champion(status: &Status) -> Value {
