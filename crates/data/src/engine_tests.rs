@@ -647,30 +647,3 @@ async fn a_csv_with_only_a_header_line_is_empty_whatever_is_asked_of_it() {
         assert!(error.message.contains("flights.csv` is empty"), "{error}");
     }
 }
-
-#[tokio::test]
-async fn tmp_fuzz() {
-    let spec: Spec = serde_json::from_str(&std::fs::read_to_string("/tmp/flights.json").unwrap()).unwrap();
-    let whole = std::fs::read("/work/main/examples/flights/data/2013-02.parquet").unwrap();
-    let project = Project::new(&[]);
-    std::fs::create_dir(project.root().join("data")).unwrap();
-    std::fs::copy("/work/main/examples/flights/data/2013-01.parquet", project.root().join("data/2013-01.parquet")).unwrap();
-    let mut n = std::collections::BTreeMap::new();
-    for k in 0..40 {
-        let mut b = whole.clone();
-        let at_ = 4 + (b.len() - 4096 - 3000) * k / 40;
-        let end = if k % 2 == 0 { at_ + 4096 } else { at_ + 16 };
-        b[at_..end].fill(0xa5);
-        std::fs::write(project.root().join("data/2013-02.parquet"), b).unwrap();
-        let mut r = project.request(&spec);
-        r.as_of = at("2014-01-01");
-        let e = project.engine.clone();
-        let text = match tokio::spawn(async move { e.build_snapshot(r).await }).await {
-            Ok(Ok(m)) => format!("OK {}", m.rows),
-            Ok(Err(e)) => format!("{} {}", e.code, e.message),
-            Err(j) => format!("PANIC {j}"),
-        };
-        *n.entry(text).or_insert(0) += 1;
-    }
-    for (t, c) in n { println!("{c} {t}"); }
-}

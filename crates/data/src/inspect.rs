@@ -12,7 +12,7 @@ use tidemill_core::ports::{ColumnSummary, SourceSummary};
 
 use crate::columns::{is_number, is_text, is_time, to_micros, to_numbers, to_texts};
 use crate::error::Result;
-use crate::session::session;
+use crate::session::{guarded, session};
 use crate::sources::{Source, first_bad_row};
 
 const EXACT_DISTINCT: usize = 10_000;
@@ -31,7 +31,7 @@ struct Seen {
 
 /// Reads a source once and sums up its columns.
 pub async fn inspect(source: &Source) -> Result<SourceSummary> {
-    match look(source).await {
+    match guarded(look(source)).await {
         Ok(summary) => Ok(summary),
         Err(error) => Err(first_bad_row(source, error).await),
     }

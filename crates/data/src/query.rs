@@ -14,7 +14,7 @@ use tidemill_core::spec::Spec;
 
 use crate::columns::{fits, is_number, is_text, is_time, to_micros, utc_micros};
 use crate::error::{DataError, Result};
-use crate::session::session;
+use crate::session::{guarded, session};
 use crate::sources::{
     SchemaCache, Source, first_bad_row, first_not_number, first_row_where, first_such_text,
 };
@@ -138,7 +138,7 @@ impl SpecSource {
 
     /// Checks that every column and expression of the spec exists and fits.
     pub async fn check(&self, spec: &Spec) -> Result<()> {
-        match self.check_columns(spec).await {
+        match guarded(self.check_columns(spec)).await {
             Ok(()) => Ok(()),
             Err(error) => Err(self.explain(spec, error).await),
         }
@@ -289,9 +289,9 @@ impl SpecSource {
             vec![],
             vec![min(time.clone()).alias("first"), max(time.clone()).alias("last")],
         )?;
-        let batches = match bounds.collect().await {
+        let batches = match guarded(async { Ok(bounds.collect().await?) }).await {
             Ok(batches) => batches,
-            Err(e) => return Err(self.explain(spec, e.into()).await),
+            Err(e) => return Err(self.explain(spec, e).await),
         };
         let mut range = None;
         for batch in &batches {
@@ -319,8 +319,8 @@ impl SpecSource {
             let unreadable = first_row_where(&self.source, name, |values, i| {
                 // Casting gives null for a text that is no time.
                 values.is_valid(i) && to_micros(&values.slice(i, 1)).is_ok_and(|t| t == [None])
-            })
-            .await;
+            });
+            let unreadable = guarded(unreadable).await;
             if let Ok(Some((place, value))) = unreadable {
                 return DataError::BadValue {
                     place,

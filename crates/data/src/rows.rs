@@ -11,6 +11,7 @@ use tidemill_core::spec::Spec;
 use crate::columns::{BadLabel, LabelColumn, to_column, to_micros, to_shared_texts};
 use crate::error::{DataError, Result};
 use crate::query::{SpecSource, Wanted};
+use crate::session::guarded;
 use crate::sources::{INFINITE, first_row_where};
 
 /// Rows in memory, all vectors of one length.
@@ -36,7 +37,7 @@ pub async fn read_rows(opened: &SpecSource, spec: &Spec, wanted: Wanted) -> Resu
         refuse_infinities(opened, &rows.features).await?;
         Ok(rows)
     };
-    match read.await {
+    match guarded(read).await {
         Ok(rows) => Ok(rows),
         Err(error) => Err(opened.explain(spec, error).await),
     }

@@ -1,6 +1,23 @@
 //! How DataFusion is set up here.
 
+use std::panic::AssertUnwindSafe;
+
+use datafusion::error::DataFusionError;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::FutureExt;
+
+use crate::error::{DataError, Result};
+
+/// Reads files, and turns a panic into an error: the Parquet decoder panics on some damaged pages.
+///
+/// What the work was changing is dropped with it, so nothing half-done is seen afterwards.
+pub async fn guarded<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
+        Err(DataError::DataFusion(DataFusionError::Internal(
+            "a reader panicked; the log has its message".to_owned(),
+        )))
+    })
+}
 
 /// A fresh session: names as the files write them, and rows in the order of the files.
 ///

@@ -18,7 +18,7 @@ use super::suite::suite_of;
 use crate::columns::utc_micros;
 use crate::error::{DataError, Result};
 use crate::query::{SpecSource, Wanted};
-use crate::session::session;
+use crate::session::{guarded, session};
 use crate::snapshots::{SnapshotRows, time_name, to_batch};
 
 const PREDICTION_ID: &str = "prediction_id";
@@ -58,7 +58,7 @@ pub async fn validate_snapshot(
         Some((opened, wanted)) => mixed_table(spec, opened, wanted, served)?,
         None => served_table(spec, served)?,
     };
-    let outcomes = match evaluate(&table, &specs).await {
+    let outcomes = match guarded(evaluate(&table, &specs)).await {
         Ok(outcomes) => outcomes,
         Err(error) => match source {
             Some((opened, _)) => return Err(opened.explain(spec, error).await),

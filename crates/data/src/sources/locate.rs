@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 
 use arrow::array::{Array, AsArray};
@@ -95,16 +96,20 @@ fn bad_parquet_column(file: &Path) -> Result<Option<DataError>> {
     };
     for (i, field) in meta.schema().fields().iter().enumerate() {
         let only_this = ProjectionMask::roots(meta.parquet_schema(), [i]);
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(open()?, meta.clone())
-            .with_projection(only_this)
-            .build();
-        let failure = match reader {
-            Ok(mut batches) => batches.find_map(std::result::Result::err),
-            Err(e) => Some(e.into()),
+        let opened = open()?;
+        // The decoder panics on some damaged pages.
+        let read = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            let mut batches = ParquetRecordBatchReaderBuilder::new_with_metadata(opened, meta.clone())
+                .with_projection(only_this)
+                .build()?;
+            batches.try_for_each(|batch| batch.map(drop))
+        }));
+        let reason = match read {
+            Ok(Ok(())) => continue,
+            Ok(Err(e)) => plain(&e),
+            Err(_) => "its pages cannot be decoded".to_owned(),
         };
-        if let Some(e) = failure {
-            return Ok(damaged(&format!("column `{}`", field.name()), &plain(&e)));
-        }
+        return Ok(damaged(&format!("column `{}`", field.name()), &reason));
     }
     Ok(None)
 }

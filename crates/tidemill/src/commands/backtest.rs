@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::Value;
-use tidemill_control::view::Timeline;
+use tidemill_control::view::{Month, Timeline};
 use tidemill_core::spec::{Span, Spec, TriggerKind, TriggerSpec};
 
 use super::replay::{Range, bounds, engine, play_with_bar};
@@ -23,7 +23,7 @@ use crate::player::Plan;
 struct Row {
     policy: String,
     metric: String,
-    /// Mean over the months from the first model on.
+    /// Mean over the months from the first model on, weighted by labels.
     mean: Option<f64>,
     worst: Option<f64>,
     worst_month: String,
@@ -177,25 +177,29 @@ fn summarise(name: &str, timeline: &Timeline, training_s: f64, wall_s: f64) -> R
         .iter()
         .filter(|m| m.predictions > 0 && first.as_ref().is_some_and(|first| m.month >= *first))
         .collect();
-    let mean =
-        |values: Vec<f64>| (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
+    // A month of which only a day was played says little: means are weighted by labels, and such a month is no worst month.
+    let mean = |value: &dyn Fn(&Month) -> Option<f64>| {
+        let known: Vec<(f64, f64)> = judged
+            .iter()
+            .filter_map(|m| Some((value(m)?, m.labels as f64)))
+            .collect();
+        let weight: f64 = known.iter().map(|(_, labels)| labels).sum();
+        (weight > 0.0).then(|| known.iter().map(|(value, labels)| value * labels).sum::<f64>() / weight)
+    };
     let sign = if timeline.higher_is_better { 1.0 } else { -1.0 };
+    let enough = judged.iter().map(|m| m.labels).max().unwrap_or(0) / 10;
     let worst = judged
         .iter()
+        .filter(|m| m.labels >= enough)
         .filter_map(|m| Some((m.champion?, m.month.clone())))
         .min_by(|a, b| (sign * a.0).total_cmp(&(sign * b.0)));
-    let total = |f: fn(&tidemill_control::view::Month) -> u64| timeline.months.iter().map(f).sum();
+    let total = |f: fn(&Month) -> u64| timeline.months.iter().map(f).sum();
     let outcomes: Vec<f64> = judged.iter().filter_map(|m| m.outcome).collect();
     Row {
         policy: name.to_owned(),
         metric: timeline.metric.clone(),
-        mean: mean(judged.iter().filter_map(|m| m.champion).collect()),
-        gain: mean(
-            judged
-                .iter()
-                .filter_map(|m| Some(sign * (m.champion? - m.frozen?)))
-                .collect(),
-        ),
+        mean: mean(&|m| m.champion),
+        gain: mean(&|m| Some(sign * (m.champion? - m.frozen?))),
         worst: worst.as_ref().map(|w| w.0),
         worst_month: worst.map_or_else(String::new, |w| w.1),
         trainings: total(|m| m.retrainings),
