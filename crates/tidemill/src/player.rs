@@ -16,6 +16,7 @@ use tidemill_core::predictions::LabelValue;
 use tidemill_core::spec::{Span, Spec};
 
 use crate::client::{Client, is_unreachable};
+use crate::compose::ProjectFiles;
 
 /// Rows in one request at most.
 const BATCH: usize = 256;
@@ -44,6 +45,23 @@ pub struct Plan<'a> {
     pub patience: Duration,
     /// Keep the ids of all predictions, for a report.
     pub keep_ids: bool,
+}
+
+impl<'a> Plan<'a> {
+    /// Plays `range` of a project's own data as fast as it goes.
+    pub fn of(engine: &'a dyn DataEngine, project: &'a ProjectFiles, range: (Timestamp, Timestamp)) -> Self {
+        Self {
+            engine,
+            root: &project.root,
+            spec: &project.spec,
+            from: range.0,
+            to: range.1,
+            step: Span::HOUR,
+            speed: None,
+            patience: Duration::ZERO,
+            keep_ids: false,
+        }
+    }
 }
 
 /// What was played.

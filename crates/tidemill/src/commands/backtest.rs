@@ -2,13 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::Value;
 use tidemill_control::view::{Month, Timeline};
-use tidemill_core::spec::{Span, Spec, TriggerKind, TriggerSpec};
+use tidemill_core::spec::{Spec, TriggerKind, TriggerSpec};
 
 use super::replay::{Range, bounds, engine, play_with_bar};
 use crate::cli::Project;
@@ -120,17 +119,7 @@ async fn play_one(files: &ProjectFiles, name: &str, spec: Arc<Spec>, range: Rang
     let app = compose::open(&project, ClockChoice::Virtual(from)).await?;
     let running = compose::serve(app, SocketAddr::from(([127, 0, 0, 1], 0)), false).await?;
     let client = Client::new(&running.url())?;
-    let plan = Plan {
-        engine: &engine.0,
-        root: &project.root,
-        spec: &project.spec,
-        from,
-        to,
-        step: Span::HOUR,
-        speed: None,
-        patience: Duration::ZERO,
-        keep_ids: false,
-    };
+    let plan = Plan::of(&engine.0, &project, (from, to));
     let played = play_with_bar(&client, &plan).await?;
     let timeline: Timeline = client
         .get(&format!("/api/v1/endpoints/{}/timeline", project.spec.name))

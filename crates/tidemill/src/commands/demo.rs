@@ -2,13 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::{Value, json};
 use tidemill_control::view::{Status, Timeline};
 use tidemill_core::clock::Timestamp;
-use tidemill_core::spec::Span;
 
 use super::replay::{Range, bounds, engine, play_with_bar};
 use super::up::stop_signal;
@@ -59,17 +57,7 @@ pub async fn run(args: Args, json: bool) -> Result<Code> {
         running.url()
     );
     let client = Client::new(&running.url())?;
-    let plan = Plan {
-        engine: &engine.0,
-        root: &project.root,
-        spec: &project.spec,
-        from,
-        to,
-        step: Span::HOUR,
-        speed: None,
-        patience: Duration::ZERO,
-        keep_ids: false,
-    };
+    let plan = Plan::of(&engine.0, &project, (from, to));
     let played = play_with_bar(&client, &plan).await?;
     let timeline: Timeline = client
         .get(&format!("/api/v1/endpoints/{}/timeline", project.spec.name))

@@ -54,15 +54,10 @@ pub async fn run(target: &Target, range: Range, speed: &str, patience: u64, json
     };
     let speed = speed_of(speed)?;
     let plan = Plan {
-        engine: &engine.0,
-        root: &project.root,
-        spec: &project.spec,
-        from,
-        to,
-        step: Span::HOUR,
         speed,
         patience: Duration::from_secs(patience),
         keep_ids: json,
+        ..Plan::of(&engine.0, &project, (from, to))
     };
     let played = play_with_bar(&session.client, &plan).await?;
     if json {
