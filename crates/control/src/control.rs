@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidemill_core::clock::{Clock, Timestamp};
+use tidemill_core::clock::{Clock, Stopwatch, Timestamp};
 use tidemill_core::digest::Digest;
 use tidemill_core::ids::{EndpointName, ModelName, PredictionId, RunId, VersionNumber};
 use tidemill_core::spec::{Span, Spec};
@@ -37,6 +37,9 @@ const LOOK_EVERY: Span = Span::from_micros(6 * Span::HOUR.as_micros());
 /// How often production looks, by the wall clock; windows and rollouts are due much less often.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
+/// How often labels without a prediction are counted at most, by the machine's clock.
+const UNMATCHED_EVERY: Duration = Duration::from_mins(1);
+
 /// The write-ahead log becomes Parquet at least this often in production, and in a replay at each window.
 const COMPACT_ROWS: usize = 100_000;
 
@@ -53,6 +56,7 @@ struct Inner {
     served: AtomicBool,
     /// Counting labels without a prediction reads all labels, so it is done when a window closes.
     unmatched: AtomicU64,
+    unmatched_counted: std::sync::Mutex<Option<Stopwatch>>,
     ready: AtomicBool,
 }
 
@@ -94,6 +98,7 @@ impl Control {
                 next_window: AtomicI64::new(i64::MIN),
                 served: AtomicBool::new(served),
                 unmatched: AtomicU64::new(0),
+                unmatched_counted: std::sync::Mutex::default(),
                 ready: AtomicBool::new(true),
             }),
         };
@@ -185,9 +190,7 @@ impl Control {
         }
         if closed > 0 {
             report::close_months(ctx).await?;
-            let before = now - ctx.spec.label.horizon;
-            let unmatched = ctx.store.read(move |tx| labels::unmatched(tx, before)).await?;
-            self.inner.unmatched.store(unmatched, Ordering::Relaxed);
+            self.count_unmatched(now).await?;
         }
         let rolling = ctx
             .serving
@@ -206,6 +209,20 @@ impl Control {
             );
             self.start_runs().await?;
         }
+        Ok(())
+    }
+
+    /// Counts the labels without a prediction. That reads all labels, so a replay, in which a day passes in a fraction of a second,
+    /// does it once a minute at most.
+    async fn count_unmatched(&self, now: Timestamp) -> Result<()> {
+        let recent = |watch: Stopwatch| watch.elapsed() < UNMATCHED_EVERY;
+        if lock(&self.inner.unmatched_counted).is_some_and(recent) {
+            return Ok(());
+        }
+        let before = now - self.ctx().spec.label.horizon;
+        let unmatched = self.store().read(move |tx| labels::unmatched(tx, before)).await?;
+        self.inner.unmatched.store(unmatched, Ordering::Relaxed);
+        *lock(&self.inner.unmatched_counted) = Some(Stopwatch::start());
         Ok(())
     }
 
