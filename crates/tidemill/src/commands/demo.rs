@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use serde_json::{Value, json};
+use serde_json::json;
 use tidemill_control::view::{Status, Timeline};
 use tidemill_core::clock::Timestamp;
+use tidemill_core::ids::VersionNumber;
 
 use super::replay::{Range, bounds, engine, play_with_bar};
 use super::up::stop_signal;
@@ -73,12 +74,15 @@ pub async fn run(args: Args, json: bool) -> Result<Code> {
     if !json {
         println!("{}", output::months(&timeline.metric, &months));
         println!(
-            "{} predictions and {} labels in {:.0} s, peak memory {:.0} MB; version {} is champion",
+            "{} predictions and {} labels in {:.0} s, peak memory {:.0} MB; {}",
             played.predictions,
             played.labels,
             played.wall_s,
             status.peak_rss_mb,
-            champion(&status)
+            champion(&status).map_or_else(
+                || "no model yet".to_owned(),
+                |v| format!("version {v} is champion")
+            )
         );
     }
     if args.exit {
@@ -114,8 +118,8 @@ fn found(project: PathBuf) -> PathBuf {
     }
 }
 
-fn champion(status: &Status) -> Value {
-    json!(status.endpoints.first().and_then(|e| e.champion))
+fn champion(status: &Status) -> Option<VersionNumber> {
+    status.endpoints.first().and_then(|e| e.champion)
 }
 
 /// The usual port, or any free one where that is taken: a demo should not fail over a port.
