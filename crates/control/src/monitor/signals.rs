@@ -42,11 +42,17 @@ pub struct ColumnReference {
 }
 
 impl ColumnReference {
-    /// Reads a profile entry; one that cannot be read compares with nothing.
-    pub fn of(profile: Option<&Value>) -> Self {
+    /// Reads a snapshot's profile, column by column; one that cannot be read compares with nothing.
+    pub fn of_profile(profile: &BTreeMap<String, Value>) -> BTreeMap<String, Self> {
         profile
-            .and_then(|v| serde_json::from_value(v.clone()).ok())
-            .unwrap_or_default()
+            .iter()
+            .map(|(name, entry)| {
+                (
+                    name.clone(),
+                    serde_json::from_value(entry.clone()).unwrap_or_default(),
+                )
+            })
+            .collect()
     }
 
     /// A reference that is a histogram alone.
@@ -178,25 +184,25 @@ pub struct DriftSignals {
 /// Computes a window's drift.
 pub fn drift_signals(
     plan: &DriftMonitor,
-    profile: &BTreeMap<String, Value>,
-    prediction_reference: Option<&Value>,
+    references: &BTreeMap<String, ColumnReference>,
+    prediction_reference: &ColumnReference,
     features: &Frame,
     predictions: Option<&Column>,
 ) -> DriftSignals {
+    let unknown = ColumnReference::default();
     let mut columns = BTreeMap::new();
     let (mut drifted, mut compared) = (0usize, 0usize);
     for (feature, column) in features.schema().features.iter().zip(features.columns()) {
-        let reference = ColumnReference::of(profile.get(&feature.name));
-        let signal = drift_of(plan, &feature.name, &reference, column);
+        let reference = references.get(&feature.name).unwrap_or(&unknown);
+        let signal = drift_of(plan, &feature.name, reference, column);
         compared += usize::from(signal.deciding(plan.method).is_some());
         drifted += usize::from(signal.drifted);
         columns.insert(feature.name.clone(), signal);
     }
     if let Some(column) = predictions {
-        let reference = ColumnReference::of_histogram(prediction_reference);
         columns.insert(
             PREDICTION.to_owned(),
-            drift_of(plan, PREDICTION, &reference, column),
+            drift_of(plan, PREDICTION, prediction_reference, column),
         );
     }
     let share = if compared == 0 {
@@ -229,19 +235,20 @@ pub struct QualitySignal {
 /// The quality of each feature in a window.
 pub fn quality_signals(
     plan: &QualityMonitor,
-    profile: &BTreeMap<String, Value>,
+    references: &BTreeMap<String, ColumnReference>,
     features: &Frame,
 ) -> BTreeMap<String, QualitySignal> {
+    let unknown = ColumnReference::default();
     features
         .schema()
         .features
         .iter()
         .zip(features.columns())
         .map(|(feature, column)| {
-            let reference = ColumnReference::of(profile.get(&feature.name));
+            let reference = references.get(&feature.name).unwrap_or(&unknown);
             (
                 feature.name.clone(),
-                quality_of(plan, &feature.name, &reference, column),
+                quality_of(plan, &feature.name, reference, column),
             )
         })
         .collect()
@@ -343,8 +350,8 @@ mod tests {
         Frame::new(schema, vec![Column::Numeric(values), Column::Categorical(names)]).unwrap()
     }
 
-    fn profile(frame: &Frame) -> BTreeMap<String, Value> {
-        frame
+    fn profile(frame: &Frame) -> BTreeMap<String, ColumnReference> {
+        let entries = frame
             .schema()
             .features
             .iter()
@@ -357,7 +364,8 @@ mod tests {
                 let entry = json!({ "rows": c.len(), "nulls": 0, "min": min, "max": max, "histogram": histogram_of(c).unwrap() });
                 (f.name.clone(), entry)
             })
-            .collect()
+            .collect();
+        ColumnReference::of_profile(&entries)
     }
 
     #[test]
@@ -370,10 +378,22 @@ mod tests {
         let reference = frame((0..900).map(|i| f64::from(i % 100)).collect(), names(900));
         let current = frame((0..900).map(|i| f64::from(i % 100) + 60.0).collect(), names(900));
         let plan = DriftMonitor::default();
-        let signals = drift_signals(&plan, &profile(&reference), None, &current, None);
+        let signals = drift_signals(
+            &plan,
+            &profile(&reference),
+            &ColumnReference::default(),
+            &current,
+            None,
+        );
         assert!(signals.columns["temp"].drifted && !signals.columns["carrier"].drifted);
         assert!((signals.share - 0.5).abs() < 1e-12);
-        let same = drift_signals(&plan, &profile(&reference), None, &reference, None);
+        let same = drift_signals(
+            &plan,
+            &profile(&reference),
+            &ColumnReference::default(),
+            &reference,
+            None,
+        );
         assert_eq!(same.share, 0.0);
     }
 

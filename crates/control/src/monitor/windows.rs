@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tidemill_core::clock::Timestamp;
+use tidemill_core::digest::Digest;
 use tidemill_core::frame::{Frame, Scores, Task};
 use tidemill_core::ids::{EndpointName, VersionNumber};
 use tidemill_core::predictions::{PredictionBatch, Role};
-use tidemill_core::snapshot::SnapshotManifest;
 use tidemill_core::spec::{Metric, OutcomeMonitor};
 use tidemill_store::models::{self, ModelVersion};
 use tidemill_store::windows::{self, WindowRow, WindowState};
@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::feedback::join::{self, Joined};
 use crate::feedback::predictions;
 use crate::monitor::alerts;
-use crate::monitor::signals::{drift_signals, prediction_column, quality_signals};
+use crate::monitor::signals::{ColumnReference, drift_signals, prediction_column, quality_signals};
 
 /// One-sided 95 %: a drop counts when it exceeds what sampling explains.
 const Z: f64 = 1.644_853_626_951_472_7;
@@ -30,7 +30,11 @@ const Z: f64 = 1.644_853_626_951_472_7;
 struct Reference {
     version: VersionNumber,
     row: ModelVersion,
-    manifest: SnapshotManifest,
+    snapshot: Digest,
+    /// The training snapshot's columns, read once for all windows that close together.
+    columns: BTreeMap<String, ColumnReference>,
+    /// The predictions at evaluation.
+    predictions: ColumnReference,
 }
 
 /// Computes every window that has ended by now and was not computed yet. Returns how many.
@@ -79,8 +83,10 @@ async fn reference_of(ctx: &Context, champion: Option<VersionNumber>) -> Result<
         .await?;
     Ok(Some(Reference {
         version,
+        snapshot: snapshot.digest,
+        columns: ColumnReference::of_profile(&snapshot.manifest.profile),
+        predictions: ColumnReference::of_histogram(row.metrics.get("prediction_reference")),
         row,
-        manifest: snapshot.manifest,
     }))
 }
 
@@ -190,7 +196,7 @@ fn window(
         until: range.1,
         computed_at: ctx.now(),
         version: reference.map_or(VersionNumber::DEFAULT, |r| r.version),
-        reference: reference.map(|r| r.manifest.digest),
+        reference: reference.map(|r| r.snapshot),
         signals: Value::Null,
         state: WindowState::Insufficient,
     }
@@ -239,7 +245,7 @@ fn quality(
         row.signals = json!({ "rows": 0 });
         return (row, String::new());
     };
-    let signals = quality_signals(plan, &reference.manifest.profile, &features);
+    let signals = quality_signals(plan, &reference.columns, &features);
     let degraded = batches
         .iter()
         .flat_map(|b| &b.degraded)
@@ -272,11 +278,10 @@ fn drift(
         return (row, String::new());
     };
     let predictions = answers_of(batches);
-    let prediction_reference = reference.row.metrics.get("prediction_reference");
     let signals = drift_signals(
         plan,
-        &reference.manifest.profile,
-        prediction_reference,
+        &reference.columns,
+        &reference.predictions,
         &features,
         predictions.as_ref(),
     );

@@ -290,8 +290,7 @@ struct Finished {
 
 async fn record(ctx: &Context, run: &RunRow, lease: i64, done: Finished) -> Result<()> {
     let now = ctx.now();
-    let model = bundles::load(ctx, &done.bundle).await?;
-    let signature = serde_json::to_value(model.signature()).map_err(ControlError::internal)?;
+    let signature = serde_json::to_value(&done.evaluation.signature).map_err(ControlError::internal)?;
     let metrics = json!({
         "holdout": done.evaluation.metrics,
         "train": done.train_metrics,
@@ -313,7 +312,7 @@ async fn record(ctx: &Context, run: &RunRow, lease: i64, done: Finished) -> Resu
         )
         .collect::<serde_json::Map<_, _>>()
         .into();
-    // Derived from run and lease, so that a retried transaction writes the same record.
+    // Derived from the run, which has one gate decision at most.
     let decision_id = DecisionId::new(derived(now, [b"gate".as_slice(), run.id.as_str().as_bytes()]));
     let verdict = done.evaluation.gate.verdict;
     let version = NewVersion {

@@ -9,7 +9,9 @@ use tidemill_core::clock::Timestamp;
 use tidemill_core::digest::Digest;
 use tidemill_core::frame::{Labels, Scores};
 use tidemill_core::ids::VersionNumber;
-use tidemill_core::ports::{LabelledRows, Model, PortError, SnapshotRequest, TrainOutput, TrainRequest};
+use tidemill_core::ports::{
+    LabelledRows, Model, ModelSignature, PortError, SnapshotRequest, TrainOutput, TrainRequest,
+};
 use tidemill_core::snapshot::SnapshotManifest;
 use tidemill_core::spec::{EvaluationSpec, Span};
 
@@ -137,6 +139,8 @@ pub(crate) async fn train(
 
 /// What was measured of a fresh model on the held-out rows, and what the gate says.
 pub(crate) struct Evaluation {
+    /// What the model needs and gives, for the registry.
+    pub(crate) signature: ModelSignature,
     pub(crate) metrics: BTreeMap<String, Measured>,
     /// The distribution of the scores on the hold-out: what prediction drift is compared with.
     pub(crate) prediction_reference: Option<Value>,
@@ -153,6 +157,7 @@ pub(crate) async fn evaluate(
     holdout_range: Option<(Timestamp, Timestamp)>,
 ) -> Result<Evaluation> {
     let model = bundles::load(ctx, challenger).await?;
+    let signature = model.signature().clone();
     let spec = Arc::clone(&ctx.spec);
     let overlap = champion
         .as_ref()
@@ -197,6 +202,7 @@ pub(crate) async fn evaluate(
         "seed": ctx.spec.training.seed,
     });
     Ok(Evaluation {
+        signature,
         metrics,
         prediction_reference,
         gate,

@@ -130,15 +130,9 @@ async fn play_one(files: &ProjectFiles, name: &str, spec: Arc<Spec>, range: Rang
 }
 
 async fn training_seconds(client: &Client) -> Result<f64> {
-    let runs: Value = client.get("/api/v1/runs?limit=1000").await?;
-    let list = runs
-        .as_array()
-        .or_else(|| runs["runs"].as_array())
-        .or_else(|| runs["items"].as_array())
-        .cloned()
-        .unwrap_or_default();
+    let runs: Vec<Value> = client.get("/api/v1/runs?limit=1000").await?;
     let mut seconds = 0.0;
-    for run in list {
+    for run in runs {
         let detail: Value = client
             .get(&format!(
                 "/api/v1/runs/{}",

@@ -20,11 +20,7 @@ pub async fn run(target: &Target, reason: &str, json: bool) -> Result<Code> {
         .client
         .post("/api/v1/runs", &json!({ "reason": reason }))
         .await?;
-    let Some(id) = answer["run_id"]
-        .as_str()
-        .or_else(|| answer["id"].as_str())
-        .map(str::to_owned)
-    else {
+    let Some(id) = answer["run_id"].as_str().map(str::to_owned) else {
         bail!("the server's answer names no run: {answer}");
     };
     let run: Value = loop {

@@ -32,10 +32,7 @@ pub fn binary() -> PathBuf {
 
 /// The repository.
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../..")
-        .canonicalize()
-        .unwrap()
+    manifest_dir().join("../..").canonicalize().unwrap()
 }
 
 /// The Python with `tests/clients/requirements.txt` in it: `TIDEMILL_PYTHON`, or made on first use.
@@ -490,4 +487,10 @@ impl Dice {
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.next() % (high - low)
     }
+}
+
+/// This crate's folder: asked for when the tests run, since a target folder that several clones share may hold a binary built in another.
+fn manifest_dir() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from)
 }
