@@ -1,12 +1,12 @@
 //! Alerts: what monitors raised, and what became of it.
 
-use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tidemill_core::clock::Timestamp;
 use tidemill_core::ids::{AlertId, EndpointName, RunId};
 
 use crate::column::{Fields, bind, text_enum};
+use crate::db::Row;
 use crate::error::StoreError;
 use crate::tx::{ReadTx, Tx};
 
@@ -108,7 +108,7 @@ pub fn list(
     limit: u32,
 ) -> Result<Vec<AlertRow>, StoreError> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM alerts WHERE ?1 IS NULL OR endpoint = ?1 ORDER BY at DESC, id DESC LIMIT ?2"
+        "SELECT {COLUMNS} FROM alerts WHERE endpoint = ?1 OR ?1 IS NULL ORDER BY at DESC, id DESC LIMIT ?2"
     );
     tx.rows(&sql, bind![endpoint, limit], read)
 }

@@ -4,7 +4,7 @@
 use std::str::FromStr;
 
 use rusqlite::types::{FromSqlError, ToSql, ToSqlOutput, Value, ValueRef};
-use rusqlite::{Error, Result, Row};
+use rusqlite::{Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidemill_core::clock::Timestamp;
@@ -14,6 +14,8 @@ use tidemill_core::ids::{
 };
 use tidemill_core::predictions::LabelValue;
 use tidemill_core::snapshot::SnapshotManifest;
+
+use crate::db::Row;
 
 /// A type that fits into one column.
 pub(crate) trait Column: Sized {
@@ -39,13 +41,13 @@ macro_rules! bind {
 pub(crate) use bind;
 
 /// Reads a row from left to right.
-pub(crate) struct Fields<'r, 's> {
-    row: &'r Row<'s>,
+pub(crate) struct Fields<'r> {
+    row: &'r Row<'r>,
     next: usize,
 }
 
-impl<'r, 's> Fields<'r, 's> {
-    pub fn of(row: &'r Row<'s>) -> Self {
+impl<'r> Fields<'r> {
+    pub fn of(row: &'r Row<'r>) -> Self {
         Self { row, next: 0 }
     }
 

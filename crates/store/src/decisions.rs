@@ -1,6 +1,5 @@
 //! Decision records: inputs, verdict and the digest of the configuration, so that each can be replayed.
 
-use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tidemill_core::clock::Timestamp;
@@ -8,6 +7,7 @@ use tidemill_core::digest::Digest;
 use tidemill_core::ids::DecisionId;
 
 use crate::column::{Fields, bind, text_enum};
+use crate::db::Row;
 use crate::error::StoreError;
 use crate::tx::{ReadTx, Tx};
 

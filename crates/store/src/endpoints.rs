@@ -1,12 +1,12 @@
 //! Endpoints: the stable serving names, and which versions answer behind each.
 
-use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tidemill_core::clock::Timestamp;
 use tidemill_core::ids::{EndpointName, ModelName, VersionNumber};
 
 use crate::column::{Fields, bind};
+use crate::db::Row;
 use crate::error::StoreError;
 use crate::tx::{ReadTx, Tx};
 

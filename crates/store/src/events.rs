@@ -1,11 +1,11 @@
 //! The event log: what happened, in the order in which it became durable.
 
-use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tidemill_core::clock::Timestamp;
 
 use crate::column::{Fields, bind};
+use crate::db::Row;
 use crate::error::StoreError;
 use crate::tx::{ReadTx, Tx};
 

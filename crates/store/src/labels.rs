@@ -1,12 +1,12 @@
 //! Labels: everything said about a prediction later. Rows are only ever appended, so what was known at any time can be read again.
 
-use rusqlite::{CachedStatement, Row, ToSql};
 use serde::{Deserialize, Serialize};
 use tidemill_core::clock::Timestamp;
 use tidemill_core::ids::{EndpointName, PredictionId};
 use tidemill_core::predictions::LabelValue;
 
 use crate::column::{Fields, bind, text_enum};
+use crate::db::Row;
 use crate::error::StoreError;
 use crate::tx::{ReadTx, Tx};
 
@@ -132,41 +132,11 @@ fn read_known(row: &Row<'_>) -> rusqlite::Result<KnownLabel> {
 
 /// Records labels in order, one receipt each.
 pub fn record(tx: &mut Tx<'_>, rows: &[LabelRow]) -> Result<Vec<Recorded>, StoreError> {
-    let mut statements = Statements::prepare(tx)?;
-    rows.iter().map(|row| record_one(&mut statements, row)).collect()
+    rows.iter().map(|row| record_one(tx, row)).collect()
 }
 
-/// Looked up once a batch, not once a label.
-struct Statements<'t> {
-    by_key: CachedStatement<'t>,
-    by_id: CachedStatement<'t>,
-    earlier: CachedStatement<'t>,
-    insert: CachedStatement<'t>,
-}
-
-impl<'t> Statements<'t> {
-    fn prepare(tx: &'t Tx<'_>) -> Result<Self, StoreError> {
-        let select = format!("SELECT {COLUMNS} FROM labels WHERE");
-        let prepare = |sql: String| tx.conn().prepare_cached(&sql);
-        Ok(Self {
-            by_key: prepare(format!("{select} source = ?1 AND idempotency_key = ?2"))?,
-            by_id: prepare(format!("{select} id = ?1"))?,
-            earlier: prepare(format!(
-                "{select} prediction_id = ?1 AND label = ?2 ORDER BY ingest_time DESC, seq DESC"
-            ))?,
-            insert: prepare(format!(
-                "INSERT INTO labels ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING"
-            ))?,
-        })
-    }
-}
-
-fn stored(statement: &mut CachedStatement<'_>, params: &[&dyn ToSql]) -> Result<Vec<LabelRow>, StoreError> {
-    let rows = statement.query_map(params, read)?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
-
-fn record_one(statements: &mut Statements<'_>, row: &LabelRow) -> Result<Recorded, StoreError> {
+fn record_one(tx: &mut Tx<'_>, row: &LabelRow) -> Result<Recorded, StoreError> {
+    let by = |condition: &str| format!("SELECT {COLUMNS} FROM labels WHERE {condition}");
     let answer = |feedback_id: &str, outcome| {
         Ok(Recorded {
             feedback_id: feedback_id.to_owned(),
@@ -184,7 +154,11 @@ fn record_one(statements: &mut Statements<'_>, row: &LabelRow) -> Result<Recorde
         return Err(StoreError::conflict("label", message));
     }
     if let Some(key) = &row.idempotency_key
-        && let Some(stored) = stored(&mut statements.by_key, bind![row.source, key])?.pop()
+        && let Some(stored) = tx.first(
+            &by("source = ?1 AND idempotency_key = ?2"),
+            bind![row.source, key],
+            read,
+        )?
     {
         let same = stored.says_the_same(row);
         let outcome = if same {
@@ -194,14 +168,18 @@ fn record_one(statements: &mut Statements<'_>, row: &LabelRow) -> Result<Recorde
         };
         return answer(&stored.id, outcome);
     }
-    let earlier = stored(&mut statements.earlier, bind![row.prediction_id, row.label])?;
+    let earlier = tx.rows(
+        &by("prediction_id = ?1 AND label = ?2 ORDER BY ingest_time DESC, seq DESC"),
+        bind![row.prediction_id, row.label],
+        read,
+    )?;
     if let Some(own) = earlier.iter().find(|stored| stored.source == row.source)
         && own.value == row.value
         && own.retracted == row.retracted
     {
         return answer(&own.id, Outcome::Repeated);
     }
-    let values: &[&dyn ToSql] = bind![
+    let values = bind![
         row.id,
         row.prediction_id,
         row.label,
@@ -213,8 +191,8 @@ fn record_one(statements: &mut Statements<'_>, row: &LabelRow) -> Result<Recorde
         row.ingest_time,
         row.retracted
     ];
-    if statements.insert.execute(values)? == 0 {
-        let Some(stored) = stored(&mut statements.by_id, bind![row.id])?.pop() else {
+    if !tx.insert_new("labels", COLUMNS, values)? {
+        let Some(stored) = tx.first(&by("id = ?1"), bind![row.id], read)? else {
             return Err(StoreError::conflict(
                 "label",
                 format!("`{}` cannot be kept", row.id),

@@ -10,13 +10,12 @@
 //! Arrow. Nothing outside this crate knows SQL, and no type of the SQL driver appears in a public signature.
 
 mod column;
+mod db;
 mod error;
 mod lock;
-mod migrate;
 #[cfg(test)]
 mod noun_tests;
 mod reader;
-mod sqlite;
 mod store;
 #[cfg(test)]
 mod store_tests;
@@ -42,6 +41,7 @@ pub mod steps;
 pub mod windows;
 
 pub use column::UnknownWord;
+pub use db::{Database, Dialect};
 pub use error::StoreError;
 pub use events::Event;
 pub use objects::{ContentKind, ObjectKey, Objects};

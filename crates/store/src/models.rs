@@ -1,6 +1,5 @@
 //! Registered models, their versions, their aliases, and who moved an alias when and why.
 
-use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tidemill_core::clock::Timestamp;
@@ -8,6 +7,7 @@ use tidemill_core::digest::Digest;
 use tidemill_core::ids::{DecisionId, ModelName, RunId, VersionNumber};
 
 use crate::column::{Fields, bind};
+use crate::db::Row;
 use crate::error::StoreError;
 use crate::tx::{ReadTx, Tx};
 
@@ -98,9 +98,13 @@ pub struct AliasChange {
     pub decision: Option<DecisionId>,
 }
 
-const VERSION_COLUMNS: &str =
-    "model, version, run, bundle, snapshot, signature, metrics, created_at, description";
-const ALIAS_COLUMNS: &str = "model, alias, version, set_at";
+/// The loop works in the default workspace, and on versions that it can load: those with a bundle. Versions that clients
+/// registered without one are not among them.
+const VERSIONS: &str = "SELECT m.name, v.version, v.run, v.bundle, v.snapshot, v.signature, v.metrics, v.created_at, v.description \
+     FROM model_versions v JOIN models m ON m.number = v.model \
+     WHERE m.workspace = 'default' AND v.run IS NOT NULL AND v.bundle IS NOT NULL AND v.snapshot IS NOT NULL";
+const ALIASES: &str = "SELECT m.name, a.alias, a.version, a.set_at FROM aliases a JOIN models m ON m.number = a.model \
+     WHERE m.workspace = 'default'";
 const CHANGE_COLUMNS: &str = "model, alias, version, at, changed_by, why, decision";
 
 fn read_model(row: &Row<'_>) -> rusqlite::Result<RegisteredModel> {
@@ -152,21 +156,36 @@ fn read_change(row: &Row<'_>) -> rusqlite::Result<AliasChange> {
 
 /// Registers a model; whether it is new.
 pub fn ensure_model(tx: &mut Tx<'_>, model: &RegisteredModel) -> Result<bool, StoreError> {
-    let values = bind![model.name, model.created_at, model.description];
-    tx.insert_new("models", "name, created_at, description", values)
+    let values = bind![
+        "default",
+        model.name,
+        model.created_at,
+        model.created_at,
+        model.description,
+        1_i64
+    ];
+    let columns = "workspace, name, created_at, updated_at, description, next_version";
+    tx.insert_new("models", columns, values)
 }
 
 /// A registered model.
 pub fn get_model(tx: &ReadTx<'_>, name: &ModelName) -> Result<RegisteredModel, StoreError> {
-    let sql = "SELECT name, created_at, description FROM models WHERE name = ?1";
+    let sql = "SELECT name, created_at, description FROM models WHERE workspace = 'default' AND name = ?1";
     tx.first(sql, bind![name], read_model)?
         .ok_or_else(|| StoreError::not_found("model", name))
 }
 
 /// All registered models by name.
 pub fn list_models(tx: &ReadTx<'_>) -> Result<Vec<RegisteredModel>, StoreError> {
-    let sql = "SELECT name, created_at, description FROM models ORDER BY name";
+    let sql = "SELECT name, created_at, description FROM models WHERE workspace = 'default' ORDER BY name";
     tx.rows(sql, bind![], read_model)
+}
+
+/// The number that stands for a model in the tables of versions.
+fn number_of(tx: &ReadTx<'_>, name: &ModelName) -> Result<i64, StoreError> {
+    let sql = "SELECT number FROM models WHERE workspace = 'default' AND name = ?1";
+    tx.first(sql, bind![name], |row| Fields::of(row).next())?
+        .ok_or_else(|| StoreError::not_found("model", name))
 }
 
 /// Registers a version under the next number, and the model if it is new. A run registers at most one version of a model: asking
@@ -188,13 +207,14 @@ pub fn register_version(tx: &mut Tx<'_>, new: NewVersion) -> Result<ModelVersion
         description: String::new(),
     };
     ensure_model(tx, &model)?;
-    let version = tx.one(
-        "SELECT coalesce(max(version), 0) + 1 FROM model_versions WHERE model = ?1",
-        bind![new.model],
+    let number = number_of(tx, &new.model)?;
+    let version: VersionNumber = tx.one(
+        "UPDATE models SET next_version = next_version + 1, updated_at = ?2 WHERE number = ?1 RETURNING next_version - 1",
+        bind![number, new.created_at],
         |row| Fields::of(row).next(),
     )?;
     let values = bind![
-        new.model,
+        number,
         version,
         new.run,
         new.bundle,
@@ -202,9 +222,17 @@ pub fn register_version(tx: &mut Tx<'_>, new: NewVersion) -> Result<ModelVersion
         new.signature,
         new.metrics,
         new.created_at,
-        new.description
+        new.created_at,
+        new.description,
+        "tidemill",
+        format!("runs:/{}/model", new.run),
+        new.run,
+        "None",
+        "READY"
     ];
-    tx.insert("model_versions", VERSION_COLUMNS, values)?;
+    let columns = "model, version, run, bundle, snapshot, signature, metrics, created_at, updated_at, description, \
+         user_id, source, tracked_run, stage, status";
+    tx.insert("model_versions", columns, values)?;
     get_version(tx, &new.model, version)
 }
 
@@ -214,7 +242,7 @@ pub fn get_version(
     model: &ModelName,
     version: VersionNumber,
 ) -> Result<ModelVersion, StoreError> {
-    let sql = format!("SELECT {VERSION_COLUMNS} FROM model_versions WHERE model = ?1 AND version = ?2");
+    let sql = format!("{VERSIONS} AND m.name = ?1 AND v.version = ?2");
     tx.first(&sql, bind![model, version], read_version)?
         .ok_or_else(|| StoreError::not_found("model version", format!("{model}/{version}")))
 }
@@ -225,13 +253,13 @@ pub fn version_of_run(
     model: &ModelName,
     run: &RunId,
 ) -> Result<Option<ModelVersion>, StoreError> {
-    let sql = format!("SELECT {VERSION_COLUMNS} FROM model_versions WHERE model = ?1 AND run = ?2");
+    let sql = format!("{VERSIONS} AND m.name = ?1 AND v.run = ?2");
     tx.first(&sql, bind![model, run], read_version)
 }
 
 /// The versions of a model, latest first.
 pub fn list_versions(tx: &ReadTx<'_>, model: &ModelName) -> Result<Vec<ModelVersion>, StoreError> {
-    let sql = format!("SELECT {VERSION_COLUMNS} FROM model_versions WHERE model = ?1 ORDER BY version DESC");
+    let sql = format!("{VERSIONS} AND m.name = ?1 ORDER BY v.version DESC");
     tx.rows(&sql, bind![model], read_version)
 }
 
@@ -242,18 +270,20 @@ pub fn set_alias(tx: &mut Tx<'_>, change: &AliasChange) -> Result<bool, StoreErr
     if current == change.version {
         return Ok(false);
     }
+    let number = number_of(tx, &change.model)?;
     match change.version {
         Some(version) => {
             get_version(tx, &change.model, version)?;
-            let values = bind![change.model, change.alias, version, change.at];
-            tx.upsert("aliases", ALIAS_COLUMNS, "model, alias", values)?;
+            let values = bind![number, change.alias, version, change.at];
+            tx.upsert("aliases", "model, alias, version, set_at", "model, alias", values)?;
         }
         None => {
             let sql = "DELETE FROM aliases WHERE model = ?1 AND alias = ?2";
-            tx.execute(sql, bind![change.model, change.alias])?;
+            tx.execute(sql, bind![number, change.alias])?;
         }
     }
     let values = bind![
+        "default",
         change.model,
         change.alias,
         change.version,
@@ -262,25 +292,27 @@ pub fn set_alias(tx: &mut Tx<'_>, change: &AliasChange) -> Result<bool, StoreErr
         change.why,
         change.decision
     ];
-    tx.insert("alias_history", CHANGE_COLUMNS, values)?;
+    tx.insert("alias_history", &format!("workspace, {CHANGE_COLUMNS}"), values)?;
     Ok(true)
 }
 
 /// What an alias names.
 pub fn get_alias(tx: &ReadTx<'_>, model: &ModelName, alias: &str) -> Result<Option<Alias>, StoreError> {
-    let sql = format!("SELECT {ALIAS_COLUMNS} FROM aliases WHERE model = ?1 AND alias = ?2");
+    let sql = format!("{ALIASES} AND m.name = ?1 AND a.alias = ?2");
     tx.first(&sql, bind![model, alias], read_alias)
 }
 
 /// The aliases of a model by name.
 pub fn list_aliases(tx: &ReadTx<'_>, model: &ModelName) -> Result<Vec<Alias>, StoreError> {
-    let sql = format!("SELECT {ALIAS_COLUMNS} FROM aliases WHERE model = ?1 ORDER BY alias");
+    let sql = format!("{ALIASES} AND m.name = ?1 ORDER BY a.alias");
     tx.rows(&sql, bind![model], read_alias)
 }
 
 /// Every change of a model's aliases, oldest first.
 pub fn history(tx: &ReadTx<'_>, model: &ModelName) -> Result<Vec<AliasChange>, StoreError> {
-    let sql = format!("SELECT {CHANGE_COLUMNS} FROM alias_history WHERE model = ?1 ORDER BY seq");
+    let sql = format!(
+        "SELECT {CHANGE_COLUMNS} FROM alias_history WHERE workspace = 'default' AND model = ?1 ORDER BY seq"
+    );
     tx.rows(&sql, bind![model], read_change)
 }
 

@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 
-use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 use tidemill_core::clock::Timestamp;
 use tidemill_core::digest::Digest;
 use tidemill_core::ids::{EndpointName, PredictionId};
 
 use crate::column::{Fields, bind};
+use crate::db::Row;
 use crate::error::StoreError;
 use crate::tx::{ReadTx, Tx};
 
@@ -108,11 +108,9 @@ pub fn record_file(
     )?;
     let endpoint = endpoint_number(tx, &file.endpoint)?;
     let mut recorded = 0;
-    let mut statement = tx.conn().prepare_cached(
-        "INSERT INTO predictions (prediction_id, endpoint, at, file) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
-    )?;
     for (prediction, at) in predictions {
-        recorded += statement.execute::<&[&dyn rusqlite::ToSql]>(bind![prediction, endpoint, at, id])? as u64;
+        let values = bind![prediction, endpoint, at, id];
+        recorded += u64::from(tx.insert_new("predictions", "prediction_id, endpoint, at, file", values)?);
     }
     Ok(RecordedFile {
         id,
@@ -150,12 +148,10 @@ pub fn served_at(tx: &ReadTx<'_>, prediction: &PredictionId) -> Result<Option<Ti
 
 /// Which of `ids` are recorded.
 pub fn known(tx: &ReadTx<'_>, ids: &[PredictionId]) -> Result<HashSet<PredictionId>, StoreError> {
-    let mut statement = tx
-        .conn()
-        .prepare_cached("SELECT 1 FROM predictions WHERE prediction_id = ?1")?;
+    let sql = "SELECT at FROM predictions WHERE prediction_id = ?1";
     let mut known = HashSet::with_capacity(ids.len());
     for id in ids {
-        if statement.exists::<&[&dyn rusqlite::ToSql]>(bind![id])? {
+        if tx.exists(sql, bind![id])? {
             known.insert(id.clone());
         }
     }

@@ -1,16 +1,17 @@
 //! A small pool of connections that read.
 
-use std::path::Path;
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use rusqlite::Connection;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::db::{Connection, Purpose, Source};
 use crate::error::StoreError;
 
 const CONNECTIONS: usize = 4;
 
 pub(crate) struct ReadPool {
+    source: Source,
+    purpose: Purpose,
     idle: Mutex<Vec<Connection>>,
     returned: Condvar,
     // Keeps async readers out of the blocking threads until a connection is likely to be idle.
@@ -18,12 +19,13 @@ pub(crate) struct ReadPool {
 }
 
 impl ReadPool {
-    pub fn open(
-        path: &Path,
-        open: impl Fn(&Path) -> Result<Connection, StoreError>,
-    ) -> Result<Self, StoreError> {
-        let connections = (0..CONNECTIONS).map(|_| open(path)).collect::<Result<_, _>>()?;
+    pub fn open(source: &Source, purpose: Purpose) -> Result<Self, StoreError> {
+        let connections = (0..CONNECTIONS)
+            .map(|_| source.connect(purpose))
+            .collect::<Result<_, _>>()?;
         Ok(Self {
+            source: source.clone(),
+            purpose,
             idle: Mutex::new(connections),
             returned: Condvar::new(),
             permits: Semaphore::new(CONNECTIONS),
@@ -45,10 +47,14 @@ impl ReadPool {
             return Err(StoreError::Closed);
         };
         drop(idle);
-        let borrowed = Borrowed {
+        let mut borrowed = Borrowed {
             pool: self,
             conn: Some(conn),
         };
+        if borrowed.conn.as_ref().is_some_and(Connection::is_lost) {
+            let fresh = self.source.connect(self.purpose)?;
+            borrowed.conn = Some(fresh);
+        }
         match &borrowed.conn {
             Some(conn) => work(conn),
             None => Err(StoreError::Closed),

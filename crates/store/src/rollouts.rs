@@ -1,12 +1,12 @@
 //! Rollouts: an endpoint on its way from one version to another. At most one of an endpoint is active.
 
-use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tidemill_core::clock::Timestamp;
 use tidemill_core::ids::{DecisionId, EndpointName, ModelName, RolloutId, RunId, VersionNumber};
 
 use crate::column::{Fields, bind, text_enum};
+use crate::db::Row;
 use crate::error::StoreError;
 use crate::tx::{ReadTx, Tx};
 

@@ -1,6 +1,5 @@
 //! Pipeline runs, and the lease that makes each recorded exactly once.
 
-use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tidemill_core::clock::Timestamp;
@@ -8,6 +7,7 @@ use tidemill_core::digest::Digest;
 use tidemill_core::ids::{DecisionId, RunId, VersionNumber};
 
 use crate::column::{Fields, bind, text_enum};
+use crate::db::Row;
 use crate::error::StoreError;
 use crate::tx::{ReadTx, Tx};
 

@@ -1,12 +1,12 @@
 //! Snapshots: the immutable versions of a dataset. Their bytes are objects.
 
-use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 use tidemill_core::clock::Timestamp;
 use tidemill_core::digest::Digest;
 use tidemill_core::snapshot::SnapshotManifest;
 
 use crate::column::{Fields, bind};
+use crate::db::Row;
 use crate::error::StoreError;
 use crate::tx::{ReadTx, Tx};
 

@@ -1,11 +1,11 @@
 //! Specs as they were applied: every text that ever was, and which one counts for each project.
 
-use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 use tidemill_core::clock::Timestamp;
 use tidemill_core::digest::Digest;
 
 use crate::column::{Fields, bind};
+use crate::db::Row;
 use crate::error::StoreError;
 use crate::tx::{ReadTx, Tx};
 

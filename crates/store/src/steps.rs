@@ -1,12 +1,12 @@
 //! The steps of runs, one row an attempt.
 
-use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tidemill_core::clock::Timestamp;
 use tidemill_core::ids::RunId;
 
 use crate::column::{Fields, bind, text_enum};
+use crate::db::Row;
 use crate::error::StoreError;
 use crate::runs;
 use crate::tx::{ReadTx, Tx};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast;
 
+use crate::db::{Database, FILE_NAME, Purpose, Source};
 use crate::error::StoreError;
 use crate::events::Event;
 use crate::lock::FolderLock;
@@ -13,7 +14,6 @@ use crate::objects::Objects;
 use crate::reader::ReadPool;
 use crate::tx::{ReadTx, Tx};
 use crate::writer::Writer;
-use crate::{migrate, sqlite};
 
 /// The metadata and the objects of one data folder. Cheap to clone.
 #[derive(Clone)]
@@ -42,19 +42,31 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the data folder as its one server: creates it, locks it, and migrates the database.
+    /// Opens the data folder as its one server, with its metadata in SQLite: creates it, locks it, and migrates the database.
     pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
+        Self::open_on(data_dir, Database::Sqlite)
+    }
+
+    /// [`Store::open`] with the metadata in any database.
+    pub fn open_on(data_dir: &Path, database: Database) -> Result<Self, StoreError> {
+        where_waiting_is_allowed(|| Self::open_here(data_dir, database))
+    }
+
+    fn open_here(data_dir: &Path, database: Database) -> Result<Self, StoreError> {
         fs::create_dir_all(data_dir).map_err(|e| StoreError::io("create the folder", data_dir, e))?;
         let lock = FolderLock::take(data_dir)?;
-        let database = data_dir.join(sqlite::FILE_NAME);
-        let mut conn = sqlite::open_writer(&database)?;
-        migrate::run(&mut conn, &database)?;
+        let source = Source {
+            database,
+            data_dir: data_dir.to_owned(),
+        };
+        let conn = source.connect(Purpose::Write)?;
+        conn.migrate(&source.name())?;
         crate::objects::sync_folder(data_dir)?;
         let objects = Objects::local(&data_dir.join("objects"))?;
         objects.discard_unfinished()?;
-        let readers = ReadPool::open(&database, sqlite::open_reader)?;
+        let readers = ReadPool::open(&source, Purpose::Read)?;
         let (events, _) = broadcast::channel(EVENT_BACKLOG);
-        let writer = Writer::start(conn, lock, events.clone())?;
+        let writer = Writer::start(source, conn, lock, events.clone())?;
         Ok(Self {
             inner: Arc::new(Inner {
                 readers,
@@ -68,12 +80,25 @@ impl Store {
 
     /// Opens the data folder to look at it, also while a server runs. Writes are refused.
     pub fn open_read_only(data_dir: &Path) -> Result<Self, StoreError> {
-        let database = data_dir.join(sqlite::FILE_NAME);
-        if !database.exists() {
-            return Err(StoreError::not_found("Tidemill database", database.display()));
+        Self::open_read_only_on(data_dir, Database::Sqlite)
+    }
+
+    /// [`Store::open_read_only`] with the metadata in any database.
+    pub fn open_read_only_on(data_dir: &Path, database: Database) -> Result<Self, StoreError> {
+        where_waiting_is_allowed(|| Self::open_read_only_here(data_dir, database))
+    }
+
+    fn open_read_only_here(data_dir: &Path, database: Database) -> Result<Self, StoreError> {
+        let file = data_dir.join(FILE_NAME);
+        if database == Database::Sqlite && !file.exists() {
+            return Err(StoreError::not_found("Tidemill database", file.display()));
         }
-        let readers = ReadPool::open(&database, sqlite::open_inspector)?;
-        readers.with(|conn| migrate::check(conn, &database))?;
+        let source = Source {
+            database,
+            data_dir: data_dir.to_owned(),
+        };
+        let readers = ReadPool::open(&source, Purpose::Inspect)?;
+        readers.with(|conn| conn.check_schema(&source.name()))?;
         let (events, _) = broadcast::channel(1);
         Ok(Self {
             inner: Arc::new(Inner {
@@ -135,9 +160,8 @@ impl Store {
         F: FnOnce(&ReadTx<'_>) -> Result<T, StoreError>,
     {
         self.inner.readers.with(|conn| {
-            // Deferred: the first statement fixes the moment that all of them see.
-            let view = conn.unchecked_transaction()?;
-            query(&ReadTx::new(&view))
+            let _view = conn.begin_read()?;
+            query(&ReadTx::new(conn))
         })
     }
 
@@ -159,4 +183,17 @@ impl Store {
     fn writer(&self) -> Result<&Writer, StoreError> {
         self.inner.writer.as_ref().ok_or(StoreError::ReadOnly)
     }
+}
+
+/// PostgreSQL's driver waits on a runtime of its own, which an async task may not; a thread of its own may.
+fn where_waiting_is_allowed<T: Send>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send,
+) -> Result<T, StoreError> {
+    std::thread::scope(|scope| {
+        scope.spawn(work).join().unwrap_or_else(|_| {
+            Err(StoreError::Panicked {
+                message: "opening the store panicked".to_owned(),
+            })
+        })
+    })
 }

@@ -2,15 +2,12 @@
 
 use std::ops::Deref;
 
-use rusqlite::types::ToSql;
-use rusqlite::{Connection, Row};
 use serde_json::Value;
 use tidemill_core::clock::Timestamp;
 
+use crate::db::{Connection, Dialect, Params, Row};
 use crate::error::StoreError;
 use crate::events::{self, Event};
-
-type Params<'a> = &'a [&'a dyn ToSql];
 
 /// A consistent view of the metadata: everything read through it stems from one moment.
 pub struct ReadTx<'c> {
@@ -22,8 +19,9 @@ impl<'c> ReadTx<'c> {
         Self { conn }
     }
 
-    pub(crate) fn conn(&self) -> &Connection {
-        self.conn
+    /// Which words of SQL the database speaks.
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.conn.dialect()
     }
 
     /// All rows.
@@ -33,9 +31,7 @@ impl<'c> ReadTx<'c> {
         params: Params<'_>,
         map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>, StoreError> {
-        let mut statement = self.conn.prepare_cached(sql)?;
-        let rows = statement.query_map(params, map)?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
+        self.conn.rows(sql, params, map)
     }
 
     /// The first row, if there is one.
@@ -45,12 +41,12 @@ impl<'c> ReadTx<'c> {
         params: Params<'_>,
         map: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Option<T>, StoreError> {
-        let mut statement = self.conn.prepare_cached(sql)?;
-        let mut rows = statement.query(params)?;
-        match rows.next()? {
-            Some(row) => Ok(Some(map(row)?)),
-            None => Ok(None),
-        }
+        self.conn.first(sql, params, map)
+    }
+
+    /// Whether there is a row.
+    pub(crate) fn exists(&self, sql: &str, params: Params<'_>) -> Result<bool, StoreError> {
+        Ok(self.conn.first(sql, params, |_| Ok(()))?.is_some())
     }
 
     /// The one row of an aggregate.
@@ -60,7 +56,9 @@ impl<'c> ReadTx<'c> {
         params: Params<'_>,
         map: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        Ok(self.conn.prepare_cached(sql)?.query_row(params, map)?)
+        self.conn
+            .first(sql, params, map)?
+            .ok_or_else(|| rusqlite::Error::QueryReturnedNoRows.into())
     }
 }
 
@@ -107,7 +105,7 @@ impl<'c> Tx<'c> {
 
     /// Runs a statement; returns how many rows it changed.
     pub(crate) fn execute(&mut self, sql: &str, params: Params<'_>) -> Result<usize, StoreError> {
-        Ok(self.conn.prepare_cached(sql)?.execute(params)?)
+        self.read.conn.execute(sql, params)
     }
 
     /// Inserts one row.

@@ -1,6 +1,5 @@
 //! What monitors found in each window of time.
 
-use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tidemill_core::clock::Timestamp;
@@ -8,6 +7,7 @@ use tidemill_core::digest::Digest;
 use tidemill_core::ids::{EndpointName, VersionNumber};
 
 use crate::column::{Fields, bind, text_enum};
+use crate::db::Row;
 use crate::error::StoreError;
 use crate::tx::{ReadTx, Tx};
 
@@ -88,7 +88,7 @@ pub fn list(
     limit: u32,
 ) -> Result<Vec<WindowRow>, StoreError> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM windows WHERE endpoint = ?1 AND (?2 IS NULL OR monitor = ?2) AND until_at > ?3 \
+        "SELECT {COLUMNS} FROM windows WHERE endpoint = ?1 AND (monitor = ?2 OR ?2 IS NULL) AND until_at > ?3 \
          ORDER BY until_at DESC, monitor DESC LIMIT ?4"
     );
     let mut windows = tx.rows(&sql, bind![endpoint, monitor, since, limit], read)?;

@@ -5,9 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
-use rusqlite::Connection;
 use tokio::sync::broadcast;
 
+use crate::db::{Connection, Purpose, Source};
 use crate::error::StoreError;
 use crate::events::Event;
 use crate::lock::FolderLock;
@@ -84,6 +84,7 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub fn start(
+        source: Source,
         conn: Connection,
         lock: FolderLock,
         events: broadcast::Sender<Event>,
@@ -92,8 +93,7 @@ impl Writer {
         let thread = thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || {
-                serve(&conn, &jobs, &events);
-                drop(conn);
+                serve(&source, conn, &jobs, &events);
                 drop(lock);
             })
             .map_err(|e| StoreError::io("start the thread", "store-writer".as_ref(), e))?;
@@ -130,11 +130,28 @@ impl Drop for Writer {
     }
 }
 
-fn serve(conn: &Connection, jobs: &mpsc::Receiver<Box<dyn Job>>, events: &broadcast::Sender<Event>) {
+fn serve(
+    source: &Source,
+    mut conn: Connection,
+    jobs: &mpsc::Receiver<Box<dyn Job>>,
+    events: &broadcast::Sender<Event>,
+) {
     while let Ok(first) = jobs.recv() {
         let mut group = vec![first];
         group.extend(jobs.try_iter().take(MAX_GROUP - 1));
-        store_group(conn, group, events);
+        if conn.is_lost() {
+            match source.connect(Purpose::Write) {
+                Ok(fresh) => conn = fresh,
+                Err(error) => {
+                    tracing::warn!(%error, "the metadata database is away");
+                    for job in group {
+                        job.answer(Some(error.clone()));
+                    }
+                    continue;
+                }
+            }
+        }
+        store_group(&conn, group, events);
     }
 }
 
@@ -157,8 +174,8 @@ fn store_group(conn: &Connection, group: Vec<Box<dyn Job>>, events: &broadcast::
             }
             Err(failure) => {
                 tracing::warn!(error = %failure, changes = done.len(), "could not store a group of changes");
-                if !conn.is_autocommit()
-                    && let Err(error) = conn.execute_batch("ROLLBACK")
+                if conn.in_transaction()
+                    && let Err(error) = conn.rollback()
                 {
                     tracing::error!(%error, "could not roll back");
                 }
@@ -179,33 +196,33 @@ fn run_until_lost(
     done: &mut Vec<Box<dyn Job>>,
 ) -> Result<Vec<Event>, StoreError> {
     let mut announcements = Vec::new();
-    if let Err(error) = conn.execute_batch("BEGIN IMMEDIATE") {
+    if let Err(error) = conn.begin_write() {
         done.extend(waiting);
-        return Err(error.into());
+        return Err(error);
     }
     for mut job in waiting {
         let outcome = run_in_savepoint(conn, job.as_mut());
         done.push(job);
         announcements.extend(outcome?);
     }
-    conn.execute_batch("COMMIT")?;
+    conn.commit()?;
     Ok(announcements)
 }
 
 /// `Err` means that the whole transaction is lost; a job that merely failed gives no events.
 fn run_in_savepoint(conn: &Connection, job: &mut dyn Job) -> Result<Vec<Event>, StoreError> {
-    conn.prepare_cached("SAVEPOINT change")?.execute([])?;
+    conn.command("SAVEPOINT change")?;
     match job.run(conn) {
-        Ok(events) if !conn.is_autocommit() => {
-            conn.prepare_cached("RELEASE change")?.execute([])?;
+        Ok(events) if conn.in_transaction() => {
+            conn.command("RELEASE change")?;
             Ok(events)
         }
         // The change swallowed the error that cost the transaction.
         Ok(_) => Err(StoreError::Closed),
-        Err(RolledBack(error)) if conn.is_autocommit() => Err(error),
+        Err(RolledBack(error)) if !conn.in_transaction() => Err(error),
         Err(RolledBack(_)) => {
-            conn.prepare_cached("ROLLBACK TO change")?.execute([])?;
-            conn.prepare_cached("RELEASE change")?.execute([])?;
+            conn.command("ROLLBACK TO change")?;
+            conn.command("RELEASE change")?;
             Ok(Vec::new())
         }
     }

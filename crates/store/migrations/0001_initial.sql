@@ -32,7 +32,7 @@ CREATE TABLE snapshots (
     dataset     TEXT NOT NULL,
     rows        INTEGER NOT NULL,
     created_at  INTEGER NOT NULL,
-    quarantined INTEGER NOT NULL,
+    quarantined BOOLEAN NOT NULL,
     manifest    TEXT NOT NULL
 );
 CREATE INDEX snapshots_by_dataset ON snapshots (dataset, created_at);
@@ -207,7 +207,7 @@ CREATE TABLE labels (
     idempotency_key TEXT,
     event_time      INTEGER NOT NULL,
     ingest_time     INTEGER NOT NULL,
-    retracted       INTEGER NOT NULL
+    retracted       BOOLEAN NOT NULL
 );
 CREATE INDEX labels_by_prediction ON labels (prediction_id, label, ingest_time);
 CREATE INDEX labels_by_ingest ON labels (label, ingest_time);

@@ -1,0 +1,259 @@
+//! The databases that metadata can live in, behind one connection type: SQLite in the data folder, or PostgreSQL.
+//!
+//! Every query is written once. It is SQL that both understand, with SQLite's numbered parameters (`?1`), which
+//! [`postgres`] rewrites; the few places that must differ ask [`Connection::dialect`]. Rows arrive as [`Row`], whose values have
+//! SQLite's five types whatever the database.
+
+mod postgres;
+mod row;
+mod schema;
+mod sqlite;
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::types::ToSql;
+
+use crate::error::StoreError;
+
+pub(crate) use row::Row;
+pub(crate) use sqlite::FILE_NAME;
+
+/// The parameters of a statement.
+pub(crate) type Params<'a> = &'a [&'a dyn ToSql];
+
+/// Where the metadata is.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Database {
+    /// `meta.db` in the data folder.
+    #[default]
+    Sqlite,
+    /// A PostgreSQL database, by its connection URL (`postgres://user:password@host:port/database`).
+    Postgres(String),
+}
+
+impl Database {
+    /// Reads what a user wrote: `sqlite`, or the URL of a PostgreSQL database.
+    pub fn parse(text: &str) -> Result<Self, StoreError> {
+        if text == "sqlite" {
+            return Ok(Self::Sqlite);
+        }
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            postgres::check_url(text)?;
+            return Ok(Self::Postgres(text.to_owned()));
+        }
+        Err(StoreError::conflict(
+            "database",
+            "expected `sqlite` or a URL such as `postgres://user:password@host:5432/tidemill`".to_owned(),
+        ))
+    }
+}
+
+/// Which words of SQL a database speaks, where the two differ.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dialect {
+    /// SQLite.
+    Sqlite,
+    /// PostgreSQL.
+    Postgres,
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Purpose {
+    /// The one that writes.
+    Write,
+    /// The server's read pool.
+    Read,
+    /// Looking on while a server may run.
+    Inspect,
+}
+
+/// How to connect.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub database: Database,
+    pub data_dir: PathBuf,
+}
+
+impl Source {
+    /// What messages call the database. Without its password.
+    pub fn name(&self) -> PathBuf {
+        match &self.database {
+            Database::Sqlite => self.data_dir.join(FILE_NAME),
+            Database::Postgres(url) => PathBuf::from(postgres::without_password(url)),
+        }
+    }
+
+    pub fn connect(&self, purpose: Purpose) -> Result<Connection, StoreError> {
+        match &self.database {
+            Database::Sqlite => {
+                let path = self.data_dir.join(FILE_NAME);
+                sqlite::open(&path, purpose).map(Connection::Sqlite)
+            }
+            Database::Postgres(url) => postgres::Client::connect(url, purpose)
+                .map(Box::new)
+                .map(Connection::Postgres),
+        }
+    }
+}
+
+/// A connection to either database.
+pub(crate) enum Connection {
+    Sqlite(rusqlite::Connection),
+    Postgres(Box<postgres::Client>),
+}
+
+impl Connection {
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Self::Sqlite(_) => Dialect::Sqlite,
+            Self::Postgres(_) => Dialect::Postgres,
+        }
+    }
+
+    /// Runs statements without parameters.
+    pub fn batch(&self, sql: &str) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(conn) => Ok(conn.execute_batch(sql)?),
+            Self::Postgres(client) => client.batch(sql),
+        }
+    }
+
+    /// Runs one statement without parameters, prepared once where that helps.
+    pub fn command(&self, sql: &str) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(conn) => {
+                conn.prepare_cached(sql)?.execute([])?;
+                Ok(())
+            }
+            Self::Postgres(client) => client.batch(sql),
+        }
+    }
+
+    /// All rows.
+    pub fn rows<T>(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+        mut map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, StoreError> {
+        match self {
+            Self::Sqlite(conn) => {
+                let mut statement = conn.prepare_cached(sql)?;
+                let rows = statement.query_map(params, |row| map(&Row::Sqlite(row)))?;
+                Ok(rows.collect::<rusqlite::Result<_>>()?)
+            }
+            Self::Postgres(client) => client.rows(sql, params, map),
+        }
+    }
+
+    /// The first row, if there is one.
+    pub fn first<T>(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+        map: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>, StoreError> {
+        match self {
+            Self::Sqlite(conn) => {
+                let mut statement = conn.prepare_cached(sql)?;
+                let mut rows = statement.query(params)?;
+                match rows.next()? {
+                    Some(row) => Ok(Some(map(&Row::Sqlite(row))?)),
+                    None => Ok(None),
+                }
+            }
+            Self::Postgres(client) => client.first(sql, params, map),
+        }
+    }
+
+    /// Runs a statement; returns how many rows it changed.
+    pub fn execute(&self, sql: &str, params: Params<'_>) -> Result<usize, StoreError> {
+        match self {
+            Self::Sqlite(conn) => Ok(conn.prepare_cached(sql)?.execute(params)?),
+            Self::Postgres(client) => client.execute(sql, params),
+        }
+    }
+
+    /// Whether a transaction is open. A database that fails may end it by itself.
+    pub fn in_transaction(&self) -> bool {
+        match self {
+            Self::Sqlite(conn) => !conn.is_autocommit(),
+            Self::Postgres(client) => client.in_transaction(),
+        }
+    }
+
+    /// Opens the writer's transaction.
+    pub fn begin_write(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(conn) => Ok(conn.execute_batch("BEGIN IMMEDIATE")?),
+            Self::Postgres(client) => client.begin("BEGIN"),
+        }
+    }
+
+    /// Opens a view of one moment.
+    pub fn begin_read(&self) -> Result<View<'_>, StoreError> {
+        match self {
+            // Deferred: the first statement fixes the moment that all of them see.
+            Self::Sqlite(conn) => conn.execute_batch("BEGIN DEFERRED")?,
+            Self::Postgres(client) => client.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?,
+        }
+        Ok(View { conn: self })
+    }
+
+    pub fn commit(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(conn) => Ok(conn.execute_batch("COMMIT")?),
+            Self::Postgres(client) => client.end("COMMIT"),
+        }
+    }
+
+    pub fn rollback(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(conn) => Ok(conn.execute_batch("ROLLBACK")?),
+            Self::Postgres(client) => client.end("ROLLBACK"),
+        }
+    }
+
+    /// Whether the connection is gone for good and has to be made anew.
+    pub fn is_lost(&self) -> bool {
+        match self {
+            Self::Sqlite(_) => false,
+            Self::Postgres(client) => client.is_lost(),
+        }
+    }
+
+    /// Brings the schema up to date.
+    pub fn migrate(&self, name: &Path) -> Result<(), StoreError> {
+        schema::run(self, name)
+    }
+
+    /// Refuses a schema other than the one this binary reads.
+    pub fn check_schema(&self, name: &Path) -> Result<(), StoreError> {
+        schema::check(self, name)
+    }
+
+    /// Whether there is a table of this name.
+    fn has_table(&self, table: &str) -> Result<bool, StoreError> {
+        let sql = match self.dialect() {
+            Dialect::Sqlite => "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?1",
+            Dialect::Postgres => {
+                "SELECT 1::bigint FROM information_schema.tables WHERE table_schema = current_schema() AND table_name = ?1"
+            }
+        };
+        Ok(self.first(sql, &[&table], |_| Ok(()))?.is_some())
+    }
+}
+
+/// An open view; ends with this guard.
+pub(crate) struct View<'c> {
+    conn: &'c Connection,
+}
+
+impl Drop for View<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.conn.rollback() {
+            tracing::warn!(%error, "could not end a view of the metadata");
+        }
+    }
+}
