@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tidemill_control::tracking::Tracking;
 use tidemill_control::view;
 use tidemill_core::clock::Timestamp;
 use tidemill_core::ids::{EndpointName, ModelName, PredictionId, RunId, VersionNumber};
@@ -124,6 +125,8 @@ pub trait ControlPlane: Send + Sync + 'static {
     fn ready(&self) -> bool;
     /// The hot path.
     fn serving(&self) -> &Arc<tidemill_serving::Server>;
+    /// Experiments, runs, registry and artifacts.
+    fn tracking(&self) -> &Tracking;
     /// The endpoint meant where a request names none.
     fn default_endpoint(&self) -> Option<EndpointName>;
     /// The column of a request that carries each row's key, which is no feature.

@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use tidemill_control::tracking::TrackingError;
 use tidemill_core::ports::{Blame, PortError};
 use tidemill_serving::ServeError;
 use tidemill_store::StoreError;
@@ -13,8 +14,18 @@ use tidemill_store::StoreError;
 pub enum Kind {
     /// 400: the request itself is wrong.
     BadRequest,
+    /// 400: a value of the request is wrong (MLflow tells this from a request that cannot be read).
+    InvalidParameter,
+    /// 400: the name is taken (MLflow's status for it).
+    AlreadyExists,
+    /// 401: the caller has not said who they are.
+    Unauthenticated,
+    /// 403: the caller may not do this.
+    Denied,
     /// 404: what the request names is not there.
     NotFound,
+    /// 404: no route has this path.
+    NoRoute,
     /// 405: the path is there, but not with this method.
     MethodNotAllowed,
     /// 409: the request contradicts what is stored.
@@ -23,8 +34,14 @@ pub enum Kind {
     TooLarge,
     /// 415: the body has a type that is not read here.
     UnsupportedMediaType,
+    /// 429: too many requests.
+    TooMany,
+    /// 500: not in the state that the thing is in (MLflow's status for it).
+    InvalidState,
     /// 500: a fault of ours.
     Internal,
+    /// 501: this server does not do that.
+    NotImplemented,
     /// 503: not now.
     Unavailable,
     /// 504: it took too long.
@@ -35,14 +52,22 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 18] = [
         Self::BadRequest,
+        Self::InvalidParameter,
+        Self::AlreadyExists,
+        Self::Unauthenticated,
+        Self::Denied,
         Self::NotFound,
+        Self::NoRoute,
         Self::MethodNotAllowed,
         Self::Conflict,
         Self::TooLarge,
         Self::UnsupportedMediaType,
+        Self::TooMany,
+        Self::InvalidState,
         Self::Internal,
+        Self::NotImplemented,
         Self::Unavailable,
         Self::Timeout,
         Self::InsufficientStorage,
@@ -51,13 +76,17 @@ impl Kind {
     /// The HTTP status, the same in every protocol.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::BadRequest => StatusCode::BAD_REQUEST,
-            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::BadRequest | Self::InvalidParameter | Self::AlreadyExists => StatusCode::BAD_REQUEST,
+            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Self::Denied => StatusCode::FORBIDDEN,
+            Self::NotFound | Self::NoRoute => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Conflict => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            Self::InvalidState | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::InsufficientStorage => StatusCode::INSUFFICIENT_STORAGE,
@@ -70,7 +99,15 @@ impl Kind {
             Self::BadRequest | Self::MethodNotAllowed | Self::TooLarge | Self::UnsupportedMediaType => {
                 "BAD_REQUEST"
             }
+            Self::InvalidParameter => "INVALID_PARAMETER_VALUE",
+            Self::AlreadyExists => "RESOURCE_ALREADY_EXISTS",
+            Self::Unauthenticated => "UNAUTHENTICATED",
+            Self::Denied => "PERMISSION_DENIED",
             Self::NotFound => "RESOURCE_DOES_NOT_EXIST",
+            Self::NoRoute => "ENDPOINT_NOT_FOUND",
+            Self::TooMany => "REQUEST_LIMIT_EXCEEDED",
+            Self::InvalidState => "INVALID_STATE",
+            Self::NotImplemented => "NOT_IMPLEMENTED",
             Self::Conflict => "RESOURCE_CONFLICT",
             Self::Internal => "INTERNAL_ERROR",
             Self::Unavailable | Self::InsufficientStorage => "TEMPORARILY_UNAVAILABLE",
@@ -139,7 +176,7 @@ impl ApiError {
     /// No route has this path.
     pub(crate) fn unknown_route(method: &str, path: &str) -> Self {
         Self::caller(
-            Kind::NotFound,
+            Kind::NoRoute,
             "unknown_route",
             format!("there is no `{method} {path}`: every route is listed at `/api/v1/openapi.json`"),
         )
@@ -231,6 +268,31 @@ impl From<StoreError> for ApiError {
     }
 }
 
+impl From<TrackingError> for ApiError {
+    fn from(error: TrackingError) -> Self {
+        let (kind, code, message) = match error {
+            TrackingError::Store(error) => return error.into(),
+            TrackingError::Invalid(message) => (Kind::InvalidParameter, "invalid_parameter_value", message),
+            TrackingError::NotFound(message) => (Kind::NotFound, "resource_does_not_exist", message),
+            TrackingError::AlreadyExists(message) => {
+                (Kind::AlreadyExists, "resource_already_exists", message)
+            }
+            TrackingError::InvalidState(message) => (Kind::InvalidState, "invalid_state", message),
+            TrackingError::Conflict(message) => (Kind::Conflict, "resource_conflict", message),
+            TrackingError::Denied(message) => (Kind::Denied, "permission_denied", message),
+            TrackingError::Unauthenticated(message) => (Kind::Unauthenticated, "unauthenticated", message),
+            TrackingError::NotImplemented(message) => (Kind::NotImplemented, "not_implemented", message),
+        };
+        Self {
+            blame: Blame::Caller,
+            kind,
+            code,
+            message,
+            details: None,
+        }
+    }
+}
+
 impl From<ServeError> for ApiError {
     fn from(error: ServeError) -> Self {
         let kind = match &error {
@@ -284,7 +346,9 @@ impl Protocol {
         let first = path.trim_start_matches('/').split('/').next().unwrap_or("");
         match first {
             "v2" => Some(Self::OpenInference),
-            "invocations" | "ping" | "health" | "version" => Some(Self::Mlflow),
+            "invocations" | "ping" | "health" | "version" | "ajax-api" | "get-artifact"
+            | "model-versions" | "graphql" => Some(Self::Mlflow),
+            "api" if !path.trim_start_matches('/').starts_with("api/v1") => Some(Self::Mlflow),
             "api" | "metrics" | "docs" => Some(Self::V1),
             _ => None,
         }
@@ -336,12 +400,20 @@ mod tests {
     fn every_kind_of_error_has_its_status_and_its_shape_in_every_protocol() {
         let table = [
             (Kind::BadRequest, 400, "BAD_REQUEST"),
+            (Kind::InvalidParameter, 400, "INVALID_PARAMETER_VALUE"),
+            (Kind::AlreadyExists, 400, "RESOURCE_ALREADY_EXISTS"),
+            (Kind::Unauthenticated, 401, "UNAUTHENTICATED"),
+            (Kind::Denied, 403, "PERMISSION_DENIED"),
             (Kind::NotFound, 404, "RESOURCE_DOES_NOT_EXIST"),
+            (Kind::NoRoute, 404, "ENDPOINT_NOT_FOUND"),
             (Kind::MethodNotAllowed, 405, "BAD_REQUEST"),
             (Kind::Conflict, 409, "RESOURCE_CONFLICT"),
             (Kind::TooLarge, 413, "BAD_REQUEST"),
             (Kind::UnsupportedMediaType, 415, "BAD_REQUEST"),
+            (Kind::TooMany, 429, "REQUEST_LIMIT_EXCEEDED"),
+            (Kind::InvalidState, 500, "INVALID_STATE"),
             (Kind::Internal, 500, "INTERNAL_ERROR"),
+            (Kind::NotImplemented, 501, "NOT_IMPLEMENTED"),
             (Kind::Unavailable, 503, "TEMPORARILY_UNAVAILABLE"),
             (Kind::Timeout, 504, "DEADLINE_EXCEEDED"),
             (Kind::InsufficientStorage, 507, "TEMPORARILY_UNAVAILABLE"),
@@ -461,6 +533,14 @@ mod tests {
         );
         assert_eq!(Protocol::of_path("/invocations/x"), Some(Protocol::Mlflow));
         assert_eq!(Protocol::of_path("/api/v1/nothing"), Some(Protocol::V1));
+        assert_eq!(
+            Protocol::of_path("/api/2.0/mlflow/runs/get"),
+            Some(Protocol::Mlflow)
+        );
+        assert_eq!(
+            Protocol::of_path("/ajax-api/2.0/mlflow/runs/get"),
+            Some(Protocol::Mlflow)
+        );
         assert_eq!(Protocol::of_path("/runs/1"), None);
         assert_eq!(Protocol::of_path("/v2x"), None);
     }

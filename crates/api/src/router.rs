@@ -64,12 +64,73 @@ fn post<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H, summary:
     route(Method::POST, MethodFilter::POST, path, handler, summary)
 }
 
+#[allow(dead_code)] // until the first protocol needs it
+fn patch<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H, summary: &'static str) -> Route {
+    route(Method::PATCH, MethodFilter::PATCH, path, handler, summary)
+}
+
+#[allow(dead_code)]
+fn delete<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H, summary: &'static str) -> Route {
+    route(Method::DELETE, MethodFilter::DELETE, path, handler, summary)
+}
+
+#[allow(dead_code)]
+fn put<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H, summary: &'static str) -> Route {
+    route(Method::PUT, MethodFilter::PUT, path, handler, summary)
+}
+
 /// What every list of a noun can be asked.
 const LIST: &[&str] = &["endpoint", "model", "monitor", "kind", "after", "since", "limit"];
 
 /// The whole API.
-#[rustfmt::skip] // a table reads better with one route a line
 pub(crate) fn routes() -> Vec<Route> {
+    [
+        own_routes(),
+        tracking_routes(),
+        registry_routes(),
+        artifact_routes(),
+        user_routes(),
+        wandb_routes(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// MLflow's experiments, runs, metrics, datasets and logged models. A path under `/api/2.0/` or `/api/3.0/` is served under
+/// `/ajax-api/` too.
+#[rustfmt::skip]
+fn tracking_routes() -> Vec<Route> {
+    vec![]
+}
+
+/// MLflow's registered models, model versions and webhooks.
+#[rustfmt::skip]
+fn registry_routes() -> Vec<Route> {
+    vec![]
+}
+
+/// MLflow's artifacts.
+#[rustfmt::skip]
+fn artifact_routes() -> Vec<Route> {
+    vec![]
+}
+
+/// Users, roles, tokens and workspaces.
+#[rustfmt::skip]
+fn user_routes() -> Vec<Route> {
+    vec![]
+}
+
+/// Weights & Biases' client.
+#[rustfmt::skip]
+fn wandb_routes() -> Vec<Route> {
+    vec![]
+}
+
+/// Serving and our own protocol.
+#[rustfmt::skip] // a table reads better with one route a line
+fn own_routes() -> Vec<Route> {
     vec![
         // The Open Inference Protocol v2
         get("/v2", open_inference::server_metadata, "The server's name, version and extensions"),
@@ -133,6 +194,9 @@ pub(crate) fn routes() -> Vec<Route> {
 pub fn router(control: Arc<dyn ControlPlane>) -> axum::Router {
     let mut router = axum::Router::new();
     for route in routes() {
+        if route.path.starts_with("/api/2.0/") || route.path.starts_with("/api/3.0/") {
+            router = router.route(&format!("/ajax-api{}", &route.path[4..]), route.handler.clone());
+        }
         router = router.route(route.path, route.handler);
     }
     router

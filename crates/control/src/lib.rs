@@ -5,6 +5,7 @@
 //! - [`monitor`]: windows → signals → alerts.
 //! - [`delivery`]: gates, rollouts, the registry's aliases, routes.
 //! - [`feedback`]: what clients say of predictions, and the join of predictions with labels.
+//! - [`tracking`]: experiments, runs, registry and artifacts, as MLflow's clients know them.
 //! - [`view`]: what the API and the page show.
 //!
 //! Deliberately absent: SQL (in `store`), DataFusion and trainers (behind `core::ports`), HTTP (in `api`), formulas (in `stats`).
@@ -20,6 +21,7 @@ pub mod monitor;
 pub mod pipeline;
 mod report;
 mod reproduce;
+pub mod tracking;
 pub mod view;
 
 pub use context::Parts;

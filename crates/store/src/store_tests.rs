@@ -76,7 +76,8 @@ async fn a_group_is_stored_at_once_and_a_failing_change_takes_only_itself_back()
         .read(|tx| events::list_after(tx, 0, 10, None))
         .await
         .unwrap();
-    assert_eq!(logged.iter().map(|e| e.seq).collect::<Vec<_>>(), [1, 2]);
+    // The numbers only grow: PostgreSQL does not give out again what a change that was taken back had.
+    assert!(logged.len() == 2 && logged[0].seq < logged[1].seq);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use tidemill_control::tracking::{Tracking, TrackingOptions};
 use tidemill_control::{Control, Parts};
 use tidemill_core::clock::{Clock, Timestamp, VirtualClock, WallClock};
 use tidemill_core::spec::{self, Spec};
@@ -96,15 +97,16 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
     let control = Control::open(Parts {
         spec: Arc::clone(&project.spec),
         root: project.root.clone(),
-        store,
+        store: store.clone(),
         data: engine,
         trainer: Arc::new(BuiltinTrainer::new()),
         runtime: Arc::new(Runtime),
         serving,
-        clock,
+        clock: Arc::clone(&clock),
     })
     .await?;
-    let plane = Arc::new(Plane::new(control.clone()));
+    let tracking = Tracking::new(store, clock, TrackingOptions::default());
+    let plane = Arc::new(Plane::new(control.clone(), tracking));
     Ok(App {
         control,
         plane,

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tidemill_api::{ApiError, ControlPlane, ListQuery, Noun};
+use tidemill_control::tracking::Tracking;
 use tidemill_control::{Control, ControlError, view};
 use tidemill_core::clock::Timestamp;
 use tidemill_core::ids::{
@@ -22,12 +23,13 @@ use tokio::sync::broadcast;
 #[derive(Clone)]
 pub struct Plane {
     control: Control,
+    tracking: Tracking,
 }
 
 impl Plane {
     /// Wraps the loop.
-    pub fn new(control: Control) -> Self {
-        Self { control }
+    pub fn new(control: Control, tracking: Tracking) -> Self {
+        Self { control, tracking }
     }
 
     async fn read(
@@ -237,6 +239,10 @@ impl ControlPlane for Plane {
 
     fn serving(&self) -> &Arc<tidemill_serving::Server> {
         self.control.serving()
+    }
+
+    fn tracking(&self) -> &Tracking {
+        &self.tracking
     }
 
     fn default_endpoint(&self) -> Option<EndpointName> {

@@ -1,7 +1,9 @@
-//! MLflow's scoring protocol, as `mlflow models serve` speaks it: <https://mlflow.org/docs/latest/genai/serving/>.
+//! MLflow's protocols: scoring as `mlflow models serve` speaks it, here; tracking and registry in [`tracking`].
+//! <https://mlflow.org/docs/latest/genai/serving/>
 
 mod csv_body;
 mod json_body;
+pub(crate) mod tracking;
 
 use axum::Json;
 use axum::extract::{Path, State};

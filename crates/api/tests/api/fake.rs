@@ -10,12 +10,14 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidemill_api::{ApiError, ControlPlane, ListQuery, Noun};
+use tidemill_control::tracking::{Tracking, TrackingOptions};
 use tidemill_control::view;
 use tidemill_core::clock::{Timestamp, VirtualClock};
 use tidemill_core::frame::{Column, Feature, FeatureKind, FeatureSchema, Frame, Scores, Task};
 use tidemill_core::ids::{EndpointName, PredictionId, RunId, VersionNumber};
 use tidemill_core::ports::{Model, ModelSignature, PortError};
 use tidemill_serving::{Deployment, LogOptions, PredictionLog, Route, Server};
+use tidemill_store::Store;
 use tidemill_store::events::Event;
 use tokio::sync::broadcast;
 use tower::ServiceExt as _;
@@ -60,6 +62,7 @@ pub struct Fake {
     pub seen: Mutex<Vec<String>>,
     pub ready: AtomicBool,
     pub only: Mutex<Option<EndpointName>>,
+    tracking: Tracking,
     _dir: TempDir,
 }
 
@@ -118,6 +121,8 @@ impl Fake {
             champion: None,
             ..endpoint("empty", Task::Binary, &flights, false)
         });
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        let tracking = Tracking::new(store, Arc::new(clock.clone()), TrackingOptions::default());
         Arc::new(Self {
             serving: Arc::new(Server::new(routes, log, Arc::new(clock.clone()))),
             clock,
@@ -126,6 +131,7 @@ impl Fake {
             seen: Mutex::default(),
             ready: AtomicBool::new(true),
             only: Mutex::new(Some("flights".into())),
+            tracking,
             _dir: dir,
         })
     }
@@ -268,6 +274,9 @@ impl ControlPlane for Fake {
     }
     fn serving(&self) -> &Arc<Server> {
         &self.serving
+    }
+    fn tracking(&self) -> &Tracking {
+        &self.tracking
     }
     fn default_endpoint(&self) -> Option<EndpointName> {
         self.only.lock().unwrap().clone()

@@ -1,0 +1,9 @@
+//! MLflow's REST API for tracking, registry and artifacts. One file a noun; each handler reads the request's fields, calls one
+//! method of [`tidemill_control::tracking::Tracking`] and writes MLflow's message.
+#![allow(dead_code, unused_imports)] // while the nouns are being added
+
+mod caller;
+mod request;
+
+pub(crate) use caller::{Called, User, WORKSPACE};
+pub(crate) use request::{Fields, as_integer, as_number, form_pairs, require_json};

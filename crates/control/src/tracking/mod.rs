@@ -1,0 +1,110 @@
+//! Experiments, runs, models and artifacts as clients of MLflow know them: what is allowed, in which words it is refused, and one
+//! transaction for each call.
+//!
+//! One file a noun, each with the methods of [`Tracking`] that are about it. Limits and texts are MLflow's, because clients and
+//! their tests read them.
+
+mod error;
+
+use std::sync::Arc;
+
+use tidemill_core::clock::{Clock, Timestamp};
+use tidemill_store::Store;
+
+pub use error::{Result, TrackingError};
+
+/// What belongs to no other workspace belongs to this one.
+pub const DEFAULT_WORKSPACE: &str = "default";
+
+/// Who calls, and for which workspace.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Caller {
+    /// The user's name; empty where nobody has to say who they are.
+    pub user: String,
+    /// The workspace that names are looked up in.
+    pub workspace: String,
+}
+
+impl Default for Caller {
+    fn default() -> Self {
+        Self {
+            user: String::new(),
+            workspace: DEFAULT_WORKSPACE.to_owned(),
+        }
+    }
+}
+
+/// Settings of a server.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TrackingOptions {
+    /// Where the artifacts of new experiments go: `mlflow-artifacts:/` for the server's own proxy, or any URI that clients reach
+    /// by themselves, such as `file:///srv/artifacts`.
+    pub default_artifact_root: String,
+    /// A folder in which the proxy keeps artifacts under their own names; `None` for the content-addressed object store.
+    pub artifacts_destination: Option<std::path::PathBuf>,
+    /// Whether a model version's source must belong to the run that the request names, as MLflow 3.17 has it.
+    pub strict_sources: bool,
+}
+
+impl Default for TrackingOptions {
+    fn default() -> Self {
+        Self {
+            default_artifact_root: "mlflow-artifacts:/".to_owned(),
+            artifacts_destination: None,
+            strict_sources: false,
+        }
+    }
+}
+
+/// Tracking and registry. Cheap to clone.
+#[derive(Clone)]
+pub struct Tracking {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    options: TrackingOptions,
+}
+
+impl std::fmt::Debug for Tracking {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tracking")
+            .field("options", &self.inner.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tracking {
+    /// Over a store that is open.
+    pub fn new(store: Store, clock: Arc<dyn Clock>, options: TrackingOptions) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                clock,
+                options,
+            }),
+        }
+    }
+
+    /// State.
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// Settings.
+    pub fn options(&self) -> &TrackingOptions {
+        &self.inner.options
+    }
+
+    /// What the server's clock shows.
+    pub fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+
+    /// What the server's clock shows, in milliseconds since the epoch, as MLflow counts.
+    pub fn now_ms(&self) -> i64 {
+        self.now().as_millis()
+    }
+}
