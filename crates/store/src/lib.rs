@@ -28,6 +28,7 @@ pub mod alerts;
 pub mod decisions;
 pub mod endpoints;
 pub mod events;
+pub mod foreign;
 pub mod labels;
 pub mod meta;
 pub mod models;
@@ -38,6 +39,7 @@ pub mod runs;
 pub mod snapshots;
 pub mod specs;
 pub mod steps;
+pub mod tracking;
 pub mod windows;
 
 pub use column::UnknownWord;
