@@ -2,6 +2,7 @@
 
 pub mod datasets;
 pub mod experiments;
+pub mod history;
 pub mod metrics;
 pub mod params;
 pub mod runs;
