@@ -22,11 +22,7 @@ pub(crate) async fn known(
 }
 
 /// `POST /api/v1/tracking/import/marks`
-pub(crate) async fn mark(
-    State(app): State<App>,
-    Called(caller): Called,
-    Json(done): Json<Marks>,
-) -> Answer {
+pub(crate) async fn mark(State(app): State<App>, Called(caller): Called, Json(done): Json<Marks>) -> Answer {
     app.tracking().mark_imports(&caller, done).await?;
     Ok(Written(json!({})))
 }

@@ -8,7 +8,10 @@ use tidemill_store::tracking::import::{self as stored, Origin, Pair, Put};
 
 use super::{Caller, Result, Tracking, TrackingError};
 
-pub use stored::{Experiment, LoggedModel, Mark, Metric, RegisteredModel, Run, Version};
+pub use stored::{
+    Dataset as RunDataset, Experiment, LoggedModel, Mark, Metric, ModelMetric, ModelOutput as RunModel,
+    RegisteredModel, Run, Version,
+};
 
 /// So many things are taken at once.
 const MAX_THINGS: usize = 10_000;
@@ -17,8 +20,8 @@ const MAX_METRICS: usize = 50_000;
 
 /// Schemes of artifact stores that clients reach by themselves: what lies there may stay there.
 const REMOTE: [&str; 17] = [
-    "s3", "s3a", "s3n", "gs", "wasb", "wasbs", "abfs", "abfss", "adl", "dbfs", "hdfs", "viewfs", "r2", "b2", "oss", "ftp",
-    "sftp",
+    "s3", "s3a", "s3n", "gs", "wasb", "wasbs", "abfs", "abfss", "adl", "dbfs", "hdfs", "viewfs", "r2", "b2",
+    "oss", "ftp", "sftp",
 ];
 
 /// Things of one kind, to be asked for or remembered.
@@ -34,10 +37,10 @@ pub struct Marks {
 }
 
 /// Which of the things that were asked for have come whole.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Known {
-    /// Their ids in the source.
-    pub known: Vec<String>,
+    /// As they were remembered.
+    pub known: Vec<Mark>,
 }
 
 /// Experiments.
@@ -248,8 +251,7 @@ impl Tracking {
                     Err(reason) => Put::Refused(reason),
                     Ok(()) => {
                         if run.artifact_uri.is_empty() {
-                            run.artifact_uri =
-                                format!("{}/{}/artifacts", experiment_location(run.experiment), run.run_id);
+                            run.artifact_uri = run_artifacts(run.experiment, &run.run_id);
                         }
                         stored::put_run(tx, &origin.workspace, &run)?
                     }
@@ -286,9 +288,7 @@ impl Tracking {
                     Err(reason) => Put::Refused(reason),
                     Ok(()) => {
                         if model.artifact_location.is_empty() {
-                            let experiment = experiment_location(model.experiment);
-                            model.artifact_location =
-                                format!("{experiment}/models/{}/artifacts", model.model_id);
+                            model.artifact_location = model_artifacts(model.experiment, &model.model_id);
                         }
                         stored::put_logged_model(tx, &origin.workspace, &model)?
                     }
@@ -369,6 +369,16 @@ fn experiment_location(experiment: i64) -> String {
     format!("mlflow-artifacts:/{experiment}")
 }
 
+/// Where the artifacts of an imported run are.
+pub fn run_artifacts(experiment: i64, run_id: &str) -> String {
+    format!("{}/{run_id}/artifacts", experiment_location(experiment))
+}
+
+/// Where the files of an imported logged model are.
+pub fn model_artifacts(experiment: i64, model_id: &str) -> String {
+    format!("{}/models/{model_id}/artifacts", experiment_location(experiment))
+}
+
 fn limit(found: usize, most: usize, what: &str) -> Result<()> {
     if found > most {
         return Err(TrackingError::invalid(format!(
@@ -405,7 +415,9 @@ fn check_id(id: &str) -> std::result::Result<(), String> {
 }
 
 fn check_location(uri: &str) -> std::result::Result<(), String> {
-    let scheme = uri.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+    let scheme = uri
+        .split_once("://")
+        .map(|(scheme, _)| scheme.to_ascii_lowercase());
     if uri.is_empty() || scheme.is_some_and(|scheme| REMOTE.contains(&scheme.as_str())) {
         return Ok(());
     }
@@ -435,12 +447,29 @@ fn check_logged_model(model: &LoggedModel) -> std::result::Result<(), String> {
     check_location(&model.artifact_location)
 }
 
+/// A version's files are read by whoever may read the version: it must not name a file of the server's own disk.
 fn check_version(version: &Version) -> std::result::Result<(), String> {
     if version.version < 1 {
         return Err(format!("version {} is not above 0", version.version));
     }
     let stages = ["None", "Staging", "Production", "Archived"];
-    known_word(&version.stage, &stages, "stage")
+    known_word(&version.stage, &stages, "stage")?;
+    for place in [Some(&version.source), version.storage_location.as_ref()]
+        .into_iter()
+        .flatten()
+    {
+        let scheme = place.split(':').next().unwrap_or_default();
+        let here = place.contains(':') && matches!(scheme, "runs" | "models" | "mlflow-artifacts");
+        if !here && check_location(place).is_err()
+            || place.contains("..")
+            || place.to_ascii_lowercase().contains("%2e")
+        {
+            return Err(format!(
+                "its files are at `{place}`, which is neither among what was imported nor a store that everybody reaches"
+            ));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -229,15 +229,16 @@ impl Connection {
         insert: &Insert<'_>,
         rows: &'r [R],
         bind: impl Fn(&'r R, &mut Vec<&'r dyn ToSql>),
-    ) -> Result<(), StoreError> {
+    ) -> Result<usize, StoreError> {
         let mut params = Vec::new();
+        let mut inserted = 0;
         match self {
             Self::Sqlite(conn) => {
                 let mut statement = conn.prepare_cached(&insert.sql(1))?;
                 for row in rows {
                     params.clear();
                     bind(row, &mut params);
-                    statement.execute(params.as_slice())?;
+                    inserted += statement.execute(params.as_slice())?;
                 }
             }
             Self::Postgres(client) => {
@@ -249,12 +250,12 @@ impl Connection {
                     for row in chunk {
                         bind(row, &mut params);
                     }
-                    client.execute(&insert.sql(size), &params)?;
+                    inserted += client.execute(&insert.sql(size), &params)?;
                     rest = after;
                 }
             }
         }
-        Ok(())
+        Ok(inserted)
     }
 
     /// Whether a transaction is open. A database that fails may end it by itself.

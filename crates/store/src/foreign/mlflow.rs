@@ -198,7 +198,11 @@ impl Mlflow {
         };
         count("traces", "trace_info", "1 = 1".to_owned())?;
         let others = |table| format!("NOT ({})", self.own(table));
-        count("experiments of other workspaces", "experiments", others("experiments"))?;
+        count(
+            "experiments of other workspaces",
+            "experiments",
+            others("experiments"),
+        )?;
         count(
             "registered models of other workspaces",
             "registered_models",
@@ -239,7 +243,10 @@ impl Mlflow {
         conn.rows(sql, &[], |row| {
             let mut fields = Fields::of(row);
             let id: i64 = fields.next()?;
-            let pair = (fields.next()?, fields.next::<Option<String>>()?.unwrap_or_default());
+            let pair = (
+                fields.next()?,
+                fields.next::<Option<String>>()?.unwrap_or_default(),
+            );
             tags.entry(id.to_string()).or_default().push(pair);
             Ok(())
         })?;
@@ -271,10 +278,13 @@ impl Mlflow {
         conn.rows(&sql, bind![experiment, after], |row| {
             let run = read_run(row)?;
             let id = run.run_id.clone();
-            found.insert(id, ForeignRun {
-                run,
-                latest: Vec::new(),
-            });
+            found.insert(
+                id,
+                ForeignRun {
+                    run,
+                    latest: Vec::new(),
+                },
+            );
             Ok(())
         })?;
         self.belongings(&conn, &mut found)?;
@@ -412,7 +422,8 @@ impl Mlflow {
     ) -> Result<(), StoreError> {
         // As text in the statement: PostgreSQL's cursors take no parameters.
         let literal = run_id.replace('\'', "''");
-        let query = format!("SELECT key, step, timestamp, value, is_nan FROM metrics WHERE run_uuid = '{literal}'");
+        let query =
+            format!("SELECT key, step, timestamp, value, is_nan FROM metrics WHERE run_uuid = '{literal}'");
         let conn = self.conn();
         if conn.dialect() == Dialect::Postgres {
             let _view = conn.begin_read()?;

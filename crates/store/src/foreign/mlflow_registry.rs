@@ -149,10 +149,13 @@ impl Mlflow {
                 updated_ms: fields.next()?,
                 ..RegisteredModel::default()
             };
-            found.insert(model.name.clone(), ForeignModel {
-                model,
-                ..ForeignModel::default()
-            });
+            found.insert(
+                model.name.clone(),
+                ForeignModel {
+                    model,
+                    ..ForeignModel::default()
+                },
+            );
             Ok(())
         })?;
         self.versions(&mut found)?;

@@ -30,7 +30,7 @@ pub struct Experiment {
 /// Where an experiment came to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Placed {
-    /// New, under its own id.
+    /// New, under its own id if that can be one here.
     Created(i64),
     /// New, under another id: its own was taken.
     Renumbered(i64),
@@ -92,7 +92,7 @@ fn place(
         Fields::of(row).next()
     })?;
     if let Some(id) = same_name {
-        return Ok(if own == Some(id) {
+        return Ok(if own.is_none_or(|own| own == id) {
             Placed::Present(id)
         } else {
             Placed::Joined(id)
@@ -123,13 +123,18 @@ fn place(
         go_on_after(tx)?;
         return Ok(Placed::Created(id));
     }
-    let sql = "INSERT INTO experiments (workspace, name, artifact_location, lifecycle, created_ms, updated_ms)
+    let sql =
+        "INSERT INTO experiments (workspace, name, artifact_location, lifecycle, created_ms, updated_ms)
                VALUES (?1, ?2, '', ?3, ?4, ?5) RETURNING id";
     let params = bind![origin.workspace, values.0, values.1, values.2, values.3];
     let id = tx.one(sql, params, |row| Fields::of(row).next())?;
     let sql = "UPDATE experiments SET artifact_location = ?1 WHERE id = ?2";
     tx.execute(sql, bind![location(id), id])?;
-    Ok(Placed::Renumbered(id))
+    Ok(if own.is_some() {
+        Placed::Renumbered(id)
+    } else {
+        Placed::Created(id)
+    })
 }
 
 fn is_there(tx: &ReadTx<'_>, workspace: &str, id: i64) -> Result<bool, StoreError> {

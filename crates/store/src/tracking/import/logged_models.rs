@@ -1,11 +1,11 @@
 //! Logged models that come from elsewhere.
 
-use serde::{Deserialize, Serialize};
 use super::runs::key_number;
 use super::{Pair, Put};
 use crate::column::{Fields, bind};
 use crate::error::StoreError;
 use crate::tx::Tx;
+use serde::{Deserialize, Serialize};
 
 /// A logged model as the source has it.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]

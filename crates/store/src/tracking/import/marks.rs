@@ -52,18 +52,11 @@ pub fn mark(tx: &mut Tx<'_>, origin: &Origin, kind: &str, mark: &Mark) -> Result
 }
 
 /// What a thing is called here, if it was brought.
-pub fn target(
-    tx: &ReadTx<'_>,
-    origin: &Origin,
-    kind: &str,
-    id: &str,
-) -> Result<Option<String>, StoreError> {
+pub fn target(tx: &ReadTx<'_>, origin: &Origin, kind: &str, id: &str) -> Result<Option<String>, StoreError> {
     let sql = "SELECT target FROM imports WHERE workspace = ?1 AND source = ?2 AND kind = ?3 AND id = ?4";
-    tx.first(
-        sql,
-        bind![origin.workspace, origin.source, kind, id],
-        |row| Fields::of(row).next(),
-    )
+    tx.first(sql, bind![origin.workspace, origin.source, kind, id], |row| {
+        Fields::of(row).next()
+    })
 }
 
 /// Which of these things (id, fingerprint) have come whole as they are now, and are still here.
@@ -72,8 +65,9 @@ pub fn known(
     origin: &Origin,
     kind: &str,
     things: &[(String, String)],
-) -> Result<Vec<String>, StoreError> {
-    let mut sql = "SELECT 1 FROM imports WHERE workspace = ?1 AND source = ?2 AND kind = ?3 AND id = ?4 AND fingerprint = ?5"
+) -> Result<Vec<Mark>, StoreError> {
+    let mut sql = "SELECT id, target, fingerprint, counts FROM imports
+                   WHERE workspace = ?1 AND source = ?2 AND kind = ?3 AND id = ?4 AND fingerprint = ?5"
         .to_owned();
     sql.push_str(match kind {
         "run" => " AND target IN (SELECT run_id FROM tracked_runs)",
@@ -83,12 +77,16 @@ pub fn known(
     });
     let mut found = Vec::new();
     for (id, fingerprint) in things {
-        if tx.exists(
-            &sql,
-            bind![origin.workspace, origin.source, kind, id, fingerprint],
-        )? {
-            found.push(id.clone());
-        }
+        let params = bind![origin.workspace, origin.source, kind, id, fingerprint];
+        found.extend(tx.first(&sql, params, |row| {
+            let mut fields = Fields::of(row);
+            Ok(Mark {
+                id: fields.next()?,
+                target: fields.next()?,
+                fingerprint: fields.next()?,
+                counts: fields.next()?,
+            })
+        })?);
     }
     Ok(found)
 }

@@ -153,7 +153,8 @@ pub fn put_version(
         tx.execute(sql, bind![version.version, number])?;
         mark(tx, origin, "model_version", &brought(&id, &id))?;
     } else {
-        let sql = "SELECT source, coalesce(tracked_run, '') FROM model_versions WHERE model = ?1 AND version = ?2";
+        let sql =
+            "SELECT source, coalesce(tracked_run, '') FROM model_versions WHERE model = ?1 AND version = ?2";
         let (source, run): (String, String) = tx.one(sql, bind![number, version.version], |row| {
             let mut fields = Fields::of(row);
             Ok((fields.next()?, fields.next()?))

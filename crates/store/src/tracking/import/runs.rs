@@ -1,13 +1,15 @@
 //! Runs that come from elsewhere, with the whole history of their metrics.
 
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use serde_json::json;
+use rusqlite::types::ToSql;
 
 use super::{Pair, Put};
 use crate::column::{Fields, bind};
 use crate::error::StoreError;
+use crate::tracking::datasets;
 use crate::tx::Tx;
 
 /// A run as the source has it, without its metrics.
@@ -93,13 +95,13 @@ pub struct Metric {
 }
 
 impl Metric {
-    fn order(&self) -> (i64, i64, f64, bool) {
-        (self.step, self.at_ms, self.value, self.is_nan)
+    fn order(&self, other: &Self) -> Ordering {
+        (self.step, self.at_ms)
+            .cmp(&(other.step, other.at_ms))
+            .then(self.value.total_cmp(&other.value))
+            .then(self.is_nan.cmp(&other.is_nan))
     }
 }
-
-/// The tag of an input that says what the dataset was for.
-const CONTEXT_TAG: &str = "mlflow.data.context";
 
 /// Puts a run in its place, or brings the one of its id up to date.
 pub fn put_run(tx: &mut Tx<'_>, workspace: &str, run: &Run) -> Result<Put, StoreError> {
@@ -111,7 +113,9 @@ pub fn put_run(tx: &mut Tx<'_>, workspace: &str, run: &Run) -> Result<Put, Store
     })?;
     let (number, mut put) = match found {
         Some((_, _, elsewhere)) if elsewhere != workspace => {
-            return Ok(Put::Refused("a run of this id is in another workspace".to_owned()));
+            return Ok(Put::Refused(
+                "a run of this id is in another workspace".to_owned(),
+            ));
         }
         Some((_, experiment, _)) if experiment != run.experiment => {
             return Ok(Put::Refused(format!(
@@ -194,41 +198,29 @@ fn belongings(tx: &mut Tx<'_>, number: i64, run: &Run) -> Result<bool, StoreErro
     Ok(changed > 0)
 }
 
-fn add_dataset(
-    tx: &mut Tx<'_>,
-    run: i64,
-    experiment: i64,
-    dataset: &Dataset,
-) -> Result<bool, StoreError> {
-    let columns = "experiment, name, digest, source_type, source, schema, profile";
-    let values = bind![
-        experiment,
-        dataset.name,
-        dataset.digest,
-        dataset.source_type,
-        dataset.source,
-        dataset.schema,
-        dataset.profile
-    ];
-    tx.insert_new("datasets", columns, values)?;
-    let sql = "SELECT number FROM datasets WHERE experiment = ?1 AND name = ?2 AND digest = ?3";
-    let number: i64 = tx.one(sql, bind![experiment, dataset.name, dataset.digest], |row| {
-        Fields::of(row).next()
-    })?;
-    let sql = "SELECT count(*) FROM run_datasets WHERE run = ?1";
-    let position: i64 = tx.one(sql, bind![run], |row| Fields::of(row).next())?;
-    let context = dataset
-        .tags
-        .iter()
-        .find(|(key, _)| key == CONTEXT_TAG)
-        .map(|(_, value)| value.as_str());
-    let tags: serde_json::Value = dataset
-        .tags
-        .iter()
-        .map(|(key, value)| json!({ "key": key, "value": value }))
-        .collect();
-    let values = bind![run, number, position, context, tags];
-    tx.insert_new("run_datasets", "run, dataset, position, context, tags", values)
+fn add_dataset(tx: &mut Tx<'_>, run: i64, experiment: i64, dataset: &Dataset) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM run_datasets i JOIN datasets d ON d.number = i.dataset
+               WHERE i.run = ?1 AND d.name = ?2 AND d.digest = ?3";
+    if tx.exists(sql, bind![run, dataset.name, dataset.digest])? {
+        return Ok(false);
+    }
+    let tag = |(key, value): &Pair| datasets::InputTag {
+        key: key.clone(),
+        value: value.clone(),
+    };
+    let input = datasets::DatasetInput {
+        dataset: datasets::Dataset {
+            name: dataset.name.clone(),
+            digest: dataset.digest.clone(),
+            source_type: dataset.source_type.clone(),
+            source: dataset.source.clone(),
+            schema: dataset.schema.clone(),
+            profile: dataset.profile.clone(),
+        },
+        tags: dataset.tags.iter().map(tag).collect(),
+    };
+    datasets::add_input(tx, run, experiment, &input)?;
+    Ok(true)
 }
 
 fn add_model(
@@ -256,8 +248,7 @@ pub fn append_metrics(
     let Some(run) = run else { return Ok(None) };
 
     let mut keys: HashMap<&str, i64> = HashMap::new();
-    let mut latest: HashMap<i64, &Metric> = HashMap::new();
-    let mut added = 0;
+    let mut rows = Vec::with_capacity(metrics.len());
     for metric in metrics {
         let key = match keys.get(metric.key.as_str()) {
             Some(key) => *key,
@@ -267,24 +258,39 @@ pub fn append_metrics(
                 key
             }
         };
-        let columns = "run, key, step, at_ms, value, is_nan";
-        let values = bind![run, key, metric.step, metric.at_ms, metric.value, metric.is_nan];
-        added += usize::from(tx.insert_new("metrics", columns, values)?);
-        let held = latest.entry(key).or_insert(metric);
-        if metric.order() > held.order() {
-            *held = metric;
+        rows.push((run, key, metric));
+    }
+    rows.sort_by(|a, b| a.1.cmp(&b.1).then(a.2.order(b.2)));
+    rows.dedup();
+    let columns = "run, key, step, at_ms, value, is_nan";
+    let tail = " ON CONFLICT DO NOTHING";
+    let added = tx.insert_rows_counted("metrics", columns, tail, &rows, bind_point)?;
+
+    // Each metric's last row is its latest.
+    let mut latest: Vec<(i64, i64, &Metric)> = Vec::with_capacity(keys.len());
+    for row in rows {
+        match latest.last_mut() {
+            Some(last) if last.1 == row.1 => *last = row,
+            _ => latest.push(row),
         }
     }
-    for (key, metric) in latest {
-        let sql = "INSERT INTO latest_metrics (run, key, step, at_ms, value, is_nan) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-                   ON CONFLICT (run, key) DO UPDATE SET step = excluded.step, at_ms = excluded.at_ms,
-                       value = excluded.value, is_nan = excluded.is_nan
-                   WHERE (excluded.step, excluded.at_ms, excluded.value, excluded.is_nan)
-                       > (latest_metrics.step, latest_metrics.at_ms, latest_metrics.value, latest_metrics.is_nan)";
-        let values = bind![run, key, metric.step, metric.at_ms, metric.value, metric.is_nan];
-        tx.execute(sql, values)?;
-    }
+    let tail = " ON CONFLICT (run, key) DO UPDATE SET step = excluded.step, at_ms = excluded.at_ms, \
+                value = excluded.value, is_nan = excluded.is_nan \
+                WHERE (excluded.step, excluded.at_ms, excluded.value, excluded.is_nan) \
+                > (latest_metrics.step, latest_metrics.at_ms, latest_metrics.value, latest_metrics.is_nan)";
+    tx.insert_rows("latest_metrics", columns, tail, &latest, bind_point)?;
     Ok(Some(added))
+}
+
+fn bind_point<'r>((run, key, metric): &'r (i64, i64, &Metric), out: &mut Vec<&'r dyn ToSql>) {
+    out.extend_from_slice(&[
+        run,
+        key,
+        &metric.step,
+        &metric.at_ms,
+        &metric.value,
+        &metric.is_nan,
+    ]);
 }
 
 /// The number of a metric's name, which is given one if it has none.

@@ -4,12 +4,14 @@ use anyhow::{Context as _, Result, bail};
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tidemill_control::tracking::import::{
-    Experiment, LoggedModel, Metric, ModelMetric, RegisteredModel, RegisteredModelWithVersions, Run, RunDataset,
-    RunModel, Version,
+    Experiment, LoggedModel, Metric, ModelMetric, RegisteredModel, RegisteredModelWithVersions, Run,
+    RunDataset, RunModel, Version,
 };
 use tokio::sync::mpsc::Sender;
 
-use super::source::{Broken, File, METRICS_PAGE, Page, Source, SourceModel, SourceRun, fingerprint, metric, place_of};
+use super::source::{
+    Broken, File, METRICS_PAGE, Page, Source, SourceModel, SourceRun, fingerprint, metric, place_of,
+};
 use crate::client::encoded;
 
 const API: &str = "/api/2.0/mlflow";
@@ -166,9 +168,10 @@ impl Server {
 
 /// Whether the server says that it knows no such route or thing.
 fn is_absent(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .any(|c| c.downcast_ref::<Refusal>().is_some_and(|r| matches!(r.status, 404 | 405 | 501)))
+    error.chain().any(|c| {
+        c.downcast_ref::<Refusal>()
+            .is_some_and(|r| matches!(r.status, 404 | 405 | 501))
+    })
 }
 
 /// The source.
@@ -404,7 +407,9 @@ fn read_run(run: &Value) -> Result<SourceRun> {
         model_id: text(&output["model_id"]),
         step: integer(&output["step"]).unwrap_or(0),
     });
-    let metric_keys = items(data, "metrics").map(|metric| text(&metric["key"])).collect();
+    let metric_keys = items(data, "metrics")
+        .map(|metric| text(&metric["key"]))
+        .collect();
     Ok(SourceRun {
         fingerprint: fingerprint(run),
         metric_keys,
@@ -434,9 +439,15 @@ fn read_run(run: &Value) -> Result<SourceRun> {
 
 fn read_metric(point: &Value) -> Result<Metric> {
     let key = some_text(&point["key"]).context("a point has no name")?;
-    let value = number(&point["value"]).with_context(|| format!("the value of metric `{key}` is no number"))?;
+    let value =
+        number(&point["value"]).with_context(|| format!("the value of metric `{key}` is no number"))?;
     let step = integer(&point["step"]).unwrap_or(0);
-    Ok(metric(&key, value, integer(&point["timestamp"]).unwrap_or(0), step))
+    Ok(metric(
+        &key,
+        value,
+        integer(&point["timestamp"]).unwrap_or(0),
+        step,
+    ))
 }
 
 fn read_logged_model(model: &Value) -> Result<SourceModel> {
