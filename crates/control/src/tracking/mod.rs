@@ -5,6 +5,7 @@
 //! their tests read them.
 
 mod error;
+mod logged_models;
 
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use tidemill_core::clock::{Clock, Timestamp};
 use tidemill_store::Store;
 
 pub use error::{Result, TrackingError};
+pub use logged_models::CreateLoggedModel;
 
 /// What belongs to no other workspace belongs to this one.
 pub const DEFAULT_WORKSPACE: &str = "default";

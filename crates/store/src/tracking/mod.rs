@@ -1,0 +1,3 @@
+//! Experiments, runs, logged models and artifacts, as MLflow's clients know them. One file a noun.
+
+pub mod logged_models;
