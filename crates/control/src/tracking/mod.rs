@@ -4,6 +4,7 @@
 //! One file a noun, each with the methods of [`Tracking`] that are about it. Limits and texts are MLflow's, because clients and
 //! their tests read them.
 
+mod artifacts;
 mod error;
 mod logged_models;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use tidemill_core::clock::{Clock, Timestamp};
 use tidemill_store::Store;
 
+pub use artifacts::{Artifact, ArtifactUpload, OpenedUpload, PartUpload, Swept, safe_name, safe_path};
 pub use error::{Result, TrackingError};
 pub use logged_models::CreateLoggedModel;
 
@@ -68,6 +70,7 @@ struct Inner {
     store: Store,
     clock: Arc<dyn Clock>,
     options: TrackingOptions,
+    uploads: artifacts::Uploads,
 }
 
 impl std::fmt::Debug for Tracking {
@@ -86,8 +89,13 @@ impl Tracking {
                 store,
                 clock,
                 options,
+                uploads: artifacts::Uploads::default(),
             }),
         }
+    }
+
+    fn uploads(&self) -> &artifacts::Uploads {
+        &self.inner.uploads
     }
 
     /// State.

@@ -2,6 +2,7 @@
 //! method of [`tidemill_control::tracking::Tracking`] and writes MLflow's message.
 #![allow(dead_code, unused_imports)] // while the nouns are being added
 
+pub(crate) mod artifacts;
 mod caller;
 pub(crate) mod logged_models;
 mod request;
