@@ -5,6 +5,7 @@
 pub(crate) mod artifacts;
 mod caller;
 pub(crate) mod logged_models;
+pub(crate) mod messages;
 mod request;
 
 pub(crate) use caller::{Called, User, WORKSPACE};
