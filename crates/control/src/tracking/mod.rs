@@ -6,16 +6,29 @@
 
 mod artifacts;
 mod error;
+mod experiments;
+mod history;
+mod inputs;
+mod locations;
 mod logged_models;
+mod logging;
+mod run_names;
+mod runs;
+mod validate;
 
 use std::sync::Arc;
 
 use tidemill_core::clock::{Clock, Timestamp};
 use tidemill_store::Store;
+use tidemill_store::tracking::metrics::KnownKeys;
 
 pub use artifacts::{Artifact, ArtifactUpload, OpenedUpload, PartUpload, Swept, safe_name, safe_path};
 pub use error::{Result, TrackingError};
+pub use experiments::CreateExperiment;
+pub use history::{MAX_BUCKETS, MAX_PAGE, MAX_RUNS, MAX_SAMPLED_STEPS, RunPoints};
 pub use logged_models::CreateLoggedModel;
+pub use logging::Batch;
+pub use runs::CreateRun;
 
 /// What belongs to no other workspace belongs to this one.
 pub const DEFAULT_WORKSPACE: &str = "default";
@@ -71,6 +84,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     options: TrackingOptions,
     uploads: artifacts::Uploads,
+    metric_keys: Arc<KnownKeys>,
 }
 
 impl std::fmt::Debug for Tracking {
@@ -82,16 +96,19 @@ impl std::fmt::Debug for Tracking {
 }
 
 impl Tracking {
-    /// Over a store that is open.
+    /// Over a store that is open. Makes sure of the default experiment.
     pub fn new(store: Store, clock: Arc<dyn Clock>, options: TrackingOptions) -> Self {
-        Self {
+        let tracking = Self {
             inner: Arc::new(Inner {
                 store,
                 clock,
                 options,
                 uploads: artifacts::Uploads::default(),
+                metric_keys: Arc::default(),
             }),
-        }
+        };
+        tracking.ensure_default_experiment();
+        tracking
     }
 
     fn uploads(&self) -> &artifacts::Uploads {
@@ -101,6 +118,11 @@ impl Tracking {
     /// State.
     pub fn store(&self) -> &Store {
         &self.inner.store
+    }
+
+    /// The names of metrics whose numbers are known.
+    fn metric_keys(&self) -> &Arc<KnownKeys> {
+        &self.inner.metric_keys
     }
 
     /// Settings.

@@ -4,9 +4,15 @@
 
 pub(crate) mod artifacts;
 mod caller;
+pub(crate) mod experiments;
+pub(crate) mod history;
+pub(crate) mod inputs;
 pub(crate) mod logged_models;
+pub(crate) mod logging;
 pub(crate) mod messages;
 mod request;
+pub(crate) mod runs;
+pub(crate) mod server;
 
 pub(crate) use caller::{Called, User, WORKSPACE};
 pub(crate) use request::{Fields, as_integer, as_number, form_pairs, require_json};
