@@ -5,6 +5,7 @@
 //! their tests read them.
 
 mod error;
+pub mod search;
 
 use std::sync::Arc;
 
