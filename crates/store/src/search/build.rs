@@ -122,6 +122,14 @@ impl Sql {
         }
     }
 
+    /// Whether there is a row. SQLite makes a join of EXISTS and then begins where its guesses say; a subquery is a probe.
+    pub fn exists(&self, from: &str) -> String {
+        match self.dialect {
+            Dialect::Sqlite => format!("(SELECT 1 FROM {from} LIMIT 1) = 1"),
+            Dialect::Postgres => format!("EXISTS (SELECT 1 FROM {from})"),
+        }
+    }
+
     /// The number of a metric of the query, as a parameter.
     pub fn metric_key(&mut self, name: &str) -> String {
         let number = self.metric_keys.get(name).copied();
@@ -214,31 +222,29 @@ impl Sql {
                 let key = self.metric_key(key);
                 let test = self.metric_test(&clause.test)?;
                 match searched.metrics {
-                    Metrics::Latest => Ok(format!(
-                        "EXISTS (SELECT 1 FROM latest_metrics x WHERE x.run = r.number AND x.key = {key} AND {test})"
-                    )),
+                    Metrics::Latest => Ok(self.exists(&format!(
+                        "latest_metrics x WHERE x.run = r.number AND x.key = {key} AND {test}"
+                    ))),
                     Metrics::OfModel => {
                         let on = self.on_datasets(datasets);
-                        Ok(format!(
-                            "EXISTS (SELECT 1 FROM logged_model_metrics x \
-                             WHERE x.model = l.number AND x.key = {key} AND {test}{on})"
-                        ))
+                        Ok(self.exists(&format!(
+                            "logged_model_metrics x \
+                             WHERE x.model = l.number AND x.key = {key} AND {test}{on}"
+                        )))
                     }
                     Metrics::None => Err(wrong_type("a metric")),
                 }
             }
             Subject::Dataset(DatasetField::Context) => {
                 let test = self.text_test("i.context", &clause.test)?;
-                Ok(format!(
-                    "EXISTS (SELECT 1 FROM run_datasets i WHERE i.run = r.number AND {test})"
-                ))
+                Ok(self.exists(&format!("run_datasets i WHERE i.run = r.number AND {test}")))
             }
             Subject::Dataset(field) => {
                 let test = self.text_test(&format!("d.{field}"), &clause.test)?;
-                Ok(format!(
-                    "EXISTS (SELECT 1 FROM run_datasets i JOIN datasets d ON d.number = i.dataset \
-                     WHERE i.run = r.number AND {test})"
-                ))
+                Ok(self.exists(&format!(
+                    "run_datasets i JOIN datasets d ON d.number = i.dataset \
+                     WHERE i.run = r.number AND {test}"
+                )))
             }
         }
     }
@@ -246,11 +252,14 @@ impl Sql {
     fn key_condition(&mut self, table: &KeyTable, key: &str, test: &Test) -> Result<String, StoreError> {
         let (name, link) = (table.name, table.link("x"));
         let key = self.bind(key);
-        let there = format!("EXISTS (SELECT 1 FROM {name} x WHERE {link} AND x.key = {key}");
+        let there = format!("{name} x WHERE {link} AND x.key = {key}");
         Ok(match test {
-            Test::IsNull => format!("NOT {there})"),
-            Test::IsNotNull => format!("{there})"),
-            test => format!("{there} AND {})", self.text_test("x.value", test)?),
+            Test::IsNull => format!("NOT EXISTS (SELECT 1 FROM {there})"),
+            Test::IsNotNull => self.exists(&there),
+            test => {
+                let test = self.text_test("x.value", test)?;
+                self.exists(&format!("{there} AND {test}"))
+            }
         })
     }
 

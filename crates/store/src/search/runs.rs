@@ -36,6 +36,16 @@ pub struct RunScope<'a> {
 
 /// Runs: their numbers. Their natural order has those that started last first.
 pub fn runs(tx: &ReadTx<'_>, scope: &RunScope<'_>, query: &Query) -> Result<Page<i64>, StoreError> {
+    runs_with(tx, scope, query, FEW)
+}
+
+/// [`runs`], by what counts as few.
+pub(super) fn runs_with(
+    tx: &ReadTx<'_>,
+    scope: &RunScope<'_>,
+    query: &Query,
+    few: usize,
+) -> Result<Page<i64>, StoreError> {
     let mut experiments = match scope.experiments {
         Some(ids) => in_workspace(tx, scope.workspace, ids)?,
         None => active_experiments(tx, scope.workspace)?,
@@ -47,7 +57,7 @@ pub fn runs(tx: &ReadTx<'_>, scope: &RunScope<'_>, query: &Query) -> Result<Page
         return Ok(Page::empty());
     }
     let sql = Sql::for_query(tx, query)?;
-    let start = start(tx, &sql, query)?;
+    let start = start(tx, &sql, query, few)?;
     let search = Search {
         experiments: &experiments,
         stages: scope.view.stages(),
@@ -84,7 +94,7 @@ enum Start {
 }
 
 /// Chooses by looking: an index says at once whether a clause lets few runs through.
-fn start(tx: &ReadTx<'_>, sql: &Sql, query: &Query) -> Result<Start, StoreError> {
+fn start(tx: &ReadTx<'_>, sql: &Sql, query: &Query, few: usize) -> Result<Start, StoreError> {
     let names_runs = |clause: &Clause| {
         clause.subject == Subject::Attribute(Attribute::RunId)
             && matches!(clause.test, Test::Equals(_) | Test::In(_))
@@ -92,7 +102,7 @@ fn start(tx: &ReadTx<'_>, sql: &Sql, query: &Query) -> Result<Start, StoreError>
     if query.filter.iter().any(names_runs) {
         return Ok(Start::Ids);
     }
-    let mut best = (FEW + 1, Start::Experiments);
+    let mut best = (few + 1, Start::Experiments);
     let mut looked_at = 0;
     for (place, clause) in query.filter.iter().enumerate() {
         let mut sql = sql.fresh();
@@ -105,7 +115,7 @@ fn start(tx: &ReadTx<'_>, sql: &Sql, query: &Query) -> Result<Start, StoreError>
         if (count as usize) < best.0 {
             best = (count as usize, Start::Clause(place));
         }
-        if looked_at == LOOKED_AT || best.0 < FEW / 20 {
+        if looked_at == LOOKED_AT || best.0 < few / 20 {
             break;
         }
     }
