@@ -103,7 +103,7 @@ pub fn place_of(uri: &str, server: bool, proxied: Option<&Path>) -> Place {
             (_, Some(folder)) => Place::Folder(folder.join(path)),
             (true, None) => Place::Proxy(path),
             (false, None) => Place::Unreachable(
-                "artifacts lie behind a server's proxy: name its folder with `--artifacts-destination`, or import from the server"
+                "folders lie behind a server's proxy: name its folder with `--artifacts-destination`, or import from the server"
                     .to_owned(),
             ),
         };
@@ -111,25 +111,26 @@ pub fn place_of(uri: &str, server: bool, proxied: Option<&Path>) -> Place {
     if stays_where_it_is(uri) {
         return Place::Remote(uri.to_owned());
     }
-    match local_path(uri) {
-        Some(path) if path.is_dir() => Place::Folder(path),
-        // MLflow makes the folder with the first artifact.
-        Some(path) if !server || path.parent().is_some_and(Path::is_dir) => {
-            if path.parent().is_some_and(Path::exists) {
-                Place::Nowhere
-            } else {
-                Place::Unreachable(format!("there is no folder `{}` here", path.display()))
-            }
-        }
-        Some(path) => Place::Unreachable(format!(
-            "artifacts lie in `{}` on the server's own disk",
-            path.display()
-        )),
-        None => Place::Unreachable(format!(
-            "artifacts lie in `{}`, which is not read",
+    let Some(path) = local_path(uri) else {
+        return Place::Unreachable(format!(
+            "folders lie in `{}:`, which is not read",
             uri.split(':').next().unwrap_or(uri)
-        )),
+        ));
+    };
+    if path.is_dir() {
+        return Place::Folder(path);
     }
+    // Folder of the experiment or model, of the experiments, above that: MLflow makes them with the first artifact.
+    let above = |level| path.ancestors().nth(level).filter(|folder| folder.parent().is_some());
+    if (1..=3).filter_map(above).any(Path::is_dir) {
+        return Place::Nowhere;
+    }
+    let root = above(3).unwrap_or(&path).display().to_string();
+    Place::Unreachable(if server {
+        format!("folders lie in `{root}` on the server's own disk")
+    } else {
+        format!("folders lie in `{root}`, which is not on this machine")
+    })
 }
 
 /// The path that a `file:` URI or a plain path means.

@@ -124,7 +124,7 @@ impl Tally {
         }
         println!("{table}");
         for (reason, count) in &self.left_out {
-            println!("left out: {count} {reason}");
+            println!("left out: {count} × {reason}");
         }
         for note in &self.notes {
             println!("note: {note}");
