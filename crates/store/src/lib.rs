@@ -33,11 +33,13 @@ pub mod meta;
 pub mod models;
 pub mod objects;
 pub mod predictions;
+pub mod registry;
 pub mod rollouts;
 pub mod runs;
 pub mod snapshots;
 pub mod specs;
 pub mod steps;
+pub mod webhooks;
 pub mod windows;
 
 pub use column::UnknownWord;

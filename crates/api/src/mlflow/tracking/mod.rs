@@ -3,7 +3,9 @@
 #![allow(dead_code, unused_imports)] // while the nouns are being added
 
 mod caller;
+mod registry_messages;
 mod request;
 
 pub(crate) use caller::{Called, User, WORKSPACE};
+pub(crate) use registry_messages::{model_message, version_message};
 pub(crate) use request::{Fields, as_integer, as_number, form_pairs, require_json};
