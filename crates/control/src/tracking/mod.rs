@@ -5,6 +5,8 @@
 //! their tests read them.
 
 mod error;
+pub mod registry;
+pub mod webhooks;
 
 use std::sync::Arc;
 
@@ -44,6 +46,8 @@ pub struct TrackingOptions {
     pub artifacts_destination: Option<std::path::PathBuf>,
     /// Whether a model version's source must belong to the run that the request names, as MLflow 3.17 has it.
     pub strict_sources: bool,
+    /// Where webhooks may go, and how hard to try.
+    pub webhooks: webhooks::WebhookOptions,
 }
 
 impl Default for TrackingOptions {
@@ -52,6 +56,7 @@ impl Default for TrackingOptions {
             default_artifact_root: "mlflow-artifacts:/".to_owned(),
             artifacts_destination: None,
             strict_sources: false,
+            webhooks: webhooks::WebhookOptions::default(),
         }
     }
 }
@@ -66,6 +71,9 @@ struct Inner {
     store: Store,
     clock: Arc<dyn Clock>,
     options: TrackingOptions,
+    /// Rung when the outbox of webhooks has something new.
+    outbox: tokio::sync::Notify,
+    sender: std::sync::OnceLock<Arc<dyn webhooks::Sender>>,
 }
 
 impl std::fmt::Debug for Tracking {
@@ -84,6 +92,8 @@ impl Tracking {
                 store,
                 clock,
                 options,
+                outbox: tokio::sync::Notify::new(),
+                sender: std::sync::OnceLock::new(),
             }),
         }
     }

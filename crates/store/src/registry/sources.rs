@@ -61,7 +61,17 @@ pub fn add_version_to_logged_model(
     if !list.contains(&entry) {
         list.push(entry);
     }
-    let value = Value::Array(list).to_string();
+    // Spaced as Python writes JSON: clients compare the text.
+    let entries: Vec<String> = list
+        .iter()
+        .map(|entry| {
+            format!(
+                "{{\"name\": {}, \"version\": {}}}",
+                entry["name"], entry["version"]
+            )
+        })
+        .collect();
+    let value = format!("[{}]", entries.join(", "));
     let values = bind![number, VERSIONS_TAG, value];
     tx.upsert("logged_model_tags", "model, key, value", "model, key", values)
 }

@@ -19,6 +19,8 @@ const COLUMNS: &str = "v.model, m.name, v.version, v.created_at, v.updated_at, v
 /// A version that has no number yet.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct NewVersion {
+    /// [`Version::user_id`].
+    pub user_id: String,
     /// [`Version::source`].
     pub source: String,
     /// [`Version::storage_location`].
@@ -173,7 +175,7 @@ pub fn create_version(tx: &mut Tx<'_>, model: i64, new: &NewVersion, who: &Who) 
         who.at,
         who.at,
         new.description,
-        who.by,
+        new.user_id,
         new.source,
         new.storage_location,
         new.run_id,
