@@ -39,6 +39,7 @@ pub mod runs;
 pub mod snapshots;
 pub mod specs;
 pub mod steps;
+pub mod tracking;
 pub mod webhooks;
 pub mod windows;
 

@@ -59,7 +59,10 @@ pub(crate) async fn request(
     extract::Json(body): extract::Json<MoveRequest>,
 ) -> Answer {
     let key = (model, version(&number)?);
-    let request = app.tracking().request_move(&caller, key, body.to, &body.why).await?;
+    let request = app
+        .tracking()
+        .request_move(&caller, key, body.to, &body.why)
+        .await?;
     to_value(request)
 }
 
@@ -104,7 +107,10 @@ async fn decide(
     approve: bool,
 ) -> Answer {
     let id: i64 = id.parse().map_err(|_| {
-        ApiError::bad_request("bad_path", format!("request `{id}` is not a number: expected one such as `3`"))
+        ApiError::bad_request(
+            "bad_path",
+            format!("request `{id}` is not a number: expected one such as `3`"),
+        )
     })?;
     let key = (model, version(&number)?, id);
     let decided = app
@@ -120,7 +126,10 @@ pub(crate) async fn card(
     Called(caller): Called,
     Path((model, number)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
-    let card = app.tracking().model_card(&caller, model, version(&number)?).await?;
+    let card = app
+        .tracking()
+        .model_card(&caller, model, version(&number)?)
+        .await?;
     let headers = [
         (header::CONTENT_TYPE, "text/markdown; charset=utf-8"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -128,7 +137,7 @@ pub(crate) async fn card(
     Ok((headers, card).into_response())
 }
 
-/// `GET /api/v1/models/{model}/versions/{a}/compare/{b}`
+/// `GET /api/v1/models/{model}/versions/{version}/compare/{other}`
 pub(crate) async fn compare(
     State(app): State<App>,
     Called(caller): Called,
@@ -161,6 +170,9 @@ pub(crate) fn schemas() -> Vec<(&'static str, Value)> {
                 },
             }),
         ),
-        ("Comment", json!({ "type": "object", "properties": { "comment": text } })),
+        (
+            "Comment",
+            json!({ "type": "object", "properties": { "comment": text } }),
+        ),
     ]
 }

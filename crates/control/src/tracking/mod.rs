@@ -5,15 +5,28 @@
 //! their tests read them.
 
 mod error;
+mod experiments;
+mod history;
+mod inputs;
+mod locations;
+mod logging;
 pub mod registry;
+mod run_names;
+mod runs;
+mod validate;
 pub mod webhooks;
 
 use std::sync::Arc;
 
 use tidemill_core::clock::{Clock, Timestamp};
 use tidemill_store::Store;
+use tidemill_store::tracking::metrics::KnownKeys;
 
 pub use error::{Result, TrackingError};
+pub use experiments::CreateExperiment;
+pub use history::{MAX_BUCKETS, MAX_PAGE, MAX_RUNS, MAX_SAMPLED_STEPS, RunPoints};
+pub use logging::Batch;
+pub use runs::CreateRun;
 
 /// What belongs to no other workspace belongs to this one.
 pub const DEFAULT_WORKSPACE: &str = "default";
@@ -74,6 +87,7 @@ struct Inner {
     /// Rung when the outbox of webhooks has something new.
     outbox: tokio::sync::Notify,
     sender: std::sync::OnceLock<Arc<dyn webhooks::Sender>>,
+    metric_keys: Arc<KnownKeys>,
 }
 
 impl std::fmt::Debug for Tracking {
@@ -85,22 +99,30 @@ impl std::fmt::Debug for Tracking {
 }
 
 impl Tracking {
-    /// Over a store that is open.
+    /// Over a store that is open. Makes sure of the default experiment.
     pub fn new(store: Store, clock: Arc<dyn Clock>, options: TrackingOptions) -> Self {
-        Self {
+        let tracking = Self {
             inner: Arc::new(Inner {
                 store,
                 clock,
                 options,
                 outbox: tokio::sync::Notify::new(),
                 sender: std::sync::OnceLock::new(),
+                metric_keys: Arc::default(),
             }),
-        }
+        };
+        tracking.ensure_default_experiment();
+        tracking
     }
 
     /// State.
     pub fn store(&self) -> &Store {
         &self.inner.store
+    }
+
+    /// The names of metrics whose numbers are known.
+    fn metric_keys(&self) -> &Arc<KnownKeys> {
+        &self.inner.metric_keys
     }
 
     /// Settings.

@@ -3,8 +3,17 @@
 #![allow(dead_code, unused_imports)] // while the nouns are being added
 
 mod caller;
+pub(crate) mod experiments;
+pub(crate) mod history;
+pub(crate) mod inputs;
+pub(crate) mod logging;
+pub(crate) mod messages;
+pub(crate) mod registry;
 mod registry_messages;
 mod request;
+pub(crate) mod runs;
+pub(crate) mod server;
+pub(crate) mod webhooks;
 
 pub(crate) use caller::{Called, User, WORKSPACE};
 pub(crate) use registry_messages::{model_message, version_message};

@@ -47,7 +47,10 @@ fn word(event: &Value, field: &str, words: &[&str]) -> tracking::Result<String> 
 
 /// An event, as `{"entity": "MODEL_VERSION", "action": "CREATED"}`.
 fn event(value: &Value) -> tracking::Result<String> {
-    event_name(&word(value, "entity", &ENTITIES)?, &word(value, "action", &ACTIONS)?)
+    event_name(
+        &word(value, "entity", &ENTITIES)?,
+        &word(value, "action", &ACTIONS)?,
+    )
 }
 
 /// A text that counts as not given where it is empty.
@@ -56,7 +59,11 @@ fn text(fields: &Fields, name: &str) -> tracking::Result<Option<String>> {
 }
 
 fn read(fields: &Fields) -> tracking::Result<WebhookFields> {
-    let events: Vec<String> = fields.list("events")?.iter().map(event).collect::<tracking::Result<_>>()?;
+    let events: Vec<String> = fields
+        .list("events")?
+        .iter()
+        .map(event)
+        .collect::<tracking::Result<_>>()?;
     Ok(WebhookFields {
         name: text(fields, "name")?,
         description: text(fields, "description")?,
@@ -111,9 +118,11 @@ pub(crate) async fn create(State(app): State<App>, Called(caller): Called, field
 pub(crate) async fn list(State(app): State<App>, Called(caller): Called, fields: Fields) -> Answer {
     let offset = match text(&fields, "page_token")? {
         None => 0,
-        Some(token) => token.parse().ok().filter(|offset| *offset >= 0).ok_or_else(|| {
-            TrackingError::invalid("Invalid page token, could not base64-decode")
-        })?,
+        Some(token) => token
+            .parse()
+            .ok()
+            .filter(|offset| *offset >= 0)
+            .ok_or_else(|| TrackingError::invalid("Invalid page token, could not base64-decode"))?,
     };
     let (page, next) = app
         .tracking()
@@ -136,10 +145,7 @@ pub(crate) async fn get(State(app): State<App>, Called(caller): Called, fields: 
 /// `PATCH webhooks/{webhook_id}`
 pub(crate) async fn update(State(app): State<App>, Called(caller): Called, fields: Fields) -> Answer {
     let id = fields.required_text("webhook_id")?;
-    let updated = app
-        .tracking()
-        .update_webhook(&caller, id, read(&fields)?)
-        .await?;
+    let updated = app.tracking().update_webhook(&caller, id, read(&fields)?).await?;
     Ok(Json(json!({ "webhook": message(&updated) })))
 }
 
