@@ -4,6 +4,7 @@
 
 mod caller;
 pub(crate) mod experiments;
+pub(crate) mod graphql;
 pub(crate) mod history;
 pub(crate) mod inputs;
 pub(crate) mod logging;
