@@ -5,14 +5,14 @@ mod types;
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use graphql_parser::query::{
     self, Definition, FragmentDefinition, OperationDefinition, Selection, SelectionSet,
 };
 use serde_json::{Map, Value, json};
 use tidemill_control::tracking::Caller;
 
-use super::{Called, Fields, experiments, history, inputs, runs};
+use super::{Called, Fields, artifacts, experiments, history, inputs, runs};
 use crate::control_plane::App;
 use crate::error::ApiError;
 use types::{Type, fields, project, snake};
@@ -212,7 +212,7 @@ fn plan(text: &str, name: Option<&str>, variables: &Value) -> Result<Vec<Root>, 
 }
 
 /// A value of a query as the REST API has it.
-fn json_of(value: &query::Value<'_, &str>, variables: &Value) -> Value {
+fn json_of<'d>(value: &query::Value<'d, &'d str>, variables: &Value) -> Value {
     match value {
         query::Value::Variable(name) => snake_keys(variables.get(*name).unwrap_or(&Value::Null)),
         query::Value::Int(number) => json!(number.as_i64()),
@@ -272,6 +272,7 @@ async fn resolve(app: &App, caller: &Caller, root: &Root) -> Result<Value, ApiEr
         "mlflowSearchDatasets" => {
             inputs::search_datasets(state, called, axum::http::HeaderMap::new(), input()).await?
         }
+        "mlflowListArtifacts" => artifacts::of_runs::list(state, called, input()).await?.into_response(),
         _ => return Err(no_field(root)),
     };
     let mut message = read(response).await?;
