@@ -10,4 +10,5 @@ mod mlflow;
 mod open_inference;
 mod page;
 mod robustness;
+mod tracking_runs;
 mod v1;
