@@ -9,6 +9,7 @@ mod logged_models;
 mod mlflow;
 mod open_inference;
 mod page;
+mod purge;
 mod robustness;
 mod tracking_runs;
 mod v1;

@@ -12,6 +12,7 @@ mod inputs;
 mod locations;
 mod logged_models;
 mod logging;
+mod purge;
 mod run_names;
 mod runs;
 mod validate;
@@ -28,6 +29,7 @@ pub use experiments::CreateExperiment;
 pub use history::{MAX_BUCKETS, MAX_PAGE, MAX_RUNS, MAX_SAMPLED_STEPS, RunPoints};
 pub use logged_models::CreateLoggedModel;
 pub use logging::Batch;
+pub use purge::{PurgeRequest, Purged};
 pub use runs::CreateRun;
 
 /// What belongs to no other workspace belongs to this one.
