@@ -216,6 +216,7 @@ fn logged_model_routes() -> Vec<Route> {
 #[rustfmt::skip]
 fn artifact_routes() -> Vec<Route> {
     use crate::mlflow::tracking::artifacts::{self, multipart, of_runs};
+    use crate::v1::purge;
     vec![
         // The proxy
         get("/api/2.0/mlflow-artifacts/artifacts", artifacts::list, "What is in a folder of the artifact proxy").query(&["path"]),
@@ -236,6 +237,11 @@ fn artifact_routes() -> Vec<Route> {
         post("/api/2.0/mlflow/upload-artifact", of_runs::upload, "Store a small file of a run").query(&["run_uuid", "path"]),
         get("/api/2.0/mlflow/logged-models/{model_id}/artifacts/files", of_runs::get_of_model, "A file of a logged model").query(&["artifact_file_path"]),
         get("/api/2.0/mlflow/logged-models/{model_id}/artifacts/directories", of_runs::list_of_model, "What is in a folder of a logged model").query(&["artifact_directory_path"]),
+
+        // Deletion for good
+        post("/api/v1/tracking/gc", purge::purge, "Delete for good what was deleted long enough ago").body("Purge"),
+        delete("/api/v1/tracking/experiments/{id}", purge::experiment, "Delete an experiment for good, with all that is in it"),
+        delete("/api/v1/tracking/runs/{id}", purge::run, "Delete a run for good"),
     ]
 }
 

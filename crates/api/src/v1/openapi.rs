@@ -164,6 +164,12 @@ fn schemas() -> Value {
         "StartRun": object(&[], json!({ "reason": text() })),
         "Promote": object(&["version", "why"], json!({ "version": { "type": "integer" }, "why": text(), "by": text() })),
         "Rollback": object(&["why"], json!({ "why": text(), "by": text() })),
+        "Purge": object(&[], json!({
+            "older_than": { "type": "string", "description": "A length of time such as `30d`; 30 days where nothing is said, none where ids are given" },
+            "experiment_ids": list(text()),
+            "run_ids": list(text()),
+            "dry_run": { "type": "boolean" },
+        })),
         "Advance": object(&["to"], json!({ "to": { "type": "string", "format": "date-time" } })),
         "Error": object(&["error"], json!({ "error": object(&["code", "message", "docs"], json!({
             "code": text(),

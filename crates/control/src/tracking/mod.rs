@@ -13,6 +13,7 @@ mod locations;
 mod logged_models;
 mod logging;
 pub mod registry;
+mod purge;
 mod run_names;
 mod runs;
 pub mod search;
@@ -31,6 +32,7 @@ pub use experiments::CreateExperiment;
 pub use history::{MAX_BUCKETS, MAX_PAGE, MAX_RUNS, MAX_SAMPLED_STEPS, RunPoints};
 pub use logged_models::CreateLoggedModel;
 pub use logging::Batch;
+pub use purge::{PurgeRequest, Purged};
 pub use runs::CreateRun;
 
 /// What belongs to no other workspace belongs to this one.
