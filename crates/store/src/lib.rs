@@ -39,6 +39,7 @@ pub mod search;
 pub mod snapshots;
 pub mod specs;
 pub mod steps;
+pub mod tracking;
 pub mod windows;
 
 pub use column::UnknownWord;
