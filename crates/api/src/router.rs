@@ -88,6 +88,7 @@ pub(crate) fn routes() -> Vec<Route> {
         own_routes(),
         tracking_routes(),
         registry_routes(),
+        logged_model_routes(),
         artifact_routes(),
         user_routes(),
         wandb_routes(),
@@ -149,10 +150,46 @@ fn registry_routes() -> Vec<Route> {
     vec![]
 }
 
+/// MLflow's logged models.
+#[rustfmt::skip]
+fn logged_model_routes() -> Vec<Route> {
+    use crate::mlflow::tracking::logged_models;
+    vec![
+        post("/api/2.0/mlflow/logged-models", logged_models::create, "Announce a model whose files are about to be written"),
+        get("/api/2.0/mlflow/logged-models/{model_id}", logged_models::get, "A logged model").query(&["allow_deleted"]),
+        patch("/api/2.0/mlflow/logged-models/{model_id}", logged_models::finalize, "Say how far a logged model's files have come"),
+        delete("/api/2.0/mlflow/logged-models/{model_id}", logged_models::delete, "Delete a logged model"),
+        patch("/api/2.0/mlflow/logged-models/{model_id}/tags", logged_models::set_tags, "Set tags of a logged model"),
+        delete("/api/2.0/mlflow/logged-models/{model_id}/tags/{tag_key}", logged_models::delete_tag, "Remove a tag of a logged model"),
+        post("/api/2.0/mlflow/logged-models/{model_id}/params", logged_models::log_params, "Add parameters of a logged model"),
+    ]
+}
+
 /// MLflow's artifacts.
 #[rustfmt::skip]
 fn artifact_routes() -> Vec<Route> {
-    vec![]
+    use crate::mlflow::tracking::artifacts::{self, multipart, of_runs};
+    vec![
+        // The proxy
+        get("/api/2.0/mlflow-artifacts/artifacts", artifacts::list, "What is in a folder of the artifact proxy").query(&["path"]),
+        get("/api/2.0/mlflow-artifacts/artifacts/{*path}", artifacts::get, "A file of the artifact proxy, or a range of it"),
+        put("/api/2.0/mlflow-artifacts/artifacts/{*path}", artifacts::put, "Store a file in the artifact proxy"),
+        delete("/api/2.0/mlflow-artifacts/artifacts/{*path}", artifacts::delete, "Remove a file or a folder of the artifact proxy"),
+        post("/api/2.0/mlflow-artifacts/mpu/create/{*artifact_path}", multipart::create, "Open an upload in parts"),
+        post("/api/2.0/mlflow-artifacts/mpu/complete/{*artifact_path}", multipart::complete, "Put the parts of an upload together"),
+        post("/api/2.0/mlflow-artifacts/mpu/abort/{*artifact_path}", multipart::abort, "Give an upload in parts up"),
+        put("/api/2.0/mlflow-artifacts/parts/{upload_id}/{number}", multipart::put_part, "Store a part of an upload").query(&["token"]),
+        get("/api/2.0/mlflow-artifacts/presigned/{*path}", multipart::presign, "A URL that opens a file for an hour"),
+        get("/api/2.0/mlflow-artifacts/signed/{*path}", multipart::get_signed, "A file, by a URL that was signed for it").query(&["workspace", "until", "token"]),
+
+        // What runs, versions and logged models keep
+        get("/api/2.0/mlflow/artifacts/list", of_runs::list, "What is in a folder of a run's artifacts").query(&["run_id", "path"]),
+        get("/get-artifact", of_runs::get, "A file of a run").query(&["run_id", "path"]),
+        get("/model-versions/get-artifact", of_runs::get_of_version, "A file of a model version").query(&["name", "version", "path"]),
+        post("/api/2.0/mlflow/upload-artifact", of_runs::upload, "Store a small file of a run").query(&["run_uuid", "path"]),
+        get("/api/2.0/mlflow/logged-models/{model_id}/artifacts/files", of_runs::get_of_model, "A file of a logged model").query(&["artifact_file_path"]),
+        get("/api/2.0/mlflow/logged-models/{model_id}/artifacts/directories", of_runs::list_of_model, "What is in a folder of a logged model").query(&["artifact_directory_path"]),
+    ]
 }
 
 /// Users, roles, tokens and workspaces.
