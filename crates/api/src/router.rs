@@ -102,7 +102,7 @@ pub(crate) fn routes() -> Vec<Route> {
 /// `/ajax-api/` too.
 #[rustfmt::skip]
 fn tracking_routes() -> Vec<Route> {
-    use crate::mlflow::tracking::{experiments, graphql, history, inputs, logging, runs, server};
+    use crate::mlflow::tracking::{experiments, graphql, history, inputs, logging, runs, search, server};
     vec![
         // Experiments
         post("/api/2.0/mlflow/experiments/create", experiments::create, "Create an experiment"),
@@ -113,12 +113,15 @@ fn tracking_routes() -> Vec<Route> {
         post("/api/2.0/mlflow/experiments/update", experiments::update, "Rename an experiment"),
         post("/api/2.0/mlflow/experiments/set-experiment-tag", experiments::set_tag, "Set a tag of an experiment"),
         post("/api/2.0/mlflow/experiments/delete-experiment-tag", experiments::delete_tag, "Delete a tag of an experiment"),
+        get("/api/2.0/mlflow/experiments/search", search::experiments, "Search experiments").query(&["filter", "order_by", "view_type", "max_results", "page_token"]),
+        post("/api/2.0/mlflow/experiments/search", search::experiments, "Search experiments"),
         get("/api/2.0/mlflow/experiments/search-datasets", inputs::search_datasets, "Datasets that runs of experiments read").query(&["experiment_ids"]),
         post("/api/2.0/mlflow/experiments/search-datasets", inputs::search_datasets, "Datasets that runs of experiments read"),
 
         // Runs
         post("/api/2.0/mlflow/runs/create", runs::create, "Start a tracked run"),
         get("/api/2.0/mlflow/runs/get", runs::get, "A tracked run with what was logged of it").query(&["run_id"]),
+        post("/api/2.0/mlflow/runs/search", search::runs, "Search runs"),
         post("/api/2.0/mlflow/runs/update", runs::update, "Say how far a tracked run is"),
         post("/api/2.0/mlflow/runs/delete", runs::delete, "Delete a tracked run"),
         post("/api/2.0/mlflow/runs/restore", runs::restore, "Restore a tracked run"),
@@ -151,12 +154,13 @@ fn tracking_routes() -> Vec<Route> {
 /// MLflow's registered models, model versions and webhooks.
 #[rustfmt::skip]
 fn registry_routes() -> Vec<Route> {
-    use crate::mlflow::tracking::{registry, webhooks};
+    use crate::mlflow::tracking::{registry, search, webhooks};
     use crate::v1::registry as ours;
     vec![
         // Registered models
         post("/api/2.0/mlflow/registered-models/create", registry::create_model, "Register a model"),
         get("/api/2.0/mlflow/registered-models/get", registry::get_model, "A registered model").query(&["name"]),
+        get("/api/2.0/mlflow/registered-models/search", search::registered_models, "Search registered models").query(&["filter", "order_by", "max_results", "page_token"]),
         post("/api/2.0/mlflow/registered-models/rename", registry::rename_model, "Rename a registered model"),
         patch("/api/2.0/mlflow/registered-models/update", registry::update_model, "Say what a registered model is for"),
         delete("/api/2.0/mlflow/registered-models/delete", registry::delete_model, "Delete a registered model and its versions"),
@@ -171,6 +175,7 @@ fn registry_routes() -> Vec<Route> {
         // Model versions
         post("/api/2.0/mlflow/model-versions/create", registry::create_version, "Register a model version"),
         get("/api/2.0/mlflow/model-versions/get", registry::get_version, "A model version").query(&["name", "version"]),
+        get("/api/2.0/mlflow/model-versions/search", search::model_versions, "Search model versions").query(&["filter", "order_by", "max_results", "page_token"]),
         patch("/api/2.0/mlflow/model-versions/update", registry::update_version, "Say what a model version is"),
         post("/api/2.0/mlflow/model-versions/transition-stage", registry::transition_stage, "Put a model version into a stage"),
         delete("/api/2.0/mlflow/model-versions/delete", registry::delete_version, "Delete a model version"),
@@ -200,9 +205,10 @@ fn registry_routes() -> Vec<Route> {
 /// MLflow's logged models.
 #[rustfmt::skip]
 fn logged_model_routes() -> Vec<Route> {
-    use crate::mlflow::tracking::logged_models;
+    use crate::mlflow::tracking::{logged_models, search};
     vec![
         post("/api/2.0/mlflow/logged-models", logged_models::create, "Announce a model whose files are about to be written"),
+        post("/api/2.0/mlflow/logged-models/search", search::logged_models, "Search logged models"),
         get("/api/2.0/mlflow/logged-models/{model_id}", logged_models::get, "A logged model").query(&["allow_deleted"]),
         patch("/api/2.0/mlflow/logged-models/{model_id}", logged_models::finalize, "Say how far a logged model's files have come"),
         delete("/api/2.0/mlflow/logged-models/{model_id}", logged_models::delete, "Delete a logged model"),

@@ -15,6 +15,7 @@ pub(crate) mod registry;
 mod registry_messages;
 mod request;
 pub(crate) mod runs;
+pub(crate) mod search;
 pub(crate) mod server;
 pub(crate) mod webhooks;
 
