@@ -102,7 +102,7 @@ pub(crate) fn routes() -> Vec<Route> {
 /// `/ajax-api/` too.
 #[rustfmt::skip]
 fn tracking_routes() -> Vec<Route> {
-    use crate::mlflow::tracking::{experiments, history, inputs, logging, runs, server};
+    use crate::mlflow::tracking::{experiments, graphql, history, inputs, logging, runs, search, server};
     vec![
         // Experiments
         post("/api/2.0/mlflow/experiments/create", experiments::create, "Create an experiment"),
@@ -113,12 +113,15 @@ fn tracking_routes() -> Vec<Route> {
         post("/api/2.0/mlflow/experiments/update", experiments::update, "Rename an experiment"),
         post("/api/2.0/mlflow/experiments/set-experiment-tag", experiments::set_tag, "Set a tag of an experiment"),
         post("/api/2.0/mlflow/experiments/delete-experiment-tag", experiments::delete_tag, "Delete a tag of an experiment"),
+        get("/api/2.0/mlflow/experiments/search", search::experiments, "Search experiments").query(&["filter", "order_by", "view_type", "max_results", "page_token"]),
+        post("/api/2.0/mlflow/experiments/search", search::experiments, "Search experiments"),
         get("/api/2.0/mlflow/experiments/search-datasets", inputs::search_datasets, "Datasets that runs of experiments read").query(&["experiment_ids"]),
         post("/api/2.0/mlflow/experiments/search-datasets", inputs::search_datasets, "Datasets that runs of experiments read"),
 
         // Runs
         post("/api/2.0/mlflow/runs/create", runs::create, "Start a tracked run"),
         get("/api/2.0/mlflow/runs/get", runs::get, "A tracked run with what was logged of it").query(&["run_id"]),
+        post("/api/2.0/mlflow/runs/search", search::runs, "Search runs"),
         post("/api/2.0/mlflow/runs/update", runs::update, "Say how far a tracked run is"),
         post("/api/2.0/mlflow/runs/delete", runs::delete, "Delete a tracked run"),
         post("/api/2.0/mlflow/runs/restore", runs::restore, "Restore a tracked run"),
@@ -137,6 +140,10 @@ fn tracking_routes() -> Vec<Route> {
         get("/api/2.0/mlflow/metrics/get-history-bulk-interval", history::sampled, "The points of a metric in several runs at sampled steps").query(&["run_ids", "metric_key", "start_step", "end_step", "max_results"]),
         get("/api/2.0/mlflow/metrics/get-history-downsampled", history::downsampled, "A metric for a chart: first, last, smallest and largest point of each stretch of steps").query(&["run_id", "metric_key", "points", "start_step", "end_step"]),
 
+        // What MLflow's own pages ask
+        get("/graphql", graphql::answer, "MLflow's GraphQL queries").query(&["query", "variables", "operationName"]),
+        post("/graphql", graphql::answer, "MLflow's GraphQL queries"),
+
         // What this server is, and is not
         get("/api/3.0/mlflow/server-info", server::info, "What clients of MLflow may count on"),
         post("/api/3.0/mlflow/traces/search", server::no_traces, "No traces: this server keeps none"),
@@ -147,15 +154,61 @@ fn tracking_routes() -> Vec<Route> {
 /// MLflow's registered models, model versions and webhooks.
 #[rustfmt::skip]
 fn registry_routes() -> Vec<Route> {
-    vec![]
+    use crate::mlflow::tracking::{registry, search, webhooks};
+    use crate::v1::registry as ours;
+    vec![
+        // Registered models
+        post("/api/2.0/mlflow/registered-models/create", registry::create_model, "Register a model"),
+        get("/api/2.0/mlflow/registered-models/get", registry::get_model, "A registered model").query(&["name"]),
+        get("/api/2.0/mlflow/registered-models/search", search::registered_models, "Search registered models").query(&["filter", "order_by", "max_results", "page_token"]),
+        post("/api/2.0/mlflow/registered-models/rename", registry::rename_model, "Rename a registered model"),
+        patch("/api/2.0/mlflow/registered-models/update", registry::update_model, "Say what a registered model is for"),
+        delete("/api/2.0/mlflow/registered-models/delete", registry::delete_model, "Delete a registered model and its versions"),
+        get("/api/2.0/mlflow/registered-models/get-latest-versions", registry::latest_versions, "The latest version of each stage").query(&["name", "stages"]),
+        post("/api/2.0/mlflow/registered-models/get-latest-versions", registry::latest_versions, "The latest version of each stage"),
+        post("/api/2.0/mlflow/registered-models/set-tag", registry::set_model_tag, "Set a tag of a registered model"),
+        delete("/api/2.0/mlflow/registered-models/delete-tag", registry::delete_model_tag, "Delete a tag of a registered model"),
+        post("/api/2.0/mlflow/registered-models/alias", registry::set_alias, "Point an alias at a version"),
+        delete("/api/2.0/mlflow/registered-models/alias", registry::delete_alias, "Delete an alias"),
+        get("/api/2.0/mlflow/registered-models/alias", registry::get_by_alias, "The version that an alias names").query(&["name", "alias"]),
+
+        // Model versions
+        post("/api/2.0/mlflow/model-versions/create", registry::create_version, "Register a model version"),
+        get("/api/2.0/mlflow/model-versions/get", registry::get_version, "A model version").query(&["name", "version"]),
+        get("/api/2.0/mlflow/model-versions/search", search::model_versions, "Search model versions").query(&["filter", "order_by", "max_results", "page_token"]),
+        patch("/api/2.0/mlflow/model-versions/update", registry::update_version, "Say what a model version is"),
+        post("/api/2.0/mlflow/model-versions/transition-stage", registry::transition_stage, "Put a model version into a stage"),
+        delete("/api/2.0/mlflow/model-versions/delete", registry::delete_version, "Delete a model version"),
+        get("/api/2.0/mlflow/model-versions/get-download-uri", registry::download_uri, "Where a model version's files are").query(&["name", "version"]),
+        post("/api/2.0/mlflow/model-versions/set-tag", registry::set_version_tag, "Set a tag of a model version"),
+        delete("/api/2.0/mlflow/model-versions/delete-tag", registry::delete_version_tag, "Delete a tag of a model version"),
+
+        // Webhooks
+        post("/api/2.0/mlflow/webhooks", webhooks::create, "Ask to be told of events"),
+        get("/api/2.0/mlflow/webhooks", webhooks::list, "Webhooks").query(&["max_results", "page_token"]),
+        get("/api/2.0/mlflow/webhooks/{webhook_id}", webhooks::get, "A webhook"),
+        patch("/api/2.0/mlflow/webhooks/{webhook_id}", webhooks::update, "Change a webhook"),
+        delete("/api/2.0/mlflow/webhooks/{webhook_id}", webhooks::delete, "Delete a webhook"),
+        post("/api/2.0/mlflow/webhooks/{webhook_id}/test", webhooks::test, "Send an example to a webhook"),
+
+        // Beyond MLflow
+        get("/api/v1/models/{model}/audit", ours::audit, "A model's whole history, also after it is gone"),
+        post("/api/v1/models/{model}/versions/{version}/requests", ours::request, "Ask that a version gets an alias or a stage").body("MoveRequest"),
+        get("/api/v1/models/{model}/versions/{version}/requests", ours::requests, "What was asked of a version, and decided"),
+        post("/api/v1/models/{model}/versions/{version}/requests/{id}/approve", ours::approve, "Grant a request, which moves the alias or stage").body("Comment"),
+        post("/api/v1/models/{model}/versions/{version}/requests/{id}/reject", ours::reject, "Refuse a request").body("Comment"),
+        get("/api/v1/models/{model}/versions/{version}/card", ours::card, "A version's card, as Markdown"),
+        get("/api/v1/models/{model}/versions/{version}/compare/{other}", ours::compare, "How another version differs from this one, and whether it can take its place"),
+    ]
 }
 
 /// MLflow's logged models.
 #[rustfmt::skip]
 fn logged_model_routes() -> Vec<Route> {
-    use crate::mlflow::tracking::logged_models;
+    use crate::mlflow::tracking::{logged_models, search};
     vec![
         post("/api/2.0/mlflow/logged-models", logged_models::create, "Announce a model whose files are about to be written"),
+        post("/api/2.0/mlflow/logged-models/search", search::logged_models, "Search logged models"),
         get("/api/2.0/mlflow/logged-models/{model_id}", logged_models::get, "A logged model").query(&["allow_deleted"]),
         patch("/api/2.0/mlflow/logged-models/{model_id}", logged_models::finalize, "Say how far a logged model's files have come"),
         delete("/api/2.0/mlflow/logged-models/{model_id}", logged_models::delete, "Delete a logged model"),
@@ -169,6 +222,7 @@ fn logged_model_routes() -> Vec<Route> {
 #[rustfmt::skip]
 fn artifact_routes() -> Vec<Route> {
     use crate::mlflow::tracking::artifacts::{self, multipart, of_runs};
+    use crate::v1::purge;
     vec![
         // The proxy
         get("/api/2.0/mlflow-artifacts/artifacts", artifacts::list, "What is in a folder of the artifact proxy").query(&["path"]),
@@ -189,6 +243,11 @@ fn artifact_routes() -> Vec<Route> {
         post("/api/2.0/mlflow/upload-artifact", of_runs::upload, "Store a small file of a run").query(&["run_uuid", "path"]),
         get("/api/2.0/mlflow/logged-models/{model_id}/artifacts/files", of_runs::get_of_model, "A file of a logged model").query(&["artifact_file_path"]),
         get("/api/2.0/mlflow/logged-models/{model_id}/artifacts/directories", of_runs::list_of_model, "What is in a folder of a logged model").query(&["artifact_directory_path"]),
+
+        // Deletion for good
+        post("/api/v1/tracking/gc", purge::purge, "Delete for good what was deleted long enough ago").body("Purge"),
+        delete("/api/v1/tracking/experiments/{id}", purge::experiment, "Delete an experiment for good, with all that is in it"),
+        delete("/api/v1/tracking/runs/{id}", purge::run, "Delete a run for good"),
     ]
 }
 

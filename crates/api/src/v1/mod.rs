@@ -8,6 +8,8 @@ pub(crate) mod import;
 pub(crate) mod lists;
 pub(crate) mod models;
 pub(crate) mod openapi;
+pub(crate) mod registry;
+pub(crate) mod purge;
 pub(crate) mod runs;
 pub(crate) mod spec;
 pub(crate) mod status;

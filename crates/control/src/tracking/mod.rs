@@ -13,10 +13,13 @@ mod inputs;
 mod locations;
 mod logged_models;
 mod logging;
+pub mod registry;
+mod purge;
 mod run_names;
 mod runs;
 pub mod search;
 mod validate;
+pub mod webhooks;
 
 use std::sync::Arc;
 
@@ -30,6 +33,7 @@ pub use experiments::CreateExperiment;
 pub use history::{MAX_BUCKETS, MAX_PAGE, MAX_RUNS, MAX_SAMPLED_STEPS, RunPoints};
 pub use logged_models::CreateLoggedModel;
 pub use logging::Batch;
+pub use purge::{PurgeRequest, Purged};
 pub use runs::CreateRun;
 
 /// What belongs to no other workspace belongs to this one.
@@ -63,6 +67,8 @@ pub struct TrackingOptions {
     pub artifacts_destination: Option<std::path::PathBuf>,
     /// Whether a model version's source must belong to the run that the request names, as MLflow 3.17 has it.
     pub strict_sources: bool,
+    /// Where webhooks may go, and how hard to try.
+    pub webhooks: webhooks::WebhookOptions,
 }
 
 impl Default for TrackingOptions {
@@ -71,6 +77,7 @@ impl Default for TrackingOptions {
             default_artifact_root: "mlflow-artifacts:/".to_owned(),
             artifacts_destination: None,
             strict_sources: false,
+            webhooks: webhooks::WebhookOptions::default(),
         }
     }
 }
@@ -86,6 +93,9 @@ struct Inner {
     clock: Arc<dyn Clock>,
     options: TrackingOptions,
     uploads: artifacts::Uploads,
+    /// Rung when the outbox of webhooks has something new.
+    outbox: tokio::sync::Notify,
+    sender: std::sync::OnceLock<Arc<dyn webhooks::Sender>>,
     metric_keys: Arc<KnownKeys>,
 }
 
@@ -106,6 +116,8 @@ impl Tracking {
                 clock,
                 options,
                 uploads: artifacts::Uploads::default(),
+                outbox: tokio::sync::Notify::new(),
+                sender: std::sync::OnceLock::new(),
                 metric_keys: Arc::default(),
             }),
         };

@@ -8,6 +8,7 @@ pub mod import;
 pub mod logged_models;
 pub mod metrics;
 pub mod params;
+pub mod purges;
 pub mod runs;
 pub mod tags;
 #[cfg(test)]
