@@ -121,7 +121,11 @@ pub fn place_of(uri: &str, server: bool, proxied: Option<&Path>) -> Place {
         return Place::Folder(path);
     }
     // Folder of the experiment or model, of the experiments, above that: MLflow makes them with the first artifact.
-    let above = |level| path.ancestors().nth(level).filter(|folder| folder.parent().is_some());
+    let above = |level| {
+        path.ancestors()
+            .nth(level)
+            .filter(|folder| folder.parent().is_some())
+    };
     if (1..=3).filter_map(above).any(Path::is_dir) {
         return Place::Nowhere;
     }
