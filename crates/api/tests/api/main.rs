@@ -5,6 +5,7 @@ mod artifacts;
 mod errors;
 mod events;
 mod fake;
+mod imports;
 mod logged_models;
 mod mlflow;
 mod open_inference;
