@@ -3,6 +3,7 @@
 mod log;
 mod message;
 mod run;
+mod values;
 
 use std::path::{Path, PathBuf};
 

@@ -12,6 +12,7 @@ use tokio::sync::mpsc::Sender;
 use super::NO_PROJECT;
 use super::log::Log;
 use super::message::{Value, fields};
+use super::values::{cut, each_leaf, number, or, shown};
 use crate::commands::import::source::{METRICS_PAGE, metric};
 
 /// The entity of a run that names none, as for a live client who has no name.
@@ -488,43 +489,4 @@ fn time_ms(message: &[u8]) -> Result<i64> {
         }
     }
     Ok(ms)
-}
-
-/// Walks through nested objects. Media and tables are objects that say their `_type`: they are given as a whole.
-fn each_leaf(name: &str, value: &Json, take: &mut impl FnMut(String, &Json)) {
-    match value {
-        Json::Object(inner) if !inner.contains_key("_type") => {
-            for (key, value) in inner {
-                each_leaf(&format!("{name}.{key}"), value, take);
-            }
-        }
-        other => take(cut(name, 250), other),
-    }
-}
-
-/// A number as W&B writes one; true and false are 1 and 0, as it draws them.
-fn number(value: &Json) -> Option<f64> {
-    match value {
-        Json::Number(number) => number.as_f64(),
-        Json::Bool(flag) => Some(f64::from(u8::from(*flag))),
-        Json::String(text) => match text.as_str() {
-            "NaN" => Some(f64::NAN),
-            "Infinity" => Some(f64::INFINITY),
-            "-Infinity" => Some(f64::NEG_INFINITY),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
-fn shown(value: &Json) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-fn cut(text: &str, most: usize) -> String {
-    text.chars().take(most).collect()
-}
-
-fn or(text: &str, otherwise: &str) -> String {
-    if text.is_empty() { otherwise } else { text }.to_owned()
 }
