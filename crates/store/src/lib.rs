@@ -38,7 +38,9 @@ pub mod runs;
 pub mod snapshots;
 pub mod specs;
 pub mod steps;
+pub mod users;
 pub mod windows;
+pub mod workspaces;
 
 pub use column::UnknownWord;
 pub use db::{Database, Dialect};
