@@ -5,11 +5,14 @@
 //! their tests read them.
 
 mod error;
+mod workspaces;
 
 use std::sync::Arc;
 
 use tidemill_core::clock::{Clock, Timestamp};
 use tidemill_store::Store;
+
+use crate::users::{AuthOptions, Memory};
 
 pub use error::{Result, TrackingError};
 
@@ -44,6 +47,10 @@ pub struct TrackingOptions {
     pub artifacts_destination: Option<std::path::PathBuf>,
     /// Whether a model version's source must belong to the run that the request names, as MLflow 3.17 has it.
     pub strict_sources: bool,
+    /// Whether requests have to say who sends them, and how.
+    pub auth: Option<AuthOptions>,
+    /// Whether there can be other workspaces than the default one.
+    pub workspaces: bool,
 }
 
 impl Default for TrackingOptions {
@@ -52,6 +59,8 @@ impl Default for TrackingOptions {
             default_artifact_root: "mlflow-artifacts:/".to_owned(),
             artifacts_destination: None,
             strict_sources: false,
+            auth: None,
+            workspaces: true,
         }
     }
 }
@@ -66,6 +75,7 @@ struct Inner {
     store: Store,
     clock: Arc<dyn Clock>,
     options: TrackingOptions,
+    users: Memory,
 }
 
 impl std::fmt::Debug for Tracking {
@@ -84,6 +94,7 @@ impl Tracking {
                 store,
                 clock,
                 options,
+                users: Memory::new(),
             }),
         }
     }
@@ -91,6 +102,11 @@ impl Tracking {
     /// State.
     pub fn store(&self) -> &Store {
         &self.inner.store
+    }
+
+    /// What is remembered of users.
+    pub(crate) fn users(&self) -> &Memory {
+        &self.inner.users
     }
 
     /// Settings.

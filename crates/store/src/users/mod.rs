@@ -145,7 +145,7 @@ mod tests {
                 add_permission(tx, team, "registered_model", "*", "READ")?.unwrap();
                 assign(tx, ada.id, team)?.unwrap();
                 assert_eq!(grants_of(tx, ada.id)?.len(), 2);
-                assert_eq!(token_owner(tx, "digest", 99)?.unwrap().name, "ada");
+                assert_eq!(token_owner(tx, "digest", 99)?.unwrap().0.name, "ada");
                 assert!(token_owner(tx, "digest", 100)?.is_none(), "it has expired");
                 assert!(delete(tx, "ada")?);
                 assert!(!delete(tx, "ada")?);

@@ -59,12 +59,19 @@ pub fn revoke_token(tx: &mut Tx<'_>, owner: i64, id: i64) -> Result<bool, StoreE
     Ok(tx.execute(sql, bind![id, owner])? == 1)
 }
 
-/// The user whose token has this digest, if it has not expired.
-pub fn token_owner(tx: &ReadTx<'_>, digest: &str, now_ms: i64) -> Result<Option<User>, StoreError> {
-    let sql = "SELECT owner FROM api_tokens WHERE digest = ?1 AND (expires_ms > ?2 OR expires_ms IS NULL)";
-    let owner = tx.first(sql, bind![digest, now_ms], |row| Fields::of(row).next::<i64>())?;
-    match owner {
-        Some(owner) => find_by_id(tx, owner),
-        None => Ok(None),
-    }
+/// The user whose token has this digest and when it expires, if it has not.
+pub fn token_owner(
+    tx: &ReadTx<'_>,
+    digest: &str,
+    now_ms: i64,
+) -> Result<Option<(User, Option<i64>)>, StoreError> {
+    let sql = "SELECT owner, expires_ms FROM api_tokens WHERE digest = ?1 AND (expires_ms > ?2 OR expires_ms IS NULL)";
+    let found = tx.first(sql, bind![digest, now_ms], |row| {
+        let mut fields = Fields::of(row);
+        Ok((fields.next::<i64>()?, fields.next::<Option<i64>>()?))
+    })?;
+    let Some((owner, expires_ms)) = found else {
+        return Ok(None);
+    };
+    Ok(find_by_id(tx, owner)?.map(|user| (user, expires_ms)))
 }
