@@ -154,6 +154,7 @@ fn schemas() -> Value {
             object(&["feedback"], json!({ "feedback": { "type": "array", "items": reference("Feedback"), "minItems": 1, "maxItems": 10_000 } })),
         ] },
         "StartRun": object(&[], json!({ "reason": text() })),
+        "CreateToken": object(&[], json!({ "name": text(), "expires_in_days": { "type": "integer", "minimum": 1 } })),
         "Promote": object(&["version", "why"], json!({ "version": { "type": "integer" }, "why": text(), "by": text() })),
         "Rollback": object(&["why"], json!({ "why": text(), "by": text() })),
         "Advance": object(&["to"], json!({ "to": { "type": "string", "format": "date-time" } })),

@@ -8,4 +8,6 @@ mod mlflow;
 mod open_inference;
 mod page;
 mod robustness;
+mod security;
+mod users;
 mod v1;

@@ -55,6 +55,21 @@ impl Tracking {
         }
     }
 
+    /// A user and what they may do, by name.
+    pub async fn principal(&self, name: &str) -> Result<Principal> {
+        let wanted = name.to_owned();
+        let loaded = self
+            .store()
+            .read(move |tx| {
+                let user = rows::find(tx, &wanted)?;
+                with_grants(tx, user)
+            })
+            .await?;
+        let missing = || TrackingError::not_found(format!("User with username={name} not found"));
+        let (user, grants) = loaded.ok_or_else(missing)?;
+        Ok(Principal::new(&user, grants, self.default_permission()))
+    }
+
     async fn with_password(&self, name: &str, password: &str) -> Result<Option<Arc<Principal>>> {
         let memory = self.users();
         let mut hasher = blake3::Hasher::new_keyed(&memory.key);

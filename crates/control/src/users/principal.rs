@@ -122,7 +122,12 @@ impl Principal {
         self.is_admin()
             || workspace == DEFAULT_WORKSPACE
             || self.in_workspace(workspace) >= Permission::Read
-            || self.workspaces.iter().any(|known| known == workspace)
+            || self.has_role_in(workspace)
+    }
+
+    /// Whether the user has a role in a workspace.
+    pub fn has_role_in(&self, workspace: &str) -> bool {
+        self.is_admin() || self.workspaces.iter().any(|known| known == workspace)
     }
 
     /// Whether there is nothing in a workspace that the user may not look at.

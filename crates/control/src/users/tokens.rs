@@ -35,6 +35,11 @@ fn random_token() -> Result<String> {
 }
 
 impl Tracking {
+    /// Something that nobody guesses.
+    pub fn random_id(&self) -> Result<String> {
+        random_token()
+    }
+
     /// Makes a token for the caller.
     pub async fn create_token(
         &self,

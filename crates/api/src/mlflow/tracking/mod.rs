@@ -3,7 +3,12 @@
 #![allow(dead_code, unused_imports)] // while the nouns are being added
 
 mod caller;
+pub(crate) mod permissions;
 mod request;
+pub(crate) mod roles;
+pub(crate) mod signup;
+pub(crate) mod users;
+pub(crate) mod workspaces;
 
-pub(crate) use caller::{Called, User, WORKSPACE};
+pub(crate) use caller::{Called, User, WORKSPACE, named_workspace};
 pub(crate) use request::{Fields, as_integer, as_number, form_pairs, require_json};
