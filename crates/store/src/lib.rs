@@ -38,6 +38,7 @@ pub mod runs;
 pub mod snapshots;
 pub mod specs;
 pub mod steps;
+pub mod tracking;
 pub mod users;
 pub mod windows;
 pub mod workspaces;

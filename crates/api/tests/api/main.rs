@@ -9,5 +9,6 @@ mod open_inference;
 mod page;
 mod robustness;
 mod security;
+mod tracking_runs;
 mod users;
 mod v1;

@@ -4,17 +4,34 @@
 //! One file a noun, each with the methods of [`Tracking`] that are about it. Limits and texts are MLflow's, because clients and
 //! their tests read them.
 
+mod artifacts;
 mod error;
+mod experiments;
+mod history;
+mod inputs;
+mod locations;
+mod logged_models;
+mod logging;
+mod run_names;
+mod runs;
+mod validate;
 mod workspaces;
 
 use std::sync::Arc;
 
 use tidemill_core::clock::{Clock, Timestamp};
 use tidemill_store::Store;
+use tidemill_store::tracking::metrics::KnownKeys;
 
 use crate::users::{AuthOptions, Memory};
 
+pub use artifacts::{Artifact, ArtifactUpload, OpenedUpload, PartUpload, Swept, safe_name, safe_path};
 pub use error::{Result, TrackingError};
+pub use experiments::CreateExperiment;
+pub use history::{MAX_BUCKETS, MAX_PAGE, MAX_RUNS, MAX_SAMPLED_STEPS, RunPoints};
+pub use logged_models::CreateLoggedModel;
+pub use logging::Batch;
+pub use runs::CreateRun;
 
 /// What belongs to no other workspace belongs to this one.
 pub const DEFAULT_WORKSPACE: &str = "default";
@@ -76,6 +93,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     options: TrackingOptions,
     users: Memory,
+    uploads: artifacts::Uploads,
+    metric_keys: Arc<KnownKeys>,
 }
 
 impl std::fmt::Debug for Tracking {
@@ -87,16 +106,24 @@ impl std::fmt::Debug for Tracking {
 }
 
 impl Tracking {
-    /// Over a store that is open.
+    /// Over a store that is open. Makes sure of the default experiment.
     pub fn new(store: Store, clock: Arc<dyn Clock>, options: TrackingOptions) -> Self {
-        Self {
+        let tracking = Self {
             inner: Arc::new(Inner {
                 store,
                 clock,
                 options,
                 users: Memory::new(),
+                uploads: artifacts::Uploads::default(),
+                metric_keys: Arc::default(),
             }),
-        }
+        };
+        tracking.ensure_default_experiment();
+        tracking
+    }
+
+    fn uploads(&self) -> &artifacts::Uploads {
+        &self.inner.uploads
     }
 
     /// State.
@@ -107,6 +134,11 @@ impl Tracking {
     /// What is remembered of users.
     pub(crate) fn users(&self) -> &Memory {
         &self.inner.users
+    }
+
+    /// The names of metrics whose numbers are known.
+    fn metric_keys(&self) -> &Arc<KnownKeys> {
+        &self.inner.metric_keys
     }
 
     /// Settings.

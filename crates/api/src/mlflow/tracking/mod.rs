@@ -2,10 +2,20 @@
 //! method of [`tidemill_control::tracking::Tracking`] and writes MLflow's message.
 #![allow(dead_code, unused_imports)] // while the nouns are being added
 
+pub(crate) mod artifacts;
 mod caller;
+pub(crate) mod experiments;
+pub(crate) mod history;
+pub(crate) mod inputs;
+pub(crate) mod logged_models;
+pub(crate) mod logging;
+pub(crate) mod messages;
 pub(crate) mod permissions;
 mod request;
+mod request;
 pub(crate) mod roles;
+pub(crate) mod runs;
+pub(crate) mod server;
 pub(crate) mod signup;
 pub(crate) mod users;
 pub(crate) mod workspaces;
