@@ -110,7 +110,7 @@ pub(crate) fn routes() -> Vec<Route> {
 /// `/ajax-api/` too.
 #[rustfmt::skip]
 fn tracking_routes() -> Vec<Route> {
-    use crate::mlflow::tracking::{experiments, history, inputs, logging, runs, server};
+    use crate::mlflow::tracking::{experiments, graphql, history, inputs, logging, runs, server};
     vec![
         // Experiments
         post("/api/2.0/mlflow/experiments/create", experiments::create, "Create an experiment"),
@@ -144,6 +144,10 @@ fn tracking_routes() -> Vec<Route> {
         get("/api/2.0/mlflow/metrics/get-history-bulk", history::bulk, "The points of a metric in several runs").query(&["run_id", "metric_key", "max_results"]),
         get("/api/2.0/mlflow/metrics/get-history-bulk-interval", history::sampled, "The points of a metric in several runs at sampled steps").query(&["run_ids", "metric_key", "start_step", "end_step", "max_results"]),
         get("/api/2.0/mlflow/metrics/get-history-downsampled", history::downsampled, "A metric for a chart: first, last, smallest and largest point of each stretch of steps").query(&["run_id", "metric_key", "points", "start_step", "end_step"]),
+
+        // What MLflow's own pages ask
+        get("/graphql", graphql::answer, "MLflow's GraphQL queries").query(&["query", "variables", "operationName"]),
+        post("/graphql", graphql::answer, "MLflow's GraphQL queries"),
 
         // What this server is, and is not
         get("/api/3.0/mlflow/server-info", server::info, "What clients of MLflow may count on"),

@@ -5,6 +5,7 @@
 pub(crate) mod artifacts;
 mod caller;
 pub(crate) mod experiments;
+pub(crate) mod graphql;
 pub(crate) mod history;
 pub(crate) mod inputs;
 pub(crate) mod logged_models;
