@@ -7,6 +7,7 @@
 
 mod after;
 mod challenge;
+mod graphql;
 mod rules;
 mod search;
 mod subjects;
@@ -29,6 +30,7 @@ use crate::error::ApiError;
 use crate::extract::Body as ReadBody;
 use crate::mlflow::tracking::{Fields, User, named_workspace, workspaces};
 
+pub(crate) use graphql::{keep_readable, may_ask};
 use rules::{Kind, Rule, rule_of};
 pub(crate) use subjects::permission_of;
 
@@ -155,7 +157,7 @@ async fn checked(guard: &Guard, mut request: Request, next: Next) -> Result<Resp
     }
     let method = request.method().clone();
     let rule = guard.rule(&method, &template);
-    if rule == Rule::Public {
+    if matches!(rule, Rule::Public | Rule::Signed) {
         return Ok(next.run(request).await);
     }
     if !app.tracking().requires_users() {
@@ -235,7 +237,7 @@ async fn allowed(
             Ok(after::created(app, known, caller, kind, response).await?)
         }
         _ if known.is_admin() => Ok(next.run(request).await),
-        Rule::Public | Rule::User => Ok(next.run(request).await),
+        Rule::Public | Rule::Signed | Rule::User => Ok(next.run(request).await),
         Rule::Role(role) => {
             need(known.role >= role)?;
             Ok(next.run(request).await)

@@ -6,7 +6,7 @@ use tidemill_control::users::{Need, ServerRole};
 use Need::{Delete, Manage, Read, Update};
 use Rule::{
     Create, GiveOn, GiveRoles, Limited, ListRoles, LookAtRolesOf, On, Public, Role, SeeRoles, SeesLoop,
-    SeesWorkspace, Themselves, User, VersionOf, Workspace,
+    SeesWorkspace, Signed, Themselves, User, VersionOf, Workspace,
 };
 use Subject::{
     Artifact, Experiment, ExperimentName, Experiments, LoggedModel, Model, ModelInQuery, Run, RunInQuery,
@@ -18,6 +18,8 @@ use Subject::{
 pub(crate) enum Rule {
     /// Nothing.
     Public,
+    /// To carry what shows that its URL was given to somebody who may; the handler looks.
+    Signed,
     /// To come from a user.
     User,
     /// To come from a user with at least this role on the server.
@@ -186,6 +188,12 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("DELETE", "/api/3.0/mlflow/workspaces/{}/permissions", Workspace),
     ("GET", "/api/3.0/mlflow/workspace-permissions", ADMIN),
     ("GET", "/api/3.0/mlflow/server-info", User),
+    // Each of its fields is checked by itself.
+    ("GET", "/graphql", User),
+    ("POST", "/graphql", User),
+    // There are none.
+    ("POST", "/api/3.0/mlflow/traces/search", User),
+    ("GET", "/api/2.0/mlflow/traces", User),
 
     // Experiments
     ("POST", "/api/2.0/mlflow/experiments/create", Create(Kind::Experiment)),
@@ -219,6 +227,7 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("GET", "/api/2.0/mlflow/metrics/get-history", On(Read, Run)),
     ("GET", "/api/2.0/mlflow/metrics/get-history-bulk", On(Read, Runs("run_id"))),
     ("GET", "/api/2.0/mlflow/metrics/get-history-bulk-interval", On(Read, Runs("run_ids"))),
+    ("GET", "/api/2.0/mlflow/metrics/get-history-downsampled", On(Read, Run)),
 
     // Logged models
     ("POST", "/api/2.0/mlflow/logged-models", On(Update, Experiment)),
@@ -241,6 +250,9 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("PUT", "/api/2.0/mlflow-artifacts/artifacts/*", On(Update, Artifact)),
     ("DELETE", "/api/2.0/mlflow-artifacts/artifacts/*", On(Delete, Artifact)),
     ("GET", "/api/2.0/mlflow-artifacts/presigned/*", On(Read, Artifact)),
+    // What the URL carries shows that it was given to somebody who may.
+    ("GET", "/api/2.0/mlflow-artifacts/signed/*", Signed),
+    ("PUT", "/api/2.0/mlflow-artifacts/parts/{}/{}", Signed),
     ("POST", "/api/2.0/mlflow-artifacts/mpu/*", On(Update, Artifact)),
     ("PUT", "/api/2.0/mlflow-artifacts/mpu/*", On(Update, Artifact)),
     ("GET", "/get-artifact", On(Read, RunInQuery)),

@@ -154,9 +154,13 @@ pub(super) async fn check(
         Rule::SeesWorkspace => need(known.sees_workspace(&fields.required_text("workspace_name")?)),
         Rule::Workspace => need(known.governs(&fields.required_text("workspace_name")?)),
         // Decided before without looking into the request.
-        Rule::Public | Rule::User | Rule::Role(_) | Rule::SeesLoop | Rule::Create(_) | Rule::Limited(_) => {
-            Err(Refused::Denied)
-        }
+        Rule::Public
+        | Rule::Signed
+        | Rule::User
+        | Rule::Role(_)
+        | Rule::SeesLoop
+        | Rule::Create(_)
+        | Rule::Limited(_) => Err(Refused::Denied),
     }
 }
 
@@ -173,7 +177,7 @@ async fn workspace_of_role(app: &App, fields: &Fields) -> Result<String, Refused
     role.map(|info| info.role.workspace).map_err(|_| Refused::Denied)
 }
 
-async fn on(
+pub(super) async fn on(
     app: &App,
     wanted: Need,
     subject: Subject,

@@ -13,7 +13,6 @@ pub(crate) mod logging;
 pub(crate) mod messages;
 pub(crate) mod permissions;
 mod request;
-mod request;
 pub(crate) mod roles;
 pub(crate) mod runs;
 pub(crate) mod server;

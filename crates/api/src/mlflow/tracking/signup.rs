@@ -2,8 +2,10 @@
 //! cookie shows that the form is ours.
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{Html, IntoResponse as _, Response};
+
+use tidemill_control::tracking::TrackingError;
 
 use super::form_pairs;
 use crate::control_plane::App;
@@ -43,7 +45,7 @@ pub(crate) async fn submit(
         pair.map(|(_, value)| value.as_str())
             .filter(|value| !value.is_empty())
     };
-    let refused = |text: &'static str| Ok((StatusCode::BAD_REQUEST, text).into_response());
+    let refused = |text: &str| Err(ApiError::from(TrackingError::invalid(text)));
     let Some(token) = field("csrf_token") else {
         return refused("The CSRF token is missing.");
     };
