@@ -35,6 +35,7 @@ pub mod objects;
 pub mod predictions;
 pub mod rollouts;
 pub mod runs;
+pub mod search;
 pub mod snapshots;
 pub mod specs;
 pub mod steps;

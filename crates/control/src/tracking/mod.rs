@@ -14,6 +14,7 @@ mod logged_models;
 mod logging;
 mod run_names;
 mod runs;
+pub mod search;
 mod validate;
 mod workspaces;
 
