@@ -11,5 +11,7 @@ mod open_inference;
 mod page;
 mod purge;
 mod robustness;
+mod security;
 mod tracking_runs;
+mod users;
 mod v1;

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use tidemill_control::tracking::Caller;
 
 use super::{Called, Fields, artifacts, experiments, history, inputs, runs};
+use crate::auth;
 use crate::control_plane::App;
 use crate::error::ApiError;
 use types::{Type, fields, project, snake};
@@ -134,6 +135,7 @@ impl Seen {
 pub(crate) async fn answer(
     State(app): State<App>,
     Called(caller): Called,
+    auth::Caller(known): auth::Caller,
     request: Fields,
 ) -> Result<Json<Value>, ApiError> {
     let text = request.required_text("query")?;
@@ -150,8 +152,18 @@ pub(crate) async fn answer(
         Err(error) => return Ok(failed(&error)),
     };
     let mut answers = Vec::with_capacity(plan.len());
-    for root in plan {
-        let answer = resolve(&app, &caller, &root).await.map_err(|error| error.message);
+    for mut root in plan {
+        if let Some(known) = &known {
+            let asked = auth::may_ask(&app, known, &caller, &root.field, &mut root.input["input"]).await;
+            if !matches!(asked, Ok(true)) {
+                answers.push((root, asked.map(|_| Value::Null).map_err(|error| error.message)));
+                continue;
+            }
+        }
+        let mut answer = resolve(&app, &caller, &root).await.map_err(|error| error.message);
+        if let (Some(known), Ok(message)) = (&known, &mut answer) {
+            auth::keep_readable(known, &caller, message);
+        }
         answers.push((root, answer));
     }
     Ok(shaped(&text, name.as_deref(), answers))
@@ -272,7 +284,9 @@ async fn resolve(app: &App, caller: &Caller, root: &Root) -> Result<Value, ApiEr
         "mlflowSearchDatasets" => {
             inputs::search_datasets(state, called, axum::http::HeaderMap::new(), input()).await?
         }
-        "mlflowListArtifacts" => artifacts::of_runs::list(state, called, input()).await?.into_response(),
+        "mlflowListArtifacts" => artifacts::of_runs::list(state, called, input())
+            .await?
+            .into_response(),
         _ => return Err(no_field(root)),
     };
     let mut message = read(response).await?;
@@ -324,6 +338,8 @@ fn shaped(text: &str, name: Option<&str>, answers: Vec<(Root, Result<Value, Stri
             for (field, (root, answer)) in selected.into_iter().zip(answers) {
                 let ty = type_of(&root.field, root.mutation);
                 let shaped = answer.and_then(|message| match ty {
+                    // What may not be looked at.
+                    Some(_) if message.is_null() => Ok(Value::Null),
                     Some(ty) => project(&document, &field.selection_set, ty, &message),
                     None => Err(no_field(&root).message),
                 });
