@@ -5,6 +5,7 @@ mod artifacts;
 mod errors;
 mod events;
 mod fake;
+mod graphql;
 mod logged_models;
 mod mlflow;
 mod open_inference;
