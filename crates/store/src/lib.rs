@@ -38,6 +38,8 @@ pub mod runs;
 pub mod snapshots;
 pub mod specs;
 pub mod steps;
+pub mod sweeps;
+pub mod wandb;
 pub mod windows;
 
 pub use column::UnknownWord;

@@ -5,6 +5,7 @@
 //! their tests read them.
 
 mod error;
+pub mod sweeps;
 
 use std::sync::Arc;
 
