@@ -39,6 +39,7 @@ pub mod snapshots;
 pub mod specs;
 pub mod steps;
 pub mod sweeps;
+pub mod tracking;
 pub mod wandb;
 pub mod windows;
 

@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports)] // while the nouns are being added
 
 mod caller;
+pub(crate) mod messages;
 mod request;
 
 pub(crate) use caller::{Called, User, WORKSPACE};
