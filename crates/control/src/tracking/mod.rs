@@ -6,6 +6,7 @@
 
 mod error;
 pub mod sweeps;
+pub mod wandb;
 
 use std::sync::Arc;
 

@@ -223,3 +223,12 @@ pub fn alerts(tx: &ReadTx<'_>, run_id: &str) -> Result<Vec<WandbAlert>, StoreErr
         })
     })
 }
+
+/// Sets parameters of a tracked run. MLflow's are written once; W&B's follow the run's configuration, which may change.
+pub fn set_params(tx: &mut Tx<'_>, number: i64, params: &[(String, String)]) -> Result<(), StoreError> {
+    let rows: Vec<_> = params.iter().map(|(key, value)| (number, key.as_str(), value.as_str())).collect();
+    let tail = " ON CONFLICT (run, key) DO UPDATE SET value = excluded.value";
+    tx.insert_rows("run_params", "run, key, value", tail, &rows, |row, out| {
+        out.extend_from_slice(&[&row.0, &row.1, &row.2]);
+    })
+}

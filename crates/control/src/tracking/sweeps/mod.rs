@@ -18,6 +18,7 @@ use tidemill_store::{ReadTx, StoreError, Tx};
 use crate::tracking::{Caller, Result, Tracking, TrackingError};
 
 pub use agents::Command;
+pub(in crate::tracking) use agents::{RunNews, tell};
 pub use space::Space;
 
 /// How many trials a list of sweeps reads at most.
