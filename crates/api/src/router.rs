@@ -101,7 +101,17 @@ pub(crate) fn routes() -> Vec<Route> {
 /// `/ajax-api/` too.
 #[rustfmt::skip]
 fn tracking_routes() -> Vec<Route> {
-    vec![]
+    use crate::mlflow::tracking::logged_models;
+    vec![
+        // Logged models
+        post("/api/2.0/mlflow/logged-models", logged_models::create, "Announce a model whose files are about to be written"),
+        get("/api/2.0/mlflow/logged-models/{model_id}", logged_models::get, "A logged model").query(&["allow_deleted"]),
+        patch("/api/2.0/mlflow/logged-models/{model_id}", logged_models::finalize, "Say how far a logged model's files have come"),
+        delete("/api/2.0/mlflow/logged-models/{model_id}", logged_models::delete, "Delete a logged model"),
+        patch("/api/2.0/mlflow/logged-models/{model_id}/tags", logged_models::set_tags, "Set tags of a logged model"),
+        delete("/api/2.0/mlflow/logged-models/{model_id}/tags/{tag_key}", logged_models::delete_tag, "Remove a tag of a logged model"),
+        post("/api/2.0/mlflow/logged-models/{model_id}/params", logged_models::log_params, "Add parameters of a logged model"),
+    ]
 }
 
 /// MLflow's registered models, model versions and webhooks.

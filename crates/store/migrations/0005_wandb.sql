@@ -85,6 +85,7 @@ CREATE TABLE wandb_artifacts (
 );
 CREATE UNIQUE INDEX wandb_artifacts_by_version ON wandb_artifacts (collection, version) WHERE version IS NOT NULL;
 CREATE INDEX wandb_artifacts_by_digest ON wandb_artifacts (collection, digest);
+CREATE INDEX wandb_artifacts_by_manifest ON wandb_artifacts (manifest) WHERE manifest IS NOT NULL;
 CREATE INDEX wandb_artifacts_by_client ON wandb_artifacts (client_id);
 CREATE TABLE wandb_artifact_files (
     artifact INTEGER NOT NULL,

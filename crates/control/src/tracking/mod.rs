@@ -5,6 +5,7 @@
 //! their tests read them.
 
 mod error;
+mod logged_models;
 pub mod sweeps;
 pub mod wandb;
 
@@ -14,6 +15,7 @@ use tidemill_core::clock::{Clock, Timestamp};
 use tidemill_store::Store;
 
 pub use error::{Result, TrackingError};
+pub use logged_models::CreateLoggedModel;
 
 /// What belongs to no other workspace belongs to this one.
 pub const DEFAULT_WORKSPACE: &str = "default";

@@ -1,7 +1,9 @@
-//! Experiments and runs as MLflow's clients know them; one file a noun.
+//! Experiments, runs, logged models and artifacts, as MLflow's clients know them. One file a noun.
 
+pub mod artifacts;
 pub mod datasets;
 pub mod experiments;
+pub mod logged_models;
 pub mod metrics;
 pub mod params;
 pub mod runs;

@@ -363,3 +363,9 @@ pub fn runs_of(tx: &ReadTx<'_>, artifact: i64, direction: Direction) -> Result<V
     let sql = "SELECT run_id FROM wandb_run_artifacts WHERE artifact = ?1 AND direction = ?2 ORDER BY at_ms, run_id";
     tx.rows(sql, bind![artifact, direction], |row| Fields::of(row).next())
 }
+
+/// Whether an artifact's files or manifests keep these bytes.
+pub(crate) fn refers(tx: &ReadTx<'_>, digest: Digest) -> Result<bool, StoreError> {
+    Ok(tx.exists("SELECT 1 FROM wandb_blobs WHERE digest = ?1 LIMIT 1", bind![digest])?
+        || tx.exists("SELECT 1 FROM wandb_artifacts WHERE manifest = ?1 LIMIT 1", bind![digest])?)
+}

@@ -4,6 +4,7 @@
 
 mod caller;
 pub(crate) mod messages;
+pub(crate) mod logged_models;
 mod request;
 
 pub(crate) use caller::{Called, User, WORKSPACE};
