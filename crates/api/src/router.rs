@@ -8,8 +8,8 @@ use axum::middleware;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use crate::control_plane::{App, ControlPlane};
-use crate::v1::{clock, endpoints, events, feedback, lists, models, openapi, runs, spec, status};
-use crate::{docs, edge, mlflow, open_inference, page, prometheus};
+use crate::v1::{clock, endpoints, events, feedback, lists, models, openapi, runs, spec, status, sweeps};
+use crate::{docs, edge, mlflow, open_inference, page, prometheus, wandb};
 
 /// A route, and what the OpenAPI document says of it.
 pub(crate) struct Route {
@@ -135,7 +135,20 @@ fn user_routes() -> Vec<Route> {
 /// Weights & Biases' client.
 #[rustfmt::skip]
 fn wandb_routes() -> Vec<Route> {
-    vec![]
+    vec![
+        post("/graphql", wandb::http::graphql, "The operations that W&B's client sends, by their names"),
+        post("/files/{entity}/{project}/{run}/file_stream", wandb::http::file_stream, "Lines of a W&B run: history, system metrics, summary, console"),
+        put("/wandb/upload/{token}", wandb::http::upload, "Send bytes by a URL that allows it"),
+        get("/wandb/download/{token}", wandb::http::download, "Fetch bytes by a URL that allows it"),
+        get("/api/v1/tracking/artifact-lineage", wandb::http::artifact_lineage, "Which artifacts a run read and wrote").query(&["run_id"]),
+        get("/api/v1/tracking/console", wandb::http::console, "What a run printed").query(&["run_id", "from", "limit"]),
+        get("/api/v1/sweeps", sweeps::list, "Sweeps").query(&["project"]),
+        post("/api/v1/sweeps", sweeps::create, "Make a sweep"),
+        get("/api/v1/sweeps/{id}", sweeps::show, "A sweep and its trials"),
+        patch("/api/v1/sweeps/{id}", sweeps::change, "Rename, pause, resume or end a sweep"),
+        post("/api/v1/sweeps/{id}/next", sweeps::next, "Ask for the next trial"),
+        post("/api/v1/sweeps/{id}/trials/{number}/report", sweeps::report, "Report what a trial measured, and hear whether to stop"),
+    ]
 }
 
 /// Serving and our own protocol.

@@ -10,6 +10,7 @@ pub(crate) mod openapi;
 pub(crate) mod runs;
 pub(crate) mod spec;
 pub(crate) mod status;
+pub(crate) mod sweeps;
 
 use axum::Json;
 use serde_json::Value;
