@@ -101,8 +101,46 @@ pub(crate) fn routes() -> Vec<Route> {
 /// `/ajax-api/` too.
 #[rustfmt::skip]
 fn tracking_routes() -> Vec<Route> {
-    use crate::mlflow::tracking::logged_models;
+    use crate::mlflow::tracking::{experiments, history, inputs, logged_models, logging, runs, server};
     vec![
+        // Experiments
+        post("/api/2.0/mlflow/experiments/create", experiments::create, "Create an experiment"),
+        get("/api/2.0/mlflow/experiments/get", experiments::get, "An experiment").query(&["experiment_id"]),
+        get("/api/2.0/mlflow/experiments/get-by-name", experiments::get_by_name, "An experiment by its name").query(&["experiment_name"]),
+        post("/api/2.0/mlflow/experiments/delete", experiments::delete, "Delete an experiment and its runs"),
+        post("/api/2.0/mlflow/experiments/restore", experiments::restore, "Restore an experiment and its runs"),
+        post("/api/2.0/mlflow/experiments/update", experiments::update, "Rename an experiment"),
+        post("/api/2.0/mlflow/experiments/set-experiment-tag", experiments::set_tag, "Set a tag of an experiment"),
+        post("/api/2.0/mlflow/experiments/delete-experiment-tag", experiments::delete_tag, "Delete a tag of an experiment"),
+        get("/api/2.0/mlflow/experiments/search-datasets", inputs::search_datasets, "Datasets that runs of experiments read").query(&["experiment_ids"]),
+        post("/api/2.0/mlflow/experiments/search-datasets", inputs::search_datasets, "Datasets that runs of experiments read"),
+
+        // Runs
+        post("/api/2.0/mlflow/runs/create", runs::create, "Start a tracked run"),
+        get("/api/2.0/mlflow/runs/get", runs::get, "A tracked run with what was logged of it").query(&["run_id"]),
+        post("/api/2.0/mlflow/runs/update", runs::update, "Say how far a tracked run is"),
+        post("/api/2.0/mlflow/runs/delete", runs::delete, "Delete a tracked run"),
+        post("/api/2.0/mlflow/runs/restore", runs::restore, "Restore a tracked run"),
+        post("/api/2.0/mlflow/runs/log-metric", logging::log_metric, "Log a point of a metric"),
+        post("/api/2.0/mlflow/runs/log-parameter", logging::log_param, "Log a parameter"),
+        post("/api/2.0/mlflow/runs/log-batch", logging::log_batch, "Log metrics, parameters and tags, all or nothing"),
+        post("/api/2.0/mlflow/runs/log-model", logging::log_model, "Note a model in a run's tag, as old clients do"),
+        post("/api/2.0/mlflow/runs/set-tag", logging::set_tag, "Set a tag of a run"),
+        post("/api/2.0/mlflow/runs/delete-tag", logging::delete_tag, "Delete a tag of a run"),
+        post("/api/2.0/mlflow/runs/log-inputs", inputs::log_inputs, "Say which datasets and models a run read"),
+        post("/api/2.0/mlflow/runs/outputs", inputs::log_outputs, "Say which models a run wrote"),
+
+        // Histories of metrics
+        get("/api/2.0/mlflow/metrics/get-history", history::page, "The points of a metric").query(&["run_id", "metric_key", "max_results", "page_token"]),
+        get("/api/2.0/mlflow/metrics/get-history-bulk", history::bulk, "The points of a metric in several runs").query(&["run_id", "metric_key", "max_results"]),
+        get("/api/2.0/mlflow/metrics/get-history-bulk-interval", history::sampled, "The points of a metric in several runs at sampled steps").query(&["run_ids", "metric_key", "start_step", "end_step", "max_results"]),
+        get("/api/2.0/mlflow/metrics/get-history-downsampled", history::downsampled, "A metric for a chart: first, last, smallest and largest point of each stretch of steps").query(&["run_id", "metric_key", "points", "start_step", "end_step"]),
+
+        // What this server is, and is not
+        get("/api/3.0/mlflow/server-info", server::info, "What clients of MLflow may count on"),
+        post("/api/3.0/mlflow/traces/search", server::no_traces, "No traces: this server keeps none"),
+        get("/api/2.0/mlflow/traces", server::no_traces, "No traces: this server keeps none"),
+
         // Logged models
         post("/api/2.0/mlflow/logged-models", logged_models::create, "Announce a model whose files are about to be written"),
         get("/api/2.0/mlflow/logged-models/{model_id}", logged_models::get, "A logged model").query(&["allow_deleted"]),
@@ -170,8 +208,8 @@ fn own_routes() -> Vec<Route> {
         post("/invocations", mlflow::invoke_default, "Predict with the only endpoint").body("ScoringRequest"),
         post("/invocations/{endpoint}", mlflow::invoke, "Predict").body("ScoringRequest"),
         get("/ping", mlflow::ping, "Whether the server can answer"),
-        get("/health", mlflow::ping, "Whether the server can answer"),
-        get("/version", mlflow::version, "Tidemill's version"),
+        get("/health", mlflow::tracking::server::health, "Whether the server can answer"),
+        get("/version", mlflow::tracking::server::version, "The version of MLflow that its clients may count on"),
 
         // Our own protocol
         get("/api/v1/status", status::status, "The server at a glance"),

@@ -5,17 +5,30 @@
 //! their tests read them.
 
 mod error;
+mod experiments;
+mod history;
+mod inputs;
+mod locations;
 mod logged_models;
+mod logging;
+mod run_names;
+mod runs;
 pub mod sweeps;
+mod validate;
 pub mod wandb;
 
 use std::sync::Arc;
 
 use tidemill_core::clock::{Clock, Timestamp};
 use tidemill_store::Store;
+use tidemill_store::tracking::metrics::KnownKeys;
 
 pub use error::{Result, TrackingError};
 pub use logged_models::CreateLoggedModel;
+pub use experiments::CreateExperiment;
+pub use history::{MAX_BUCKETS, MAX_PAGE, MAX_RUNS, MAX_SAMPLED_STEPS, RunPoints};
+pub use logging::Batch;
+pub use runs::CreateRun;
 
 /// What belongs to no other workspace belongs to this one.
 pub const DEFAULT_WORKSPACE: &str = "default";
@@ -70,6 +83,7 @@ struct Inner {
     store: Store,
     clock: Arc<dyn Clock>,
     options: TrackingOptions,
+    metric_keys: Arc<KnownKeys>,
 }
 
 impl std::fmt::Debug for Tracking {
@@ -81,20 +95,28 @@ impl std::fmt::Debug for Tracking {
 }
 
 impl Tracking {
-    /// Over a store that is open.
+    /// Over a store that is open. Makes sure of the default experiment.
     pub fn new(store: Store, clock: Arc<dyn Clock>, options: TrackingOptions) -> Self {
-        Self {
+        let tracking = Self {
             inner: Arc::new(Inner {
                 store,
                 clock,
                 options,
+                metric_keys: Arc::default(),
             }),
-        }
+        };
+        tracking.ensure_default_experiment();
+        tracking
     }
 
     /// State.
     pub fn store(&self) -> &Store {
         &self.inner.store
+    }
+
+    /// The names of metrics whose numbers are known.
+    fn metric_keys(&self) -> &Arc<KnownKeys> {
+        &self.inner.metric_keys
     }
 
     /// Settings.

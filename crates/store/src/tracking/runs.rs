@@ -91,6 +91,21 @@ pub struct TrackedRun {
     pub model_outputs: Vec<ModelOutput>,
 }
 
+impl TrackedRun {
+    /// A run of which nothing was logged.
+    pub fn of(head: RunHead) -> Self {
+        Self {
+            head,
+            metrics: Vec::new(),
+            params: Vec::new(),
+            tags: Vec::new(),
+            datasets: Vec::new(),
+            model_inputs: Vec::new(),
+            model_outputs: Vec::new(),
+        }
+    }
+}
+
 /// What a write to a run has to know of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RunKey {
@@ -164,18 +179,7 @@ pub fn heads(tx: &ReadTx<'_>, numbers: &[i64]) -> Result<Vec<RunHead>, StoreErro
 
 /// These runs as a whole, in the given order, with few queries however many they are. Unknown numbers are left out.
 pub fn load(tx: &ReadTx<'_>, numbers: &[i64]) -> Result<Vec<TrackedRun>, StoreError> {
-    let mut runs: Vec<TrackedRun> = heads(tx, numbers)?
-        .into_iter()
-        .map(|head| TrackedRun {
-            head,
-            metrics: Vec::new(),
-            params: Vec::new(),
-            tags: Vec::new(),
-            datasets: Vec::new(),
-            model_inputs: Vec::new(),
-            model_outputs: Vec::new(),
-        })
-        .collect();
+    let mut runs: Vec<TrackedRun> = heads(tx, numbers)?.into_iter().map(TrackedRun::of).collect();
     let places: HashMap<i64, usize> = runs
         .iter()
         .enumerate()

@@ -3,9 +3,15 @@
 #![allow(dead_code, unused_imports)] // while the nouns are being added
 
 mod caller;
+pub(crate) mod experiments;
+pub(crate) mod history;
+pub(crate) mod inputs;
+pub(crate) mod logging;
 pub(crate) mod messages;
 pub(crate) mod logged_models;
 mod request;
+pub(crate) mod runs;
+pub(crate) mod server;
 
 pub(crate) use caller::{Called, User, WORKSPACE};
 pub(crate) use request::{Fields, as_integer, as_number, form_pairs, require_json};

@@ -12,7 +12,7 @@ use tidemill_store::{StoreError, Tx};
 use super::alerts::unknown_run;
 use super::lines::{self, LONGEST_TAG, cut};
 use super::{SILENCE_MS, name_of, run_id};
-use crate::tracking::{Caller, DEFAULT_WORKSPACE, Result, Tracking, TrackingError};
+use crate::tracking::{Caller, Result, Tracking, TrackingError, locations};
 
 /// How many silent runs are declared crashed in one transaction.
 const BATCH: u32 = 500;
@@ -189,15 +189,6 @@ pub(super) fn number_of(tx: &Tx<'_>, run: &WandbRun) -> std::result::Result<trac
     tracked::find(tx, &run.at.workspace, &run.run_id)?.ok_or_else(|| StoreError::not_found("run", &run.run_id))
 }
 
-fn location(root: &str, workspace: &str, id: i64) -> String {
-    let root = root.trim_end_matches('/');
-    if workspace == DEFAULT_WORKSPACE {
-        format!("{root}/{id}")
-    } else {
-        format!("{root}/workspaces/{workspace}/{id}")
-    }
-}
-
 /// Adds the tracked run, and the experiment if it is new; none if the experiment is deleted.
 fn begin(
     tx: &mut Tx<'_>,
@@ -209,7 +200,7 @@ fn begin(
         Some(id) => id,
         None => {
             let new = NewExperiment { workspace: &at.workspace, name: &at.project, created_ms: start.now_ms };
-            let made = experiments::insert(tx, &new, |id| location(start.root, &at.workspace, id))?;
+            let made = experiments::insert(tx, &new, |id| locations::append(start.root, &id.to_string()))?;
             made.ok_or_else(|| StoreError::conflict("experiment", format!("`{}` was just made", at.project)))?
         }
     };
@@ -235,7 +226,7 @@ fn begin(
             start_ms: start.now_ms,
             end_ms: None,
             deleted_ms: None,
-            artifact_uri: format!("{}/{run_id}/artifacts", head.artifact_location.trim_end_matches('/')),
+            artifact_uri: locations::append(&head.artifact_location, &format!("{run_id}/artifacts")),
         },
     )?;
     let run = WandbRun {

@@ -2,6 +2,7 @@
 //! lives or has ended.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use serde_json::Value;
 use tidemill_store::sweeps::TrialState;
@@ -202,7 +203,13 @@ fn ended(
 }
 
 /// Stores all that a client sent, or nothing of it.
-fn store(tx: &mut Tx<'_>, at: &WandbName, stream: &FileStream, now_ms: i64) -> Stored<Option<Answer>> {
+fn store(
+    tx: &mut Tx<'_>,
+    at: &WandbName,
+    stream: &FileStream,
+    known: &KnownKeys,
+    now_ms: i64,
+) -> Stored<Option<(Answer, Vec<(String, i64)>)>> {
     let Some(mut run) = runs::find(tx, at)? else {
         return Ok(None);
     };
@@ -223,7 +230,7 @@ fn store(tx: &mut Tx<'_>, at: &WandbName, stream: &FileStream, now_ms: i64) -> S
             _ => {}
         }
     }
-    metrics::log(tx, key, &gathered.metrics, &KnownKeys::default())?;
+    let keys = metrics::log(tx, key, &gathered.metrics, known)?;
     if !gathered.tags.is_empty() {
         let set: Vec<(&str, &str)> = gathered.tags.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         tags::set(tx, key.number, &set)?;
@@ -245,15 +252,18 @@ fn store(tx: &mut Tx<'_>, at: &WandbName, stream: &FileStream, now_ms: i64) -> S
     }
     tell_sweep(tx, &run, &gathered, now_ms)?;
     runs::put(tx, &run)?;
-    Ok(Some(Answer { stopped: run.stop_requested }))
+    Ok(Some((Answer { stopped: run.stop_requested }, keys)))
 }
 
 impl Tracking {
     /// Stores what a client sent of a run, once however often it sends it.
     pub async fn wandb_stream(&self, at: WandbName, stream: FileStream) -> Result<Answer> {
         let (now_ms, name) = (self.now_ms(), at.name.clone());
-        let answer = self.store().write(move |tx| store(tx, &at, &stream, now_ms)).await?;
-        answer.ok_or_else(|| unknown_run(&name))
+        let known = Arc::clone(self.metric_keys());
+        let stored = self.store().write(move |tx| store(tx, &at, &stream, &known, now_ms)).await?;
+        let (answer, keys) = stored.ok_or_else(|| unknown_run(&name))?;
+        self.metric_keys().remember(keys);
+        Ok(answer)
     }
 }
 
