@@ -13,7 +13,7 @@ pub(super) fn renamed(name: &str) -> (String, f64) {
         "disk./.usageGB" | "disk.\\.usageGB" => ("disk_usage_megabytes", GB),
         "network.recv" => ("network_receive_megabytes", BYTE),
         "network.sent" => ("network_transmit_megabytes", BYTE),
-        _ => return (gpu(bare).unwrap_or_else(|| (format!("system/{bare}"), 1.0))),
+        _ => return gpu(bare).unwrap_or_else(|| (format!("system/{bare}"), 1.0)),
     };
     (format!("system/{known}"), factor)
 }
