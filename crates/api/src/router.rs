@@ -88,6 +88,7 @@ pub(crate) fn routes() -> Vec<Route> {
         own_routes(),
         tracking_routes(),
         registry_routes(),
+        logged_model_routes(),
         artifact_routes(),
         user_routes(),
         wandb_routes(),
@@ -101,7 +102,7 @@ pub(crate) fn routes() -> Vec<Route> {
 /// `/ajax-api/` too.
 #[rustfmt::skip]
 fn tracking_routes() -> Vec<Route> {
-    use crate::mlflow::tracking::{experiments, history, inputs, logged_models, logging, runs, server};
+    use crate::mlflow::tracking::{experiments, history, inputs, logging, runs, server};
     vec![
         // Experiments
         post("/api/2.0/mlflow/experiments/create", experiments::create, "Create an experiment"),
@@ -140,8 +141,20 @@ fn tracking_routes() -> Vec<Route> {
         get("/api/3.0/mlflow/server-info", server::info, "What clients of MLflow may count on"),
         post("/api/3.0/mlflow/traces/search", server::no_traces, "No traces: this server keeps none"),
         get("/api/2.0/mlflow/traces", server::no_traces, "No traces: this server keeps none"),
+    ]
+}
 
-        // Logged models
+/// MLflow's registered models, model versions and webhooks.
+#[rustfmt::skip]
+fn registry_routes() -> Vec<Route> {
+    vec![]
+}
+
+/// MLflow's logged models.
+#[rustfmt::skip]
+fn logged_model_routes() -> Vec<Route> {
+    use crate::mlflow::tracking::logged_models;
+    vec![
         post("/api/2.0/mlflow/logged-models", logged_models::create, "Announce a model whose files are about to be written"),
         get("/api/2.0/mlflow/logged-models/{model_id}", logged_models::get, "A logged model").query(&["allow_deleted"]),
         patch("/api/2.0/mlflow/logged-models/{model_id}", logged_models::finalize, "Say how far a logged model's files have come"),
@@ -152,16 +165,31 @@ fn tracking_routes() -> Vec<Route> {
     ]
 }
 
-/// MLflow's registered models, model versions and webhooks.
-#[rustfmt::skip]
-fn registry_routes() -> Vec<Route> {
-    vec![]
-}
-
 /// MLflow's artifacts.
 #[rustfmt::skip]
 fn artifact_routes() -> Vec<Route> {
-    vec![]
+    use crate::mlflow::tracking::artifacts::{self, multipart, of_runs};
+    vec![
+        // The proxy
+        get("/api/2.0/mlflow-artifacts/artifacts", artifacts::list, "What is in a folder of the artifact proxy").query(&["path"]),
+        get("/api/2.0/mlflow-artifacts/artifacts/{*path}", artifacts::get, "A file of the artifact proxy, or a range of it"),
+        put("/api/2.0/mlflow-artifacts/artifacts/{*path}", artifacts::put, "Store a file in the artifact proxy"),
+        delete("/api/2.0/mlflow-artifacts/artifacts/{*path}", artifacts::delete, "Remove a file or a folder of the artifact proxy"),
+        post("/api/2.0/mlflow-artifacts/mpu/create/{*artifact_path}", multipart::create, "Open an upload in parts"),
+        post("/api/2.0/mlflow-artifacts/mpu/complete/{*artifact_path}", multipart::complete, "Put the parts of an upload together"),
+        post("/api/2.0/mlflow-artifacts/mpu/abort/{*artifact_path}", multipart::abort, "Give an upload in parts up"),
+        put("/api/2.0/mlflow-artifacts/parts/{upload_id}/{number}", multipart::put_part, "Store a part of an upload").query(&["token"]),
+        get("/api/2.0/mlflow-artifacts/presigned/{*path}", multipart::presign, "A URL that opens a file for an hour"),
+        get("/api/2.0/mlflow-artifacts/signed/{*path}", multipart::get_signed, "A file, by a URL that was signed for it").query(&["workspace", "until", "token"]),
+
+        // What runs, versions and logged models keep
+        get("/api/2.0/mlflow/artifacts/list", of_runs::list, "What is in a folder of a run's artifacts").query(&["run_id", "path"]),
+        get("/get-artifact", of_runs::get, "A file of a run").query(&["run_id", "path"]),
+        get("/model-versions/get-artifact", of_runs::get_of_version, "A file of a model version").query(&["name", "version", "path"]),
+        post("/api/2.0/mlflow/upload-artifact", of_runs::upload, "Store a small file of a run").query(&["run_uuid", "path"]),
+        get("/api/2.0/mlflow/logged-models/{model_id}/artifacts/files", of_runs::get_of_model, "A file of a logged model").query(&["artifact_file_path"]),
+        get("/api/2.0/mlflow/logged-models/{model_id}/artifacts/directories", of_runs::list_of_model, "What is in a folder of a logged model").query(&["artifact_directory_path"]),
+    ]
 }
 
 /// Users, roles, tokens and workspaces.

@@ -4,6 +4,7 @@
 //! One file a noun, each with the methods of [`Tracking`] that are about it. Limits and texts are MLflow's, because clients and
 //! their tests read them.
 
+mod artifacts;
 mod error;
 mod experiments;
 mod history;
@@ -23,10 +24,11 @@ use tidemill_core::clock::{Clock, Timestamp};
 use tidemill_store::Store;
 use tidemill_store::tracking::metrics::KnownKeys;
 
+pub use artifacts::{Artifact, ArtifactUpload, OpenedUpload, PartUpload, Swept, safe_name, safe_path};
 pub use error::{Result, TrackingError};
-pub use logged_models::CreateLoggedModel;
 pub use experiments::CreateExperiment;
 pub use history::{MAX_BUCKETS, MAX_PAGE, MAX_RUNS, MAX_SAMPLED_STEPS, RunPoints};
+pub use logged_models::CreateLoggedModel;
 pub use logging::Batch;
 pub use runs::CreateRun;
 
@@ -83,6 +85,7 @@ struct Inner {
     store: Store,
     clock: Arc<dyn Clock>,
     options: TrackingOptions,
+    uploads: artifacts::Uploads,
     metric_keys: Arc<KnownKeys>,
 }
 
@@ -102,11 +105,16 @@ impl Tracking {
                 store,
                 clock,
                 options,
+                uploads: artifacts::Uploads::default(),
                 metric_keys: Arc::default(),
             }),
         };
         tracking.ensure_default_experiment();
         tracking
+    }
+
+    fn uploads(&self) -> &artifacts::Uploads {
+        &self.inner.uploads
     }
 
     /// State.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tidemill_core::digest::{Digest, Hasher};
 use tokio::task::JoinHandle;
 
-use super::{blocking, local};
+use super::{Outgoing, blocking, local};
 use crate::error::StoreError;
 
 /// So many bytes are gathered before they are handed to a thread that may block.
@@ -174,9 +174,10 @@ pub struct Arrived {
 }
 
 impl Arrived {
-    /// Where it is until it has a name.
-    pub(super) fn file(&self) -> &Path {
-        &self.temporary.0
+    /// Opens it for reading.
+    pub async fn open(&self) -> Result<Outgoing, StoreError> {
+        let opened = Outgoing::open(&self.temporary.0).await?;
+        opened.ok_or_else(|| StoreError::not_found("arrived file", self.digest))
     }
 
     /// Gives it the name `target`, replacing what had it. Blocks.

@@ -184,6 +184,13 @@ pub fn find(tx: &ReadTx<'_>, workspace: &str, model_id: &str) -> Result<Option<(
     })
 }
 
+/// Where a model of a workspace keeps its files.
+pub fn location(tx: &ReadTx<'_>, workspace: &str, model_id: &str) -> Result<Option<String>, StoreError> {
+    let sql = "SELECT m.artifact_location FROM logged_models m JOIN experiments e ON e.id = m.experiment
+        WHERE m.model_id = ?1 AND e.workspace = ?2";
+    tx.first(sql, bind![model_id, workspace], |row| Fields::of(row).next())
+}
+
 /// A model, whole.
 pub fn get(tx: &ReadTx<'_>, number: i64) -> Result<LoggedModel, StoreError> {
     load(tx, &[number])?

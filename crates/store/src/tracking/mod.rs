@@ -1,4 +1,4 @@
-//! Experiments, runs, logged models and artifacts, as MLflow's clients know them. One file a noun.
+//! Experiments, runs, logged models and artifacts as MLflow's clients know them; one file a noun.
 
 pub mod artifacts;
 pub mod datasets;

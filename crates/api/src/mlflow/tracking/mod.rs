@@ -2,13 +2,14 @@
 //! method of [`tidemill_control::tracking::Tracking`] and writes MLflow's message.
 #![allow(dead_code, unused_imports)] // while the nouns are being added
 
+pub(crate) mod artifacts;
 mod caller;
 pub(crate) mod experiments;
 pub(crate) mod history;
 pub(crate) mod inputs;
+pub(crate) mod logged_models;
 pub(crate) mod logging;
 pub(crate) mod messages;
-pub(crate) mod logged_models;
 mod request;
 pub(crate) mod runs;
 pub(crate) mod server;
