@@ -114,7 +114,8 @@ def test_a_whole_run_is_a_tracked_run(server, tmp_path):
     assert found["info"]["run_name"] == "my run"
     assert found["params"] == {"lr": "0.1", "net.layers": "[1,2]", "net.act": "relu", "late": "yes"}
     assert found["metrics"]["loss"] == pytest.approx(1 / 2000)
-    assert found["metrics"]["bad"] == "NaN" and found["metrics"]["big"] == "Infinity"
+    # MLflow's own server keeps infinity as the largest number.
+    assert found["metrics"]["bad"] == "NaN" and found["metrics"]["big"] == sys.float_info.max
     assert found["metrics"]["best"] == 0.25
     assert found["tags"]["wandb.summary.verdict"] == "good"
     assert "table-file" in found["tags"]["wandb.summary.table"]
@@ -146,7 +147,7 @@ def test_a_run_goes_on_where_it_ended(server, tmp_path):
         run(server, tmp_path, f"""
             import wandb
             with wandb.init(project="resumed", id="again", resume="allow") as run:
-                assert run.step == {part * 50}, run.step
+                assert run.starting_step == {part * 50}, run.starting_step
                 assert run.resumed == {part == 1}
                 if {part}:
                     assert run.summary["x"] == 49, dict(run.summary)
@@ -162,10 +163,10 @@ def test_a_run_goes_on_where_it_ended(server, tmp_path):
 
 def test_a_failed_run_is_failed(server, tmp_path):
     run(server, tmp_path, """
-        import wandb
+        import sys, wandb
         run = wandb.init(project="failed", id="bad")
         run.log({"x": 1})
-        raise SystemExit(3)
+        sys.exit(3)
     """, code=3)
     found = tracked(server, "failed", "bad")
     assert found["info"]["status"] == "FAILED"
@@ -185,8 +186,10 @@ def test_an_offline_run_is_synchronized_once_however_often_it_is_sent(server, tm
     """, WANDB_MODE="offline")
     folders = list((tmp_path / "wandb").glob("offline-run-*"))
     assert len(folders) == 1
-    wandb = [sys.executable, "-m", "wandb", "sync", "--no-mark-synced", str(folders[0])]
+    wandb = [sys.executable, "-m", "wandb", "sync", str(folders[0])]
     for _ in range(2):
+        for mark in folders[0].glob("*.synced"):
+            mark.unlink()
         done = subprocess.run(wandb, cwd=tmp_path, env=environment(server), capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
     found = tracked(server, "offline", "later")

@@ -178,7 +178,12 @@ pub fn put_trial(tx: &mut Tx<'_>, sweep_id: &str, trial: &Trial) -> Result<(), S
         trial.created_ms,
         trial.updated_ms
     ];
-    tx.upsert("sweep_trials", &format!("sweep, {TRIAL}"), "sweep, number", values)
+    tx.upsert(
+        "sweep_trials",
+        &format!("sweep, {TRIAL}"),
+        "sweep, number",
+        values,
+    )
 }
 
 /// The trials of a sweep in the order in which they were given out.
@@ -202,7 +207,12 @@ pub fn trial(tx: &ReadTx<'_>, sweep_id: &str, number: i64) -> Result<Option<Tria
 /// Stores what a trial reported; of a step told twice the last counts.
 pub fn put_point(tx: &mut Tx<'_>, sweep_id: &str, point: Point) -> Result<(), StoreError> {
     let values = bind![sweep_id, point.trial, point.step, point.value];
-    tx.upsert("sweep_points", "sweep, trial, step, value", "sweep, trial, step", values)
+    tx.upsert(
+        "sweep_points",
+        "sweep, trial, step, value",
+        "sweep, trial, step",
+        values,
+    )
 }
 
 /// Everything that trials of a sweep reported, by trial and step.
@@ -227,7 +237,12 @@ pub fn put_agent(
     heartbeat_ms: i64,
 ) -> Result<(), StoreError> {
     let values = bind![agent_id, sweep_id, host, heartbeat_ms];
-    tx.upsert("sweep_agents", "agent_id, sweep, host, heartbeat_ms", "agent_id", values)
+    tx.upsert(
+        "sweep_agents",
+        "agent_id, sweep, host, heartbeat_ms",
+        "agent_id",
+        values,
+    )
 }
 
 /// The sweep and the host of an agent.

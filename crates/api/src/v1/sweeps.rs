@@ -48,7 +48,10 @@ pub(crate) async fn create(
 
 /// `GET /api/v1/sweeps`
 pub(crate) async fn list(State(app): State<App>, Called(caller): Called, fields: Fields) -> Answer {
-    let listed = app.tracking().list_sweeps(&caller, fields.text("project")?).await?;
+    let listed = app
+        .tracking()
+        .list_sweeps(&caller, fields.text("project")?)
+        .await?;
     let items: Vec<Value> = listed.iter().map(sweep).collect();
     Ok(Written(json!({ "items": items })))
 }
@@ -95,9 +98,16 @@ pub(crate) async fn report(
     };
     let ended = match fields.text("state")?.as_deref() {
         None | Some("running") => None,
-        Some(word) => Some(word.parse().map_err(|e: tidemill_store::UnknownWord| TrackingError::invalid(e.to_string()))?),
+        Some(word) => Some(
+            word.parse()
+                .map_err(|e: tidemill_store::UnknownWord| TrackingError::invalid(e.to_string()))?,
+        ),
     };
-    let report = Report { value: fields.number("value")?, step: fields.integer("step")?, ended };
+    let report = Report {
+        value: fields.number("value")?,
+        step: fields.integer("step")?,
+        ended,
+    };
     let stop = app.tracking().report_trial(&caller, &id, number, report).await?;
     Ok(Written(json!({ "stop": stop })))
 }

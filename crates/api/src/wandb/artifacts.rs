@@ -1,8 +1,8 @@
 //! Operations on artifacts.
 
 use serde_json::{Map, Value, json};
-use tidemill_control::tracking::wandb::{ArtifactView, NewArtifact, NewFile, name_of};
 use tidemill_control::tracking::TrackingError;
+use tidemill_control::tracking::wandb::{ArtifactView, NewArtifact, NewFile, name_of};
 use tidemill_store::wandb::artifacts::{Collection, Direction};
 
 use super::{Data, Operation, key_of, opaque, project, text_of, time};
@@ -102,13 +102,25 @@ async fn create(op: &Operation<'_>) -> Data {
         Some(text_of(input, "projectName")),
         text_of(input, "runName"),
     );
-    let names = input.get("artifactCollectionNames").and_then(Value::as_array).and_then(|names| names.first());
-    let name = names.and_then(Value::as_str).or_else(|| input.get("artifactCollectionName").and_then(Value::as_str));
+    let names = input
+        .get("artifactCollectionNames")
+        .and_then(Value::as_array)
+        .and_then(|names| names.first());
+    let name = names
+        .and_then(Value::as_str)
+        .or_else(|| input.get("artifactCollectionName").and_then(Value::as_str));
     let Some(name) = name else {
-        return Err(TrackingError::invalid("an artifact needs the name of its collection"));
+        return Err(TrackingError::invalid(
+            "an artifact needs the name of its collection",
+        ));
     };
     let mut called = Vec::new();
-    for alias in input.get("aliases").and_then(Value::as_array).into_iter().flatten() {
+    for alias in input
+        .get("aliases")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
         called.extend(alias.get("alias").and_then(Value::as_str).map(str::to_owned));
     }
     let new = NewArtifact {
@@ -124,7 +136,8 @@ async fn create(op: &Operation<'_>) -> Data {
     let view = op.tracking.wandb_create_artifact(new).await?;
     let newest = op.tracking.wandb_newest(view.collection.number).await?;
     let mut made = artifact(&view);
-    made["artifactSequence"]["latestArtifact"] = newest.map_or(Value::Null, |newest| json!({ "id": artifact_id(newest) }));
+    made["artifactSequence"]["latestArtifact"] =
+        newest.map_or(Value::Null, |newest| json!({ "id": artifact_id(newest) }));
     Ok(json!({ "createArtifact": { "artifact": made } }))
 }
 
@@ -132,7 +145,9 @@ async fn manifest_of(op: &Operation<'_>, number: i64) -> Data {
     let token = op.tracking.wandb_manifest_upload(op.caller, number).await?;
     let id = opaque("ArtifactManifest", &number.to_string());
     let url = token.map(|token| format!("{}/wandb/upload/{token}", op.origin));
-    Ok(json!({ "artifactManifest": { "id": id, "file": { "id": id, "uploadUrl": url, "uploadHeaders": [] } } }))
+    Ok(
+        json!({ "artifactManifest": { "id": id, "file": { "id": id, "uploadUrl": url, "uploadHeaders": [] } } }),
+    )
 }
 
 async fn create_manifest(op: &Operation<'_>) -> Data {
@@ -151,10 +166,18 @@ async fn update_manifest(op: &Operation<'_>) -> Data {
 }
 
 async fn create_files(op: &Operation<'_>) -> Data {
-    let listed = op.input().get("artifactFiles").and_then(Value::as_array).cloned().unwrap_or_default();
+    let listed = op
+        .input()
+        .get("artifactFiles")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
     let mut files = Vec::with_capacity(listed.len());
     for file in listed.iter().filter_map(Value::as_object) {
-        let (artifact, md5) = (number(text_of(file, "artifactID"))?, text_of(file, "md5").to_owned());
+        let (artifact, md5) = (
+            number(text_of(file, "artifactID"))?,
+            text_of(file, "md5").to_owned(),
+        );
         files.push(NewFile { artifact, md5 });
     }
     let numbers: Vec<i64> = files.iter().map(|file| file.artifact).collect();
@@ -190,33 +213,48 @@ async fn use_artifact(op: &Operation<'_>) -> Data {
         Some(text_of(input, "projectName")),
         text_of(input, "runName"),
     );
-    let view = op.tracking.wandb_use_artifact(op.caller, number(text_of(input, "artifactID"))?, at).await?;
+    let view = op
+        .tracking
+        .wandb_use_artifact(op.caller, number(text_of(input, "artifactID"))?, at)
+        .await?;
     Ok(json!({ "useArtifact": { "artifact": artifact(&view) } }))
 }
 
 async fn client_id(op: &Operation<'_>) -> Data {
-    let found = op.tracking.wandb_artifact_of_client(op.caller, op.text("clientID").unwrap_or_default()).await?;
+    let found = op
+        .tracking
+        .wandb_artifact_of_client(op.caller, op.text("clientID").unwrap_or_default())
+        .await?;
     let mapping = found.map(|view| json!({ "serverID": artifact_id(view.artifact.number) }));
     Ok(json!({ "clientIDMapping": mapping }))
 }
 
 async fn artifact_type(op: &Operation<'_>) -> Data {
     let at = name_of(op.caller, op.text("entity"), op.text("project"), "");
-    let found = op.tracking.wandb_find_artifact(at, op.text("name").unwrap_or_default()).await?;
+    let found = op
+        .tracking
+        .wandb_find_artifact(at, op.text("name").unwrap_or_default())
+        .await?;
     let found = found.map(|view| json!({ "artifactType": { "name": view.collection.kind } }));
     Ok(json!({ "project": { "artifact": found } }))
 }
 
 async fn digest_algorithm(op: &Operation<'_>) -> Data {
     let at = name_of(op.caller, op.text("entityName"), op.text("projectName"), "");
-    let found = op.tracking.wandb_collection(at, op.text("artifactCollectionName").unwrap_or_default()).await?;
+    let found = op
+        .tracking
+        .wandb_collection(at, op.text("artifactCollectionName").unwrap_or_default())
+        .await?;
     let found = found.map(|_| json!({ "__typename": "ArtifactSequence", "digestAlgorithm": "MANIFEST_MD5" }));
     Ok(json!({ "project": { "artifactType": { "artifactCollection": found } } }))
 }
 
 async fn membership(op: &Operation<'_>) -> Data {
     let at = name_of(op.caller, op.text("entity"), op.text("project"), "");
-    let found = op.tracking.wandb_find_artifact(at, op.text("name").unwrap_or_default()).await?;
+    let found = op
+        .tracking
+        .wandb_find_artifact(at, op.text("name").unwrap_or_default())
+        .await?;
     let found = found.map(|view| {
         json!({
             "__typename": "ArtifactCollectionMembership",
@@ -232,21 +270,38 @@ async fn membership(op: &Operation<'_>) -> Data {
 }
 
 async fn by_id(op: &Operation<'_>) -> Data {
-    let view = op.tracking.wandb_artifact(op.caller, number(op.text("id").unwrap_or_default())?).await?;
+    let view = op
+        .tracking
+        .wandb_artifact(op.caller, number(op.text("id").unwrap_or_default())?)
+        .await?;
     Ok(json!({ "artifact": artifact(&view) }))
 }
 
 async fn manifest(op: &Operation<'_>) -> Data {
-    let id = op.text("id").or_else(|| op.text("artifact_id")).unwrap_or_default();
-    let token = op.tracking.wandb_manifest_download(op.caller, number(id)?).await?;
-    let file = token.map(|token| json!({ "file": { "directUrl": format!("{}/wandb/download/{token}", op.origin) } }));
+    let id = op
+        .text("id")
+        .or_else(|| op.text("artifact_id"))
+        .unwrap_or_default();
+    let token = op
+        .tracking
+        .wandb_manifest_download(op.caller, number(id)?)
+        .await?;
+    let file = token
+        .map(|token| json!({ "file": { "directUrl": format!("{}/wandb/download/{token}", op.origin) } }));
     Ok(json!({ "artifact": { "currentManifest": file } }))
 }
 
 async fn files_page(op: &Operation<'_>, number: i64) -> Data {
-    let limit = op.variables.get("perPage").and_then(Value::as_u64).map_or(PAGE, |n| n.clamp(1, PAGE.into()) as u32);
+    let limit = op
+        .variables
+        .get("perPage")
+        .and_then(Value::as_u64)
+        .map_or(PAGE, |n| n.clamp(1, PAGE.into()) as u32);
     let after = op.owned("cursor").unwrap_or_default();
-    let files = op.tracking.wandb_artifact_downloads(op.caller, number, after, limit).await?;
+    let files = op
+        .tracking
+        .wandb_artifact_downloads(op.caller, number, after, limit)
+        .await?;
     let more = files.len() == limit as usize;
     let end = files.last().map(|(file, _)| file.path.clone());
     let edges: Vec<Value> = files
@@ -282,7 +337,11 @@ async fn files_page(op: &Operation<'_>, number: i64) -> Data {
 
 async fn membership_files(op: &Operation<'_>) -> Data {
     let at = name_of(op.caller, op.text("entity"), op.text("project"), "");
-    let full = format!("{}:{}", op.text("collection").unwrap_or_default(), op.text("alias").unwrap_or_default());
+    let full = format!(
+        "{}:{}",
+        op.text("collection").unwrap_or_default(),
+        op.text("alias").unwrap_or_default()
+    );
     let Some(view) = op.tracking.wandb_find_artifact(at, &full).await? else {
         return Ok(json!({ "project": { "artifactCollection": null } }));
     };
@@ -296,12 +355,22 @@ async fn membership_files(op: &Operation<'_>) -> Data {
 async fn files_by_entries(op: &Operation<'_>) -> Data {
     let number = number(op.text("id").unwrap_or_default())?;
     let mut wanted = Vec::new();
-    for entry in op.variables.get("entries").and_then(Value::as_array).into_iter().flatten() {
+    for entry in op
+        .variables
+        .get("entries")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
         wanted.extend(entry.get("name").and_then(Value::as_str).map(str::to_owned));
     }
     let mut page = files_page(op, number).await?;
     if let Some(edges) = page["edges"].as_array_mut().filter(|_| !wanted.is_empty()) {
-        edges.retain(|edge| edge["node"]["name"].as_str().is_some_and(|name| wanted.iter().any(|w| w == name)));
+        edges.retain(|edge| {
+            edge["node"]["name"]
+                .as_str()
+                .is_some_and(|name| wanted.iter().any(|w| w == name))
+        });
     }
     Ok(json!({ "artifact": { "filesByManifestEntries": page } }))
 }
@@ -312,31 +381,53 @@ async fn update(op: &Operation<'_>) -> Data {
     let read = |name: &str| input.get(name).and_then(Value::as_str).map(str::to_owned);
     let metadata = read("metadata").and_then(|text| serde_json::from_str(&text).ok());
     let number = number(text_of(input, "artifactID"))?;
-    let aliases = input.get("aliases").filter(|aliases| aliases.is_array()).map(|_| (alias_names(input), true));
-    let view = op.tracking.wandb_update_artifact(op.caller, number, read("description"), metadata, aliases).await?;
+    let aliases = input
+        .get("aliases")
+        .filter(|aliases| aliases.is_array())
+        .map(|_| (alias_names(input), true));
+    let view = op
+        .tracking
+        .wandb_update_artifact(op.caller, number, read("description"), metadata, aliases)
+        .await?;
     let changed = json!({ "artifact": artifact(&view) });
     Ok(json!({ "result": changed, "updateArtifact": changed }))
 }
 
 fn alias_names(input: &Map<String, Value>) -> Vec<String> {
-    let listed = input.get("aliases").and_then(Value::as_array).into_iter().flatten();
-    listed.filter_map(|alias| alias.get("alias").and_then(Value::as_str).map(str::to_owned)).collect()
+    let listed = input
+        .get("aliases")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
+    listed
+        .filter_map(|alias| alias.get("alias").and_then(Value::as_str).map(str::to_owned))
+        .collect()
 }
 
 async fn aliases(op: &Operation<'_>, add: bool) -> Data {
     let input = op.input();
     let number = number(text_of(input, "artifactID"))?;
-    op.tracking.wandb_update_artifact(op.caller, number, None, None, Some((alias_names(input), add))).await?;
+    op.tracking
+        .wandb_update_artifact(op.caller, number, None, None, Some((alias_names(input), add)))
+        .await?;
     Ok(json!({ "result": { "success": true } }))
 }
 
 async fn of_run(op: &Operation<'_>, direction: Direction) -> Data {
-    let at = name_of(op.caller, op.text("entity"), op.text("project"), op.text("run").unwrap_or_default());
+    let at = name_of(
+        op.caller,
+        op.text("entity"),
+        op.text("project"),
+        op.text("run").unwrap_or_default(),
+    );
     let Some(run) = op.tracking.wandb_find_run(at).await? else {
         return Ok(json!({ "project": { "run": null } }));
     };
     let views = op.tracking.wandb_run_artifacts(&run.run_id, direction).await?;
-    let edges: Vec<Value> = views.iter().map(|view| json!({ "node": artifact(view) })).collect();
+    let edges: Vec<Value> = views
+        .iter()
+        .map(|view| json!({ "node": artifact(view) }))
+        .collect();
     Ok(json!({ "project": { "run": { "artifacts": {
         "totalCount": edges.len(),
         "pageInfo": { "__typename": "PageInfo", "endCursor": null, "hasNextPage": false },

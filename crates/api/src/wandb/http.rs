@@ -1,15 +1,15 @@
 //! The HTTP of W&B's client.
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::Json;
 use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tidemill_control::tracking::wandb::{Chunk, FileStream, name_of};
 use tidemill_control::tracking::TrackingError;
+use tidemill_control::tracking::wandb::{Chunk, FileStream, name_of};
 
 use super::name_in;
 use crate::control_plane::App;
@@ -36,7 +36,11 @@ pub(crate) async fn graphql(
     Bytes(body): Bytes,
 ) -> Result<Response, ApiError> {
     let asked: GraphQl = parse_json(&body)?;
-    let name = asked.operation_name.as_deref().filter(|name| !name.is_empty()).or_else(|| name_in(&asked.query));
+    let name = asked
+        .operation_name
+        .as_deref()
+        .filter(|name| !name.is_empty())
+        .or_else(|| name_in(&asked.query));
     let (name, variables) = (name.unwrap_or_default(), asked.variables.unwrap_or_default());
     if let Some((status, answer)) = super::graphql(&app, &caller, &origin(&headers), name, &variables).await {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -52,7 +56,9 @@ pub(crate) async fn graphql(
 fn origin(headers: &HeaderMap) -> String {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let scheme = text("x-forwarded-proto").unwrap_or("http");
-    let host = text("x-forwarded-host").or_else(|| text("host")).unwrap_or("localhost");
+    let host = text("x-forwarded-host")
+        .or_else(|| text("host"))
+        .unwrap_or("localhost");
     format!("{scheme}://{host}")
 }
 
@@ -76,17 +82,29 @@ pub(crate) async fn file_stream(
     let sent: Sent = parse_json(&body)?;
     let mut chunks = Vec::new();
     for (file, chunk) in sent.files.into_iter().flatten() {
-        let lines = chunk.get("content").and_then(Value::as_array).into_iter().flatten();
+        let lines = chunk
+            .get("content")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
         chunks.push(Chunk {
             file,
             offset: chunk.get("offset").and_then(Value::as_i64).unwrap_or(0).max(0),
-            lines: lines.filter_map(|line| line.as_str().map(str::to_owned)).collect(),
+            lines: lines
+                .filter_map(|line| line.as_str().map(str::to_owned))
+                .collect(),
         });
     }
-    let stream = FileStream { chunks, complete: sent.complete.unwrap_or(false), exit_code: sent.exitcode };
+    let stream = FileStream {
+        chunks,
+        complete: sent.complete.unwrap_or(false),
+        exit_code: sent.exitcode,
+    };
     let at = name_of(&caller, Some(&entity), Some(&project), &run);
     let answer = app.tracking().wandb_stream(at, stream).await?;
-    Ok(Json(json!({ "exitcode": null, "limits": {}, "stopped": answer.stopped })))
+    Ok(Json(
+        json!({ "exitcode": null, "limits": {}, "stopped": answer.stopped }),
+    ))
 }
 
 /// `PUT /wandb/upload/{token}`
@@ -99,7 +117,10 @@ pub(crate) async fn upload(
     let mut pieces = request.into_body().into_data_stream();
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|error| {
-            ApiError::bad_request("body_interrupted", format!("the body could not be read to its end: {error}"))
+            ApiError::bad_request(
+                "body_interrupted",
+                format!("the body could not be read to its end: {error}"),
+            )
         })?;
         upload.write(piece).await?;
     }
@@ -142,10 +163,18 @@ pub(crate) async fn download(
 
 /// The bytes that a `Range` header asks for, its end not among them; none where it asks for all, or for what is not there.
 fn range(headers: &HeaderMap, size: u64) -> Option<(u64, u64)> {
-    let asked = headers.get(header::RANGE)?.to_str().ok()?.strip_prefix("bytes=")?;
+    let asked = headers
+        .get(header::RANGE)?
+        .to_str()
+        .ok()?
+        .strip_prefix("bytes=")?;
     let (from, to) = asked.split_once('-')?;
     let from: u64 = from.parse().ok()?;
-    let to = if to.is_empty() { size } else { to.parse::<u64>().ok()?.saturating_add(1).min(size) };
+    let to = if to.is_empty() {
+        size
+    } else {
+        to.parse::<u64>().ok()?.saturating_add(1).min(size)
+    };
     (from < to).then_some((from, to))
 }
 
@@ -157,7 +186,9 @@ pub(crate) async fn artifact_lineage(
 ) -> Result<Json<Value>, ApiError> {
     let run_id = fields.required_text("run_id")?;
     let lineage = app.tracking().artifact_lineage(&caller, &run_id).await?;
-    let side = |views: &[(tidemill_control::tracking::wandb::ArtifactView, Vec<String>)], name: &str| -> Vec<Value> {
+    let side = |views: &[(tidemill_control::tracking::wandb::ArtifactView, Vec<String>)],
+                name: &str|
+     -> Vec<Value> {
         let listed = views.iter().map(|(view, runs)| {
             let mut shown = view.to_json();
             shown[name] = json!(runs);
@@ -185,7 +216,13 @@ pub(crate) async fn console(
     if !(1..=10_000).contains(&limit) {
         return Err(TrackingError::invalid("`limit` must lie between 1 and 10000").into());
     }
-    let lines = app.tracking().wandb_console(&caller, &run_id, from, limit as u32).await?;
-    let lines: Vec<Value> = lines.into_iter().map(|(line, text)| json!({ "line": line, "text": text })).collect();
+    let lines = app
+        .tracking()
+        .wandb_console(&caller, &run_id, from, limit as u32)
+        .await?;
+    let lines: Vec<Value> = lines
+        .into_iter()
+        .map(|(line, text)| json!({ "line": line, "text": text }))
+        .collect();
     Ok(Json(json!({ "run_id": run_id, "lines": lines })))
 }

@@ -35,7 +35,12 @@ pub(crate) async fn graphql(
     name: &str,
     variables: &Map<String, Value>,
 ) -> Option<(u16, Value)> {
-    let op = Operation { tracking: app.tracking(), caller, origin, variables };
+    let op = Operation {
+        tracking: app.tracking(),
+        caller,
+        origin,
+        variables,
+    };
     let data = match accounts::answer(&op, name) {
         Some(data) => Ok(data),
         None => match runs::answer(&op, name).await {
@@ -63,21 +68,32 @@ fn failed(name: &str, error: &TrackingError) -> (u16, Value) {
     if status == 500 {
         tracing::error!(%error, operation = name, "failed");
     }
-    (status, json!({ "data": null, "errors": [{ "message": error.to_string(), "path": [name] }] }))
+    (
+        status,
+        json!({ "data": null, "errors": [{ "message": error.to_string(), "path": [name] }] }),
+    )
 }
 
 /// The name of a query's first operation.
 pub(crate) fn name_in(query: &str) -> Option<&str> {
-    let start = ["query", "mutation"].into_iter().filter_map(|word| query.find(word).map(|at| at + word.len())).min()?;
+    let start = ["query", "mutation"]
+        .into_iter()
+        .filter_map(|word| query.find(word).map(|at| at + word.len()))
+        .min()?;
     let rest = query[start..].trim_start();
-    let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(rest.len());
+    let end = rest
+        .find(|c: char| !(c.is_alphanumeric() || c == '_'))
+        .unwrap_or(rest.len());
     (end > 0).then(|| &rest[..end])
 }
 
 impl Operation<'_> {
     /// A text, if it is given and not empty.
     fn text(&self, name: &str) -> Option<&str> {
-        self.variables.get(name).and_then(Value::as_str).filter(|text| !text.is_empty())
+        self.variables
+            .get(name)
+            .and_then(Value::as_str)
+            .filter(|text| !text.is_empty())
     }
 
     fn owned(&self, name: &str) -> Option<String> {
@@ -86,7 +102,10 @@ impl Operation<'_> {
 
     /// The object under `input`.
     fn input(&self) -> &Map<String, Value> {
-        self.variables.get("input").and_then(Value::as_object).unwrap_or(self.variables)
+        self.variables
+            .get("input")
+            .and_then(Value::as_object)
+            .unwrap_or(self.variables)
     }
 
     /// JSON in a text.
@@ -95,8 +114,15 @@ impl Operation<'_> {
     }
 
     fn texts(&self, name: &str) -> Vec<String> {
-        let listed = self.variables.get(name).and_then(Value::as_array).into_iter().flatten();
-        listed.filter_map(|item| item.as_str().map(str::to_owned)).collect()
+        let listed = self
+            .variables
+            .get(name)
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
+        listed
+            .filter_map(|item| item.as_str().map(str::to_owned))
+            .collect()
     }
 
     fn entity(&self) -> String {
@@ -140,7 +166,10 @@ mod tests {
     #[test]
     fn the_name_of_an_operation_is_found_in_its_text() {
         assert_eq!(name_in("query Viewer {\n\tviewer { id } }"), Some("Viewer"));
-        assert_eq!(name_in("\n  mutation UpsertSweep(\n $id: ID"), Some("UpsertSweep"));
+        assert_eq!(
+            name_in("\n  mutation UpsertSweep(\n $id: ID"),
+            Some("UpsertSweep")
+        );
         assert_eq!(name_in("{ viewer { id } }"), None);
         assert_eq!(name_in("query { viewer }"), None);
     }

@@ -56,13 +56,30 @@ async fn upsert(op: &Operation<'_>) -> Data {
 }
 
 async fn resume_status(op: &Operation<'_>) -> Data {
-    let at = name_of(op.caller, op.text("entity"), op.text("project"), op.text("name").unwrap_or_default());
+    let at = name_of(
+        op.caller,
+        op.text("entity"),
+        op.text("project"),
+        op.text("name").unwrap_or_default(),
+    );
     let (entity, name) = (at.entity.clone(), at.project.clone());
     if !op.tracking.wandb_has_project(at.clone()).await? {
         return Ok(json!({ "model": null }));
     }
-    let tail = |line: &str| if line.is_empty() { "[]".to_owned() } else { json!([line]).to_string() };
+    let tail = |line: &str| {
+        if line.is_empty() {
+            "[]".to_owned()
+        } else {
+            json!([line]).to_string()
+        }
+    };
     let run = op.tracking.wandb_find_run(at).await?.map(|run| {
+        // The client takes a run without this for one that was planned and has never started.
+        let telemetry = run
+            .config
+            .pointer("/_wandb/value/t")
+            .cloned()
+            .unwrap_or_else(|| json!({}));
         json!({
             "id": run.run_id,
             "name": run.at.name,
@@ -76,7 +93,7 @@ async fn resume_status(op: &Operation<'_>) -> Data {
             "config": run.config.to_string(),
             "tags": run.tags,
             "notes": run.notes,
-            "wandbConfig": "{}",
+            "wandbConfig": json!({ "t": telemetry }).to_string(),
         })
     });
     let mut model = project(&entity, &name);
@@ -85,7 +102,12 @@ async fn resume_status(op: &Operation<'_>) -> Data {
 }
 
 async fn state(op: &Operation<'_>) -> Data {
-    let at = name_of(op.caller, op.text("entity"), op.text("project"), op.text("run").unwrap_or_default());
+    let at = name_of(
+        op.caller,
+        op.text("entity"),
+        op.text("project"),
+        op.text("run").unwrap_or_default(),
+    );
     let run = op.tracking.wandb_find_run(at).await?.map(|run| {
         json!({
             "id": run.run_id,
@@ -98,7 +120,12 @@ async fn state(op: &Operation<'_>) -> Data {
 }
 
 async fn create_files(op: &Operation<'_>) -> Data {
-    let at = name_of(op.caller, op.text("entity"), op.text("project"), op.text("run").unwrap_or_default());
+    let at = name_of(
+        op.caller,
+        op.text("entity"),
+        op.text("project"),
+        op.text("run").unwrap_or_default(),
+    );
     let names = op.texts("files");
     let (run_id, tokens) = op.tracking.wandb_run_files(at, &names).await?;
     let files: Vec<Value> = names
@@ -112,7 +139,12 @@ async fn create_files(op: &Operation<'_>) -> Data {
 }
 
 async fn alert(op: &Operation<'_>) -> Data {
-    let at = name_of(op.caller, op.text("entityName"), op.text("projectName"), op.text("runName").unwrap_or_default());
+    let at = name_of(
+        op.caller,
+        op.text("entityName"),
+        op.text("projectName"),
+        op.text("runName").unwrap_or_default(),
+    );
     let alert = NewAlert {
         title: op.owned("title").unwrap_or_default(),
         text: op.owned("text").unwrap_or_default(),
@@ -123,6 +155,8 @@ async fn alert(op: &Operation<'_>) -> Data {
 }
 
 async fn stop(op: &Operation<'_>) -> Data {
-    op.tracking.wandb_stop_run(op.caller, op.text("id").unwrap_or_default()).await?;
+    op.tracking
+        .wandb_stop_run(op.caller, op.text("id").unwrap_or_default())
+        .await?;
     Ok(json!({ "stopRun": { "success": true } }))
 }

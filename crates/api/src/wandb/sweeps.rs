@@ -12,7 +12,9 @@ pub(super) async fn answer(op: &Operation<'_>, name: &str) -> Option<Data> {
         "UpsertSweep" | "UpsertSweepState" => upsert(op).await,
         "CreateAgent" => create_agent(op).await,
         "Heartbeat" => heartbeat(op).await,
-        "SweepConfig" | "GetSweep" | "GetSweepLegacy" | "GetSweepState" | "Sweep" | "SweepWithRuns" => show(op).await,
+        "SweepConfig" | "GetSweep" | "GetSweepLegacy" | "GetSweepState" | "Sweep" | "SweepWithRuns" => {
+            show(op).await
+        }
         _ => return None,
     })
 }
@@ -63,7 +65,10 @@ fn sweep(of: &Sweep, trials: &[Trial]) -> Value {
 }
 
 async fn create_agent(op: &Operation<'_>) -> Data {
-    let (sweep_id, host) = (op.text("sweep").unwrap_or_default(), op.text("host").unwrap_or_default());
+    let (sweep_id, host) = (
+        op.text("sweep").unwrap_or_default(),
+        op.text("host").unwrap_or_default(),
+    );
     let agent_id = op.tracking.create_agent(op.caller, sweep_id, host).await?;
     Ok(json!({ "createAgent": { "agent": { "id": agent_id, "name": agent_id } } }))
 }
@@ -72,9 +77,17 @@ async fn heartbeat(op: &Operation<'_>) -> Data {
     let agent_id = op.text("id").unwrap_or_default();
     let states = op.json("runState").unwrap_or_default();
     let runs = states.as_object().into_iter().flatten();
-    let runs = runs.filter(|(_, alive)| alive.as_bool().unwrap_or(true)).map(|(run, _)| run.clone());
-    let command = op.tracking.agent_heartbeat(op.caller, agent_id, runs.collect()).await?;
-    let commands: Vec<Value> = command.iter().map(tidemill_control::tracking::sweeps::Command::to_json).collect();
+    let runs = runs
+        .filter(|(_, alive)| alive.as_bool().unwrap_or(true))
+        .map(|(run, _)| run.clone());
+    let command = op
+        .tracking
+        .agent_heartbeat(op.caller, agent_id, runs.collect())
+        .await?;
+    let commands: Vec<Value> = command
+        .iter()
+        .map(tidemill_control::tracking::sweeps::Command::to_json)
+        .collect();
     let agent = json!({ "id": agent_id, "name": opaque("Agent", agent_id) });
     Ok(json!({ "agentHeartbeat": { "agent": agent, "commands": Value::Array(commands).to_string() } }))
 }

@@ -9,3 +9,4 @@ mod open_inference;
 mod page;
 mod robustness;
 mod v1;
+mod wandb;

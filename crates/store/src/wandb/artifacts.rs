@@ -150,7 +150,15 @@ fn artifact_row(row: &Row<'_>) -> rusqlite::Result<Artifact> {
 /// Finds or makes a collection. `number` of the argument counts for nothing.
 pub fn ensure_collection(tx: &mut Tx<'_>, new: &Collection) -> Result<Collection, StoreError> {
     let columns = "workspace, entity, project, name, type, next_version, created_ms";
-    let values = bind![new.workspace, new.entity, new.project, new.name, new.kind, 0_i64, new.created_ms];
+    let values = bind![
+        new.workspace,
+        new.entity,
+        new.project,
+        new.name,
+        new.kind,
+        0_i64,
+        new.created_ms
+    ];
     tx.insert_new("wandb_collections", columns, values)?;
     find_collection(tx, &new.workspace, &new.entity, &new.project, &new.name)?
         .ok_or_else(|| StoreError::not_found("artifact collection", &new.name))
@@ -235,7 +243,8 @@ pub fn get(tx: &ReadTx<'_>, number: i64) -> Result<Option<Artifact>, StoreError>
 
 /// An artifact by what its client called it.
 pub fn by_client_id(tx: &ReadTx<'_>, client_id: &str) -> Result<Option<Artifact>, StoreError> {
-    let sql = format!("SELECT {ARTIFACT} FROM wandb_artifacts WHERE client_id = ?1 ORDER BY number DESC LIMIT 1");
+    let sql =
+        format!("SELECT {ARTIFACT} FROM wandb_artifacts WHERE client_id = ?1 ORDER BY number DESC LIMIT 1");
     tx.first(&sql, bind![client_id], artifact_row)
 }
 
@@ -272,7 +281,12 @@ pub fn newest(tx: &ReadTx<'_>, collection: i64) -> Result<Option<Artifact>, Stor
 /// Points an alias at a version.
 pub fn set_alias(tx: &mut Tx<'_>, collection: i64, alias: &str, artifact: i64) -> Result<(), StoreError> {
     let values = bind![collection, alias, artifact];
-    tx.upsert("wandb_aliases", "collection, alias, artifact", "collection, alias", values)
+    tx.upsert(
+        "wandb_aliases",
+        "collection, alias, artifact",
+        "collection, alias",
+        values,
+    )
 }
 
 /// Removes an alias from a version.
@@ -285,12 +299,17 @@ pub fn remove_alias(tx: &mut Tx<'_>, collection: i64, alias: &str, artifact: i64
 /// The aliases of a version, by name.
 pub fn aliases(tx: &ReadTx<'_>, artifact: &Artifact) -> Result<Vec<String>, StoreError> {
     let sql = "SELECT alias FROM wandb_aliases WHERE collection = ?1 AND artifact = ?2 ORDER BY alias";
-    tx.rows(sql, bind![artifact.collection, artifact.number], |row| Fields::of(row).next())
+    tx.rows(sql, bind![artifact.collection, artifact.number], |row| {
+        Fields::of(row).next()
+    })
 }
 
 /// Replaces the files of an artifact.
 pub fn put_files(tx: &mut Tx<'_>, artifact: i64, files: &[ArtifactFile]) -> Result<(), StoreError> {
-    tx.execute("DELETE FROM wandb_artifact_files WHERE artifact = ?1", bind![artifact])?;
+    tx.execute(
+        "DELETE FROM wandb_artifact_files WHERE artifact = ?1",
+        bind![artifact],
+    )?;
     for file in files {
         let values = bind![artifact, file.path, file.md5, file.size, file.reference];
         tx.insert("wandb_artifact_files", "artifact, path, md5, size, ref", values)?;
@@ -299,7 +318,12 @@ pub fn put_files(tx: &mut Tx<'_>, artifact: i64, files: &[ArtifactFile]) -> Resu
 }
 
 /// The files of an artifact after a path, by path.
-pub fn files(tx: &ReadTx<'_>, artifact: i64, after: &str, limit: u32) -> Result<Vec<ArtifactFile>, StoreError> {
+pub fn files(
+    tx: &ReadTx<'_>,
+    artifact: i64,
+    after: &str,
+    limit: u32,
+) -> Result<Vec<ArtifactFile>, StoreError> {
     let sql = "SELECT path, md5, size, ref FROM wandb_artifact_files WHERE artifact = ?1 AND path > ?2 ORDER BY path LIMIT ?3";
     tx.rows(sql, bind![artifact, after, limit], |row| {
         let mut fields = Fields::of(row);
@@ -340,7 +364,11 @@ pub fn link(
     at_ms: i64,
 ) -> Result<(), StoreError> {
     let values = bind![run_id, direction, artifact, at_ms];
-    tx.insert_new("wandb_run_artifacts", "run_id, direction, artifact, at_ms", values)?;
+    tx.insert_new(
+        "wandb_run_artifacts",
+        "run_id, direction, artifact, at_ms",
+        values,
+    )?;
     Ok(())
 }
 
@@ -366,6 +394,11 @@ pub fn runs_of(tx: &ReadTx<'_>, artifact: i64, direction: Direction) -> Result<V
 
 /// Whether an artifact's files or manifests keep these bytes.
 pub(crate) fn refers(tx: &ReadTx<'_>, digest: Digest) -> Result<bool, StoreError> {
-    Ok(tx.exists("SELECT 1 FROM wandb_blobs WHERE digest = ?1 LIMIT 1", bind![digest])?
-        || tx.exists("SELECT 1 FROM wandb_artifacts WHERE manifest = ?1 LIMIT 1", bind![digest])?)
+    Ok(tx.exists(
+        "SELECT 1 FROM wandb_blobs WHERE digest = ?1 LIMIT 1",
+        bind![digest],
+    )? || tx.exists(
+        "SELECT 1 FROM wandb_artifacts WHERE manifest = ?1 LIMIT 1",
+        bind![digest],
+    )?)
 }

@@ -161,7 +161,12 @@ pub fn get(tx: &ReadTx<'_>, run_id: &str) -> Result<Option<WandbRun>, StoreError
 }
 
 /// Whether a project has any run.
-pub fn has_project(tx: &ReadTx<'_>, workspace: &str, entity: &str, project: &str) -> Result<bool, StoreError> {
+pub fn has_project(
+    tx: &ReadTx<'_>,
+    workspace: &str,
+    entity: &str,
+    project: &str,
+) -> Result<bool, StoreError> {
     let sql = "SELECT 1 FROM wandb_runs WHERE workspace = ?1 AND entity = ?2 AND project = ?3 LIMIT 1";
     tx.exists(sql, bind![workspace, entity, project])
 }
@@ -177,14 +182,25 @@ pub fn silent_since(tx: &ReadTx<'_>, before_ms: i64, limit: u32) -> Result<Vec<W
 /// Stores lines of console output from a line on; a line that is told again takes its new text.
 pub fn put_log_lines(tx: &mut Tx<'_>, run_id: &str, from: i64, lines: &[String]) -> Result<(), StoreError> {
     for (line, text) in (from..).zip(lines) {
-        tx.upsert("wandb_log_lines", "run_id, line, text", "run_id, line", bind![run_id, line, text])?;
+        tx.upsert(
+            "wandb_log_lines",
+            "run_id, line, text",
+            "run_id, line",
+            bind![run_id, line, text],
+        )?;
     }
     Ok(())
 }
 
 /// Console output from a line on.
-pub fn log_lines(tx: &ReadTx<'_>, run_id: &str, from: i64, limit: u32) -> Result<Vec<(i64, String)>, StoreError> {
-    let sql = "SELECT line, text FROM wandb_log_lines WHERE run_id = ?1 AND line >= ?2 ORDER BY line LIMIT ?3";
+pub fn log_lines(
+    tx: &ReadTx<'_>,
+    run_id: &str,
+    from: i64,
+    limit: u32,
+) -> Result<Vec<(i64, String)>, StoreError> {
+    let sql =
+        "SELECT line, text FROM wandb_log_lines WHERE run_id = ?1 AND line >= ?2 ORDER BY line LIMIT ?3";
     tx.rows(sql, bind![run_id, from, limit], |row| {
         let mut fields = Fields::of(row);
         Ok((fields.next()?, fields.next()?))
@@ -226,7 +242,10 @@ pub fn alerts(tx: &ReadTx<'_>, run_id: &str) -> Result<Vec<WandbAlert>, StoreErr
 
 /// Sets parameters of a tracked run. MLflow's are written once; W&B's follow the run's configuration, which may change.
 pub fn set_params(tx: &mut Tx<'_>, number: i64, params: &[(String, String)]) -> Result<(), StoreError> {
-    let rows: Vec<_> = params.iter().map(|(key, value)| (number, key.as_str(), value.as_str())).collect();
+    let rows: Vec<_> = params
+        .iter()
+        .map(|(key, value)| (number, key.as_str(), value.as_str()))
+        .collect();
     let tail = " ON CONFLICT (run, key) DO UPDATE SET value = excluded.value";
     tx.insert_rows("run_params", "run, key, value", tail, &rows, |row, out| {
         out.extend_from_slice(&[&row.0, &row.1, &row.2]);

@@ -92,11 +92,16 @@ impl Tracking {
                     let Some(mut trial) = sweeps::trial_of_run(tx, &sweep_id, run_name)? else {
                         continue;
                     };
-                    if to_stop.as_ref().is_none_or(|trials| trials.contains(&trial.number)) {
+                    if to_stop
+                        .as_ref()
+                        .is_none_or(|trials| trials.contains(&trial.number))
+                    {
                         trial.state = TrialState::Stopped;
                         trial.updated_ms = now_ms;
                         sweeps::put_trial(tx, &sweep_id, &trial)?;
-                        return Ok(Some(Some(Command::Stop { run_name: trial.run_name })));
+                        return Ok(Some(Some(Command::Stop {
+                            run_name: trial.run_name,
+                        })));
                     }
                 }
                 if !runs.is_empty() || sweep.state == SweepState::Paused {
@@ -109,7 +114,9 @@ impl Tracking {
                 }))))
             })
             .await?;
-        answer.ok_or_else(|| TrackingError::not_found(format!("there is no agent `{agent_id}`, or its sweep is gone")))
+        answer.ok_or_else(|| {
+            TrackingError::not_found(format!("there is no agent `{agent_id}`, or its sweep is gone"))
+        })
     }
 }
 
@@ -139,7 +146,11 @@ pub(in crate::tracking) fn tell(
         return Ok(());
     }
     for (step, value) in news.points.iter().filter(|(_, value)| value.is_finite()) {
-        let point = Point { trial: trial.number, step: *step, value: *value };
+        let point = Point {
+            trial: trial.number,
+            step: *step,
+            value: *value,
+        };
         sweeps::put_point(tx, news.sweep_id, point)?;
         trial.objective = Some(*value);
     }

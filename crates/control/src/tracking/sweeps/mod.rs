@@ -61,12 +61,17 @@ fn read_config(config: &Value) -> Result<Value> {
     let Value::String(text) = config else {
         return Ok(config.clone());
     };
-    serde_saphyr::from_str(text).map_err(|e| TrackingError::invalid(format!("sweep: the YAML cannot be read: {e}")))
+    serde_saphyr::from_str(text)
+        .map_err(|e| TrackingError::invalid(format!("sweep: the YAML cannot be read: {e}")))
 }
 
 /// Eight letters and digits, as W&B's ids are.
 fn short_id(parts: &[&[u8]]) -> String {
-    Digest::of_parts(parts.iter().copied()).to_string().chars().take(8).collect()
+    Digest::of_parts(parts.iter().copied())
+        .to_string()
+        .chars()
+        .take(8)
+        .collect()
 }
 
 impl Tracking {
@@ -77,9 +82,9 @@ impl Tracking {
             Space::read(config)?;
         }
         let state: Option<SweepState> = match change.state.as_deref() {
-            Some(word) => Some(word.to_ascii_uppercase().parse().map_err(|e: tidemill_store::UnknownWord| {
-                TrackingError::invalid(format!("sweep: `state`: {e}"))
-            })?),
+            Some(word) => Some(word.to_ascii_uppercase().parse().map_err(
+                |e: tidemill_store::UnknownWord| TrackingError::invalid(format!("sweep: `state`: {e}")),
+            )?),
             None => None,
         };
         if change.sweep_id.is_none() && config.is_none() {
@@ -97,7 +102,10 @@ impl Tracking {
                     },
                     None => {
                         let sweep_id = short_id(&[ids::fresh(now).as_bytes()]);
-                        let seed = config.as_ref().and_then(|config| config.get("seed")).and_then(Value::as_i64);
+                        let seed = config
+                            .as_ref()
+                            .and_then(|config| config.get("seed"))
+                            .and_then(Value::as_i64);
                         Sweep {
                             seed: seed.unwrap_or_else(|| seed_of(&sweep_id)),
                             display_name: sweep_id.clone(),
@@ -112,7 +120,10 @@ impl Tracking {
                         }
                     }
                 };
-                let name = config.as_ref().and_then(|config| config.get("name")).and_then(Value::as_str);
+                let name = config
+                    .as_ref()
+                    .and_then(|config| config.get("name"))
+                    .and_then(Value::as_str);
                 if let Some(name) = change.display_name.or_else(|| name.map(str::to_owned)) {
                     sweep.display_name = name;
                 }
@@ -170,9 +181,17 @@ impl Tracking {
     }
 
     /// Stores what a trial reports; whether it should stop now.
-    pub async fn report_trial(&self, caller: &Caller, sweep_id: &str, number: i64, report: Report) -> Result<bool> {
+    pub async fn report_trial(
+        &self,
+        caller: &Caller,
+        sweep_id: &str,
+        number: i64,
+        report: Report,
+    ) -> Result<bool> {
         if report.value.is_some_and(|value| !value.is_finite()) && report.ended.is_none() {
-            return Err(TrackingError::invalid("sweep: a report's `value` must be a finite number"));
+            return Err(TrackingError::invalid(
+                "sweep: a report's `value` must be a finite number",
+            ));
         }
         let (workspace, wanted, now_ms) = (caller.workspace.clone(), sweep_id.to_owned(), self.now_ms());
         let found = self
@@ -186,9 +205,21 @@ impl Tracking {
                 };
                 if let Some(value) = report.value.filter(|value| value.is_finite()) {
                     let reported = sweeps::points(tx, &wanted)?;
-                    let next = reported.iter().filter(|point| point.trial == number).map(|point| point.step + 1).max();
+                    let next = reported
+                        .iter()
+                        .filter(|point| point.trial == number)
+                        .map(|point| point.step + 1)
+                        .max();
                     let step = report.step.unwrap_or(next.unwrap_or(0));
-                    sweeps::put_point(tx, &wanted, sweeps::Point { trial: number, step, value })?;
+                    sweeps::put_point(
+                        tx,
+                        &wanted,
+                        sweeps::Point {
+                            trial: number,
+                            step,
+                            value,
+                        },
+                    )?;
                     trial.objective = Some(value);
                 }
                 trial.state = report.ended.unwrap_or(trial.state);
@@ -202,7 +233,9 @@ impl Tracking {
                 Ok(Some(stop))
             })
             .await?;
-        found.ok_or_else(|| TrackingError::not_found(format!("there is no trial {number} of a sweep `{sweep_id}`")))
+        found.ok_or_else(|| {
+            TrackingError::not_found(format!("there is no trial {number} of a sweep `{sweep_id}`"))
+        })
     }
 }
 
@@ -236,7 +269,10 @@ fn give_out(
         .filter(|trial| trial.state != TrialState::Running)
         .map(|trial| suggest::Observation {
             params: trial.params.clone(),
-            objective: trial.objective.filter(|_| trial.state != TrialState::Failed).unwrap_or(f64::NAN),
+            objective: trial
+                .objective
+                .filter(|_| trial.state != TrialState::Failed)
+                .unwrap_or(f64::NAN),
         })
         .collect();
     let space = space_of(&sweep)?;
@@ -281,7 +317,11 @@ fn stopped_early(tx: &ReadTx<'_>, sweep: &Sweep) -> std::result::Result<Vec<i64>
         .map(|trial| hyperband::Curve {
             trial: trial.number,
             running: trial.state == TrialState::Running,
-            values: points.iter().filter(|p| p.trial == trial.number).map(|p| p.value).collect(),
+            values: points
+                .iter()
+                .filter(|p| p.trial == trial.number)
+                .map(|p| p.value)
+                .collect(),
         })
         .collect();
     Ok(hyperband::to_stop(rule, space.maximize, &curves))

@@ -116,19 +116,36 @@ impl Space {
             Some("grid") => Method::Grid,
             Some("random") => Method::Random,
             Some("bayes") => Method::Bayes,
-            Some(other) => return Err(wrong("method", &format!("is `{other}`: expected grid, random or bayes"))),
+            Some(other) => {
+                return Err(wrong(
+                    "method",
+                    &format!("is `{other}`: expected grid, random or bayes"),
+                ));
+            }
             None => return Err(wrong("method", "is missing: expected grid, random or bayes")),
         };
         let metric = config.get("metric").and_then(Value::as_object);
-        let name = metric.and_then(|metric| metric.get("name")).and_then(Value::as_str);
+        let name = metric
+            .and_then(|metric| metric.get("name"))
+            .and_then(Value::as_str);
         if method == Method::Bayes && name.is_none() {
-            return Err(wrong("metric", "is missing: a Bayesian search needs its name and goal"));
+            return Err(wrong(
+                "metric",
+                "is missing: a Bayesian search needs its name and goal",
+            ));
         }
-        let goal = metric.and_then(|metric| metric.get("goal")).and_then(Value::as_str);
+        let goal = metric
+            .and_then(|metric| metric.get("goal"))
+            .and_then(Value::as_str);
         let mut dimensions = Vec::new();
         match config.get("parameters").and_then(Value::as_object) {
             Some(parameters) => read_parameters(parameters, &mut Vec::new(), &mut dimensions)?,
-            None => return Err(wrong("parameters", "is missing: expected a mapping from names to values")),
+            None => {
+                return Err(wrong(
+                    "parameters",
+                    "is missing: expected a mapping from names to values",
+                ));
+            }
         }
         let space = Self {
             method,
@@ -142,7 +159,10 @@ impl Space {
             for dimension in &space.dimensions {
                 if dimension.distribution.grid().is_none() {
                     let place = format!("parameters.{}", dimension.path.join("."));
-                    return Err(wrong(&place, "has no end of values: a grid needs `values`, whole numbers or a step `q`"));
+                    return Err(wrong(
+                        &place,
+                        "has no end of values: a grid needs `values`, whole numbers or a step `q`",
+                    ));
                 }
             }
         }
@@ -190,13 +210,18 @@ fn read_distribution(parameter: &Map<String, Value>, place: &str) -> Result<Dist
         None if whole => "int_uniform",
         None => "uniform",
     };
-    let step = kind.starts_with("q_").then(|| number(parameter, "q").unwrap_or(1.0));
+    let step = kind
+        .starts_with("q_")
+        .then(|| number(parameter, "q").unwrap_or(1.0));
     if step.is_some_and(|step| step <= 0.0) {
         return Err(wrong(place, "has a step `q` that is not above 0"));
     }
     let log = kind.contains("log_");
     if kind.ends_with("normal") {
-        let (mu, sigma) = (number(parameter, "mu").unwrap_or(0.0), number(parameter, "sigma").unwrap_or(1.0));
+        let (mu, sigma) = (
+            number(parameter, "mu").unwrap_or(0.0),
+            number(parameter, "sigma").unwrap_or(1.0),
+        );
         if !(sigma > 0.0 && sigma.is_finite() && mu.is_finite()) {
             return Err(wrong(place, "has a `sigma` that is not above 0"));
         }
@@ -218,11 +243,18 @@ fn read_distribution(parameter: &Map<String, Value>, place: &str) -> Result<Dist
         "uniform" | "q_uniform" | "log_uniform" | "q_log_uniform" => (min, max),
         // The logarithm of 1/x is uniform, so that of x is, with ends that have swapped sides.
         "inv_log_uniform" => (-max, -min),
-        "log_uniform_values" | "q_log_uniform_values" | "inv_log_uniform_values" if min > 0.0 => (min.ln(), max.ln()),
+        "log_uniform_values" | "q_log_uniform_values" | "inv_log_uniform_values" if min > 0.0 => {
+            (min.ln(), max.ln())
+        }
         "log_uniform_values" | "q_log_uniform_values" | "inv_log_uniform_values" => {
             return Err(wrong(place, "is on a logarithmic scale: `min` must be above 0"));
         }
-        other => return Err(wrong(place, &format!("has the distribution `{other}`, which is not known here"))),
+        other => {
+            return Err(wrong(
+                place,
+                &format!("has the distribution `{other}`, which is not known here"),
+            ));
+        }
     };
     Ok(Distribution::Uniform { min, max, log, step })
 }
@@ -240,7 +272,10 @@ fn read_choice(values: &Value, weights: Option<&Value>, place: &str) -> Result<D
         return Err(wrong(place, "needs one probability for each of its `values`"));
     }
     if !weights.is_empty() {
-        return Ok(Distribution::Choice { values: listed.clone(), weights });
+        return Ok(Distribution::Choice {
+            values: listed.clone(),
+            weights,
+        });
     }
     let mut values: Vec<Value> = Vec::new();
     for value in listed {
@@ -298,9 +333,18 @@ impl Distribution {
         match self {
             Self::Choice { values, .. } => Some(values.clone()),
             Self::Integer { min, max } if max - min < MOST => Some((*min..=*max).map(Value::from).collect()),
-            Self::Uniform { min, max, log: false, step: Some(step) } if (max - min) / step < MOST as f64 => {
+            Self::Uniform {
+                min,
+                max,
+                log: false,
+                step: Some(step),
+            } if (max - min) / step < MOST as f64 => {
                 let count = ((max - min) / step + 1e-9).floor() as i64;
-                Some((0..=count).map(|i| Value::from(tidy(min + i as f64 * step))).collect())
+                Some(
+                    (0..=count)
+                        .map(|i| Value::from(tidy(min + i as f64 * step)))
+                        .collect(),
+                )
             }
             _ => None,
         }

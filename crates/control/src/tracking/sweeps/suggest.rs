@@ -36,7 +36,11 @@ pub fn suggest(space: &Space, seed: i64, number: i64, past: &[Observation]) -> O
         let lean = space.method == Method::Bayes && known >= WARM_UP;
         let mut drawn_values = Vec::new();
         for dimension in &space.dimensions {
-            let learnt = if lean { learnt(space, dimension, past, &mut rng) } else { None };
+            let learnt = if lean {
+                learnt(space, dimension, past, &mut rng)
+            } else {
+                None
+            };
             drawn_values.push(learnt.unwrap_or_else(|| drawn(&dimension.distribution, &mut rng)));
         }
         drawn_values
@@ -63,7 +67,9 @@ fn set(params: &mut Map<String, Value>, path: &[String], value: Value) {
         params.insert(first.clone(), value);
         return;
     }
-    let inner = params.entry(first.clone()).or_insert_with(|| Value::Object(Map::new()));
+    let inner = params
+        .entry(first.clone())
+        .or_insert_with(|| Value::Object(Map::new()));
     if let Value::Object(inner) = inner {
         set(inner, rest, value);
     }
@@ -103,7 +109,11 @@ fn drawn(distribution: &Distribution, rng: &mut StdRng) -> Value {
                 }
                 _ => rng.random_range(0..values.len().max(1)),
             };
-            values.get(place).or(values.last()).cloned().unwrap_or(Value::Null)
+            values
+                .get(place)
+                .or(values.last())
+                .cloned()
+                .unwrap_or(Value::Null)
         }
         Distribution::Integer { min, max } => Value::from(rng.random_range(*min..=(*max).max(*min))),
         Distribution::Uniform { min, max, .. } => {
@@ -128,9 +138,13 @@ fn learnt(space: &Space, dimension: &Dimension, past: &[Observation], rng: &mut 
         _ => tpe::parzen_estimator(),
     };
     let range = tpe::range(from, to).ok()?;
-    let mut optimizer = tpe::TpeOptimizerBuilder::new().gamma(GOOD).build(estimator, range).ok()?;
+    let mut optimizer = tpe::TpeOptimizerBuilder::new()
+        .gamma(GOOD)
+        .build(estimator, range)
+        .ok()?;
     for seen in past {
-        let Some(line) = at(&seen.params, &dimension.path).and_then(|value| on_line(distribution, value)) else {
+        let Some(line) = at(&seen.params, &dimension.path).and_then(|value| on_line(distribution, value))
+        else {
             continue;
         };
         let loss = match seen.objective {
@@ -173,14 +187,21 @@ fn off_line(distribution: &Distribution, line: f64) -> Value {
     match distribution {
         Distribution::Choice { values, .. } => {
             let last = values.len().saturating_sub(1);
-            values.get((line.max(0.0) as usize).min(last)).cloned().unwrap_or(Value::Null)
+            values
+                .get((line.max(0.0) as usize).min(last))
+                .cloned()
+                .unwrap_or(Value::Null)
         }
-        Distribution::Integer { min, max } => Value::from((line.floor() as i64).clamp(*min, (*max).max(*min))),
+        Distribution::Integer { min, max } => {
+            Value::from((line.floor() as i64).clamp(*min, (*max).max(*min)))
+        }
         Distribution::Uniform { min, max, log, step } => {
             let line = line.clamp(*min, *max);
             Value::from(stepped(if *log { line.exp() } else { line }, *step))
         }
-        Distribution::Normal { log, step, .. } => Value::from(stepped(if *log { line.exp() } else { line }, *step)),
+        Distribution::Normal { log, step, .. } => {
+            Value::from(stepped(if *log { line.exp() } else { line }, *step))
+        }
     }
 }
 

@@ -124,7 +124,9 @@ fn a_bayesian_search_does_better_than_chance() {
                     let objective = (x - 1.0).powi(2) + params["y"].as_f64().unwrap();
                     past.push(Observation { params, objective });
                 }
-                past.iter().map(|seen| seen.objective).fold(f64::INFINITY, f64::min)
+                past.iter()
+                    .map(|seen| seen.objective)
+                    .fold(f64::INFINITY, f64::min)
             })
             .sum();
         total / 20.0
@@ -137,10 +139,16 @@ fn a_bayesian_search_does_better_than_chance() {
 #[test]
 fn a_wrong_configuration_is_refused_with_its_place() {
     let refused = |config: Value| Space::read(&config).unwrap_err().to_string();
-    assert!(refused(json!({"method": "grid", "parameters": {"a": {"min": 0.0, "max": 1.0}}})).contains("parameters.a"));
+    assert!(
+        refused(json!({"method": "grid", "parameters": {"a": {"min": 0.0, "max": 1.0}}}))
+            .contains("parameters.a")
+    );
     assert!(refused(json!({"method": "magic", "parameters": {}})).contains("`magic`"));
     assert!(refused(json!({"method": "bayes", "parameters": {}})).contains("metric"));
-    assert!(refused(json!({"method": "random", "parameters": {"a": {"min": 2, "max": 1}}})).contains("`min` above"));
+    assert!(
+        refused(json!({"method": "random", "parameters": {"a": {"min": 2, "max": 1}}}))
+            .contains("`min` above")
+    );
     assert!(
         refused(json!({"method": "random", "parameters": {"a": {"distribution": "log_uniform_values", "min": 0, "max": 1}}}))
             .contains("above 0")
@@ -153,6 +161,12 @@ fn hyperband_reads_both_ways_of_telling_bands() {
         let config = json!({"method": "random", "parameters": {}, "early_terminate": early});
         space(config).early.unwrap().bands
     };
-    assert_eq!(bands(json!({"type": "hyperband", "max_iter": 27, "s": 2, "eta": 3})), [3, 9]);
-    assert_eq!(bands(json!({"type": "hyperband", "min_iter": 2, "eta": 2}))[..4], [2, 4, 8, 16]);
+    assert_eq!(
+        bands(json!({"type": "hyperband", "max_iter": 27, "s": 2, "eta": 3})),
+        [3, 9]
+    );
+    assert_eq!(
+        bands(json!({"type": "hyperband", "min_iter": 2, "eta": 2}))[..4],
+        [2, 4, 8, 16]
+    );
 }

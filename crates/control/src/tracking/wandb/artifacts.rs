@@ -119,10 +119,13 @@ fn name(tx: &mut Tx<'_>, artifact: &Artifact, aliases: &[String]) -> Stored<()> 
 /// Finds `name:alias`, `name:v3`, or the newest version of `name`.
 fn find(tx: &ReadTx<'_>, at: &WandbName, full: &str) -> Stored<Option<ArtifactView>> {
     let (name, alias) = full.split_once(':').unwrap_or((full, LATEST));
-    let Some(collection) = artifacts::find_collection(tx, &at.workspace, &at.entity, &at.project, name)? else {
+    let Some(collection) = artifacts::find_collection(tx, &at.workspace, &at.entity, &at.project, name)?
+    else {
         return Ok(None);
     };
-    let number = alias.strip_prefix('v').and_then(|digits| digits.parse::<i64>().ok());
+    let number = alias
+        .strip_prefix('v')
+        .and_then(|digits| digits.parse::<i64>().ok());
     let mut found = match number {
         Some(version) => artifacts::by_version(tx, collection.number, version)?,
         None => artifacts::by_alias(tx, collection.number, alias)?,
@@ -146,7 +149,11 @@ impl Tracking {
             .store()
             .write(move |tx| {
                 let at = &new.at;
-                let run = if at.name.is_empty() { None } else { runs::find(tx, at)? };
+                let run = if at.name.is_empty() {
+                    None
+                } else {
+                    runs::find(tx, at)?
+                };
                 let run_id = run.map(|run| run.run_id);
                 let wanted = Collection {
                     number: 0,
@@ -197,12 +204,19 @@ impl Tracking {
 
     /// The newest version of a collection.
     pub async fn wandb_newest(&self, collection: i64) -> Result<Option<i64>> {
-        let newest = self.store().read(move |tx| artifacts::newest(tx, collection)).await?;
+        let newest = self
+            .store()
+            .read(move |tx| artifacts::newest(tx, collection))
+            .await?;
         Ok(newest.map(|newest| newest.number))
     }
 
     /// Permissions to send files, in order; none for a file whose bytes are here already.
-    pub async fn wandb_artifact_uploads(&self, caller: &Caller, files: Vec<NewFile>) -> Result<Vec<Option<String>>> {
+    pub async fn wandb_artifact_uploads(
+        &self,
+        caller: &Caller,
+        files: Vec<NewFile>,
+    ) -> Result<Vec<Option<String>>> {
         let signer = self.signer().await?;
         let workspace = caller.workspace.clone();
         let uploads = self
@@ -211,7 +225,10 @@ impl Tracking {
                 let mut tokens = Vec::with_capacity(files.len());
                 for file in files {
                     let there = artifacts::blob(tx, &workspace, &file.md5)?.is_some();
-                    let grant = Grant::Blob { workspace: workspace.clone(), md5: file.md5 };
+                    let grant = Grant::Blob {
+                        workspace: workspace.clone(),
+                        md5: file.md5,
+                    };
                     tokens.push((!there).then(|| signer.sign(grant)));
                 }
                 Ok(tokens)
@@ -227,7 +244,9 @@ impl Tracking {
             return Ok(None);
         }
         let workspace = caller.workspace.clone();
-        Ok(Some(self.signer().await?.sign(Grant::Manifest { workspace, artifact })))
+        Ok(Some(
+            self.signer().await?.sign(Grant::Manifest { workspace, artifact }),
+        ))
     }
 
     /// Makes an artifact whole: it gets the collection's next version. All its files must be here.
@@ -237,7 +256,10 @@ impl Tracking {
             return Ok(found);
         }
         let Some(digest) = found.artifact.manifest else {
-            return Err(TrackingError::InvalidState(format!("artifact `{}` has no manifest yet", found.collection.name)));
+            return Err(TrackingError::InvalidState(format!(
+                "artifact `{}` has no manifest yet",
+                found.collection.name
+            )));
         };
         let stored = self.store().objects().open(ContentKind::Artifact, digest).await?;
         let bytes = match stored {
@@ -287,12 +309,19 @@ impl Tracking {
     /// An artifact by its number.
     pub async fn wandb_artifact(&self, caller: &Caller, number: i64) -> Result<ArtifactView> {
         let workspace = caller.workspace.clone();
-        let found = self.store().read(move |tx| of_workspace(tx, &workspace, number)).await?;
+        let found = self
+            .store()
+            .read(move |tx| of_workspace(tx, &workspace, number))
+            .await?;
         found.ok_or_else(|| unknown(&number.to_string()))
     }
 
     /// An artifact by what its client called it before it had a number.
-    pub async fn wandb_artifact_of_client(&self, caller: &Caller, client_id: &str) -> Result<Option<ArtifactView>> {
+    pub async fn wandb_artifact_of_client(
+        &self,
+        caller: &Caller,
+        client_id: &str,
+    ) -> Result<Option<ArtifactView>> {
         let (workspace, wanted) = (caller.workspace.clone(), client_id.to_owned());
         let found = self
             .store()
@@ -313,12 +342,19 @@ impl Tracking {
     /// A collection by name.
     pub async fn wandb_collection(&self, at: WandbName, name: &str) -> Result<Option<Collection>> {
         let name = name.to_owned();
-        let read = move |tx: &ReadTx<'_>| artifacts::find_collection(tx, &at.workspace, &at.entity, &at.project, &name);
+        let read = move |tx: &ReadTx<'_>| {
+            artifacts::find_collection(tx, &at.workspace, &at.entity, &at.project, &name)
+        };
         Ok(self.store().read(read).await?)
     }
 
     /// Says that a run reads an artifact.
-    pub async fn wandb_use_artifact(&self, caller: &Caller, number: i64, at: WandbName) -> Result<ArtifactView> {
+    pub async fn wandb_use_artifact(
+        &self,
+        caller: &Caller,
+        number: i64,
+        at: WandbName,
+    ) -> Result<ArtifactView> {
         let found = self.wandb_artifact(caller, number).await?;
         let now_ms = self.now_ms();
         self.store()
@@ -452,7 +488,9 @@ fn files_of(tx: &ReadTx<'_>, workspace: &str, manifest: Manifest) -> Stored<Resu
             None => artifacts::blob(tx, workspace, &entry.digest)?,
         };
         if entry.reference.is_none() && blob.is_none() {
-            return Ok(Err(TrackingError::InvalidState(format!("the bytes of `{path}` were not sent"))));
+            return Ok(Err(TrackingError::InvalidState(format!(
+                "the bytes of `{path}` were not sent"
+            ))));
         }
         files.push(ArtifactFile {
             path,

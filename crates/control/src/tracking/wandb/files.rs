@@ -34,9 +34,14 @@ impl Upload {
 
 /// A file's name as a path below the run's artifacts.
 fn clean(name: &str) -> Result<String> {
-    let parts: Vec<&str> = name.split(['/', '\\']).filter(|part| !part.is_empty() && *part != ".").collect();
+    let parts: Vec<&str> = name
+        .split(['/', '\\'])
+        .filter(|part| !part.is_empty() && *part != ".")
+        .collect();
     if parts.is_empty() || parts.contains(&"..") {
-        return Err(TrackingError::invalid(format!("`{name}` is no name of a file: it leads out of the run's folder")));
+        return Err(TrackingError::invalid(format!(
+            "`{name}` is no name of a file: it leads out of the run's folder"
+        )));
     }
     Ok(parts.join("/"))
 }
@@ -51,7 +56,11 @@ impl Tracking {
         let mut tokens = Vec::with_capacity(names.len());
         for name in names {
             let (workspace, run_id) = (workspace.clone(), run_id.clone());
-            tokens.push(signer.sign(Grant::RunFile { workspace, run_id, name: clean(name)? }));
+            tokens.push(signer.sign(Grant::RunFile {
+                workspace,
+                run_id,
+                name: clean(name)?,
+            }));
         }
         Ok((run_id, tokens))
     }
@@ -63,7 +72,11 @@ impl Tracking {
             return Err(TrackingError::Denied("this URL allows to read".to_owned()));
         }
         let incoming = self.store().objects().incoming().await?;
-        Ok(Upload { grant, incoming, md5: Md5::new() })
+        Ok(Upload {
+            grant,
+            incoming,
+            md5: Md5::new(),
+        })
     }
 
     /// Keeps what was taken, under the name that it was taken for.
@@ -79,15 +92,32 @@ impl Tracking {
         }
         let arrived = incoming.finish().await?;
         // While `kept` lives the collection of garbage waits for the row that refers to the object.
-        let kept = self.store().objects().keep(arrived, ContentKind::Artifact).await?;
-        let blob = Blob { digest: kept.digest, size: kept.size as i64 };
+        let kept = self
+            .store()
+            .objects()
+            .keep(arrived, ContentKind::Artifact)
+            .await?;
+        let blob = Blob {
+            digest: kept.digest,
+            size: kept.size as i64,
+        };
         match grant {
-            Grant::RunFile { workspace, run_id, name } => {
-                let row = ArtifactRow { digest: kept.digest, size: kept.size, modified_at: self.now() };
+            Grant::RunFile {
+                workspace,
+                run_id,
+                name,
+            } => {
+                let row = ArtifactRow {
+                    digest: kept.digest,
+                    size: kept.size,
+                    modified_at: self.now(),
+                };
                 self.name_run_file(workspace, run_id, name, row).await?;
             }
             Grant::Blob { workspace, md5 } => {
-                self.store().write(move |tx| artifacts::put_blob(tx, &workspace, &md5, blob)).await?;
+                self.store()
+                    .write(move |tx| artifacts::put_blob(tx, &workspace, &md5, blob))
+                    .await?;
             }
             Grant::Manifest { artifact, .. } => {
                 self.store()
@@ -106,7 +136,13 @@ impl Tracking {
         Ok(())
     }
 
-    async fn name_run_file(&self, workspace: String, run_id: String, name: String, row: ArtifactRow) -> Result<()> {
+    async fn name_run_file(
+        &self,
+        workspace: String,
+        run_id: String,
+        name: String,
+        row: ArtifactRow,
+    ) -> Result<()> {
         let placed = self
             .store()
             .write(move |tx| {
@@ -119,7 +155,8 @@ impl Tracking {
                 };
                 let path = format!("{}/{name}", root.trim_matches('/'));
                 let put = proxy::put(tx, &path, &row)?;
-                let occupied = || TrackingError::invalid(format!("`{name}` is a folder of the run, or lies in a file"));
+                let occupied =
+                    || TrackingError::invalid(format!("`{name}` is a folder of the run, or lies in a file"));
                 Ok(put.map(|_| ()).map_err(|_| occupied()))
             })
             .await?;

@@ -79,7 +79,10 @@ impl Signer {
     pub fn read(&self, token: &str) -> Option<Grant> {
         let (payload, code) = token.split_once('.')?;
         let digits: Option<Vec<u8>> = payload.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect();
-        let payload: Vec<u8> = digits?.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+        let payload: Vec<u8> = digits?
+            .chunks_exact(2)
+            .map(|pair| pair[0] << 4 | pair[1])
+            .collect();
         // Both are digests of digests: how long the comparison takes tells nothing.
         if Digest::of(self.code(&payload).as_bytes()) != Digest::of(code.as_bytes()) {
             return None;
@@ -114,9 +117,9 @@ impl Tracking {
     /// What a URL allows, if this server made it and it still holds.
     pub async fn wandb_grant(&self, token: &str) -> Result<Grant> {
         let signer = self.signer().await?;
-        signer
-            .read(token)
-            .ok_or_else(|| TrackingError::Denied("this URL allows nothing any more: ask for a new one".to_owned()))
+        signer.read(token).ok_or_else(|| {
+            TrackingError::Denied("this URL allows nothing any more: ask for a new one".to_owned())
+        })
     }
 }
 
@@ -126,13 +129,25 @@ mod tests {
 
     #[test]
     fn a_grant_is_read_back_until_it_expires_or_is_changed() {
-        let signer = Signer { secret: "s".to_owned(), now_ms: 1_000 };
-        let grant = Grant::Blob { workspace: "default".to_owned(), md5: "ä+/=".to_owned() };
+        let signer = Signer {
+            secret: "s".to_owned(),
+            now_ms: 1_000,
+        };
+        let grant = Grant::Blob {
+            workspace: "default".to_owned(),
+            md5: "ä+/=".to_owned(),
+        };
         let token = signer.sign(grant.clone());
         assert_eq!(signer.read(&token), Some(grant));
-        let later = Signer { now_ms: 1_001 + LASTS_MS, ..signer.clone() };
+        let later = Signer {
+            now_ms: 1_001 + LASTS_MS,
+            ..signer.clone()
+        };
         assert_eq!(later.read(&token), None);
-        let other = Signer { secret: "t".to_owned(), ..signer.clone() };
+        let other = Signer {
+            secret: "t".to_owned(),
+            ..signer.clone()
+        };
         assert_eq!(other.read(&token), None);
         for at in 0..token.len() {
             let mut changed = token.clone().into_bytes();

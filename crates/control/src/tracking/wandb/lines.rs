@@ -46,7 +46,10 @@ fn quote_constants(text: &str) -> Cow<'_, str> {
             }
             in_string = character != '"';
             quoted.push_str(&rest[..taken]);
-        } else if let Some(word) = ["NaN", "-Infinity", "+Infinity", "Infinity"].into_iter().find(|w| rest.starts_with(w)) {
+        } else if let Some(word) = ["NaN", "-Infinity", "+Infinity", "Infinity"]
+            .into_iter()
+            .find(|w| rest.starts_with(w))
+        {
             taken = word.len();
             quoted.push('"');
             quoted.push_str(word.trim_start_matches('+'));
@@ -57,7 +60,11 @@ fn quote_constants(text: &str) -> Cow<'_, str> {
         }
         rest = &rest[taken..];
     }
-    if quoted == text { Cow::Borrowed(text) } else { Cow::Owned(quoted) }
+    if quoted == text {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(quoted)
+    }
 }
 
 /// A number as the client writes one; true and false are 1 and 0, as W&B draws them.
@@ -78,7 +85,11 @@ pub(super) fn number(value: &Value) -> Option<f64> {
 /// Walks through nested objects. Media and tables are objects that say their `_type`: they are given as a whole.
 pub(super) fn each_leaf(map: &Map<String, Value>, prefix: &str, take: &mut impl FnMut(String, &Value)) {
     for (key, value) in map {
-        let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        let name = if prefix.is_empty() {
+            key.clone()
+        } else {
+            format!("{prefix}.{key}")
+        };
         match value {
             Value::Object(inner) if !inner.contains_key("_type") => each_leaf(inner, &name, take),
             other => take(cut(&name, LONGEST_KEY), other),
@@ -105,7 +116,10 @@ pub(super) fn read(text: &str) -> Option<Line> {
             numbers.push((name, number));
         }
     });
-    let seconds = map.get("_timestamp").and_then(number).filter(|seconds| seconds.is_finite());
+    let seconds = map
+        .get("_timestamp")
+        .and_then(number)
+        .filter(|seconds| seconds.is_finite());
     Some(Line {
         step: map.get("_step").and_then(Value::as_i64),
         at_ms: seconds.map(|seconds| (seconds * 1e3).round() as i64),
@@ -131,7 +145,9 @@ pub(super) fn params(config: &Value) -> Vec<(String, String)> {
         let value = entry.get("value").unwrap_or(entry);
         let mut one = Map::new();
         one.insert(name.clone(), value.clone());
-        each_leaf(&one, "", &mut |name, value| params.push((name, cut(&shown(value), LONGEST_PARAM))));
+        each_leaf(&one, "", &mut |name, value| {
+            params.push((name, cut(&shown(value), LONGEST_PARAM)))
+        });
     }
     params
 }
@@ -184,7 +200,10 @@ mod tests {
             "model": {"value": {"name": "mlp", "layers": [1, 2]}},
         });
         let expected = [("lr", "0.1"), ("model.name", "mlp"), ("model.layers", "[1,2]")];
-        assert_eq!(params(&config), expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
+        assert_eq!(
+            params(&config),
+            expected.map(|(k, v)| (k.to_owned(), v.to_owned()))
+        );
         let long = json!({"text": {"value": "ä".repeat(7_000)}});
         assert_eq!(params(&long)[0].1.chars().count(), 6_000);
     }

@@ -34,7 +34,11 @@ pub const SILENCE_MS: i64 = 5 * 60 * 1000;
 
 /// The entity that a caller's runs belong to if they name none.
 pub fn default_entity(caller: &Caller) -> String {
-    if caller.user.is_empty() { NOBODY.to_owned() } else { caller.user.clone() }
+    if caller.user.is_empty() {
+        NOBODY.to_owned()
+    } else {
+        caller.user.clone()
+    }
 }
 
 /// The names of a run, with defaults for what the client left out.

@@ -71,9 +71,17 @@ impl Tracking {
     pub async fn wandb_upsert_run(&self, caller: &Caller, change: RunChange) -> Result<Upserted> {
         let now = self.now();
         let fresh = || ids::fresh(now).chars().rev().take(8).collect();
-        let name: String = change.name.clone().filter(|name| !name.is_empty()).unwrap_or_else(fresh);
+        let name: String = change
+            .name
+            .clone()
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(fresh);
         let at = name_of(caller, change.entity.as_deref(), change.project.as_deref(), &name);
-        let (root, user, now_ms) = (self.options().default_artifact_root.clone(), caller.user.clone(), self.now_ms());
+        let (root, user, now_ms) = (
+            self.options().default_artifact_root.clone(),
+            caller.user.clone(),
+            self.now_ms(),
+        );
         let project = at.project.clone();
         let made = self
             .store()
@@ -91,7 +99,11 @@ impl Tracking {
                     apply(tx, &mut run, number, change, now_ms)?;
                     return Ok(Made::Run(Box::new(run), false));
                 }
-                let start = Start { root: &root, user: &user, now_ms };
+                let start = Start {
+                    root: &root,
+                    user: &user,
+                    now_ms,
+                };
                 let Some((mut run, number)) = begin(tx, at, &change, &start)? else {
                     return Ok(Made::DeletedExperiment);
                 };
@@ -116,7 +128,9 @@ impl Tracking {
 
     /// Whether a project has runs.
     pub async fn wandb_has_project(&self, at: WandbName) -> Result<bool> {
-        let read = move |tx: &tidemill_store::ReadTx<'_>| runs::has_project(tx, &at.workspace, &at.entity, &at.project);
+        let read = move |tx: &tidemill_store::ReadTx<'_>| {
+            runs::has_project(tx, &at.workspace, &at.entity, &at.project)
+        };
         Ok(self.store().read(read).await?)
     }
 
@@ -126,7 +140,8 @@ impl Tracking {
         let there = self
             .store()
             .write(move |tx| {
-                let Some(mut run) = runs::get(tx, &wanted)?.filter(|run| run.at.workspace == workspace) else {
+                let Some(mut run) = runs::get(tx, &wanted)?.filter(|run| run.at.workspace == workspace)
+                else {
                     return Ok(false);
                 };
                 run.stop_requested = true;
@@ -141,7 +156,10 @@ impl Tracking {
     pub async fn wandb_expire(&self) -> Result<usize> {
         let (now, now_ms) = (self.now(), self.now_ms());
         let before = now_ms - SILENCE_MS;
-        let any = self.store().read(move |tx| runs::silent_since(tx, before, 1)).await?;
+        let any = self
+            .store()
+            .read(move |tx| runs::silent_since(tx, before, 1))
+            .await?;
         if any.is_empty() {
             return Ok(0);
         }
@@ -165,14 +183,22 @@ impl Tracking {
     }
 
     /// Console output of a run from a line on.
-    pub async fn wandb_console(&self, caller: &Caller, id: &str, from: i64, limit: u32) -> Result<Vec<(i64, String)>> {
+    pub async fn wandb_console(
+        &self,
+        caller: &Caller,
+        id: &str,
+        from: i64,
+        limit: u32,
+    ) -> Result<Vec<(i64, String)>> {
         let (wanted, workspace) = (id.to_owned(), caller.workspace.clone());
         let lines = self
             .store()
-            .read(move |tx| match runs::get(tx, &wanted)?.filter(|run| run.at.workspace == workspace) {
-                Some(_) => runs::log_lines(tx, &wanted, from, limit).map(Some),
-                None => Ok(None),
-            })
+            .read(
+                move |tx| match runs::get(tx, &wanted)?.filter(|run| run.at.workspace == workspace) {
+                    Some(_) => runs::log_lines(tx, &wanted, from, limit).map(Some),
+                    None => Ok(None),
+                },
+            )
             .await?;
         lines.ok_or_else(|| unknown_run(id))
     }
@@ -186,7 +212,8 @@ struct Start<'a> {
 
 /// The number of the tracked run.
 pub(super) fn number_of(tx: &Tx<'_>, run: &WandbRun) -> std::result::Result<tracked::RunKey, StoreError> {
-    tracked::find(tx, &run.at.workspace, &run.run_id)?.ok_or_else(|| StoreError::not_found("run", &run.run_id))
+    tracked::find(tx, &run.at.workspace, &run.run_id)?
+        .ok_or_else(|| StoreError::not_found("run", &run.run_id))
 }
 
 /// Adds the tracked run, and the experiment if it is new; none if the experiment is deleted.
@@ -199,7 +226,11 @@ fn begin(
     let experiment = match experiments::id_by_name(tx, &at.workspace, &at.project)? {
         Some(id) => id,
         None => {
-            let new = NewExperiment { workspace: &at.workspace, name: &at.project, created_ms: start.now_ms };
+            let new = NewExperiment {
+                workspace: &at.workspace,
+                name: &at.project,
+                created_ms: start.now_ms,
+            };
             let made = experiments::insert(tx, &new, |id| locations::append(start.root, &id.to_string()))?;
             made.ok_or_else(|| StoreError::conflict("experiment", format!("`{}` was just made", at.project)))?
         }
@@ -220,7 +251,11 @@ fn begin(
             run_id: run_id.clone(),
             experiment,
             name: display_name.clone(),
-            user_id: if start.user.is_empty() { at.entity.clone() } else { start.user.to_owned() },
+            user_id: if start.user.is_empty() {
+                at.entity.clone()
+            } else {
+                start.user.to_owned()
+            },
             status: RunStatus::Running,
             lifecycle: Lifecycle::Active,
             start_ms: start.now_ms,
@@ -251,7 +286,11 @@ fn begin(
         events_tail: String::new(),
         stop_requested: false,
     };
-    let key = tracked::RunKey { number, experiment, lifecycle: Lifecycle::Active };
+    let key = tracked::RunKey {
+        number,
+        experiment,
+        lifecycle: Lifecycle::Active,
+    };
     Ok(Some((run, key)))
 }
 
@@ -313,9 +352,15 @@ fn apply(
         .filter(|(_, value)| !value.is_empty())
         .map(|(key, value)| (key, cut(&value, LONGEST_TAG)))
         .collect();
-    let borrowed: Vec<(&str, &str)> = cut_tags.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let borrowed: Vec<(&str, &str)> = cut_tags
+        .iter()
+        .map(|(key, value)| (*key, value.as_str()))
+        .collect();
     tags::set(tx, key.number, &borrowed)?;
-    let renamed = tracked::RunChange { name: Some(run.display_name.clone()), ..tracked::RunChange::default() };
+    let renamed = tracked::RunChange {
+        name: Some(run.display_name.clone()),
+        ..tracked::RunChange::default()
+    };
     tracked::update(tx, key.number, &renamed)?;
     runs::put(tx, run)
 }
@@ -334,7 +379,11 @@ pub(super) fn end(
         WandbState::Failed | WandbState::Crashed => RunStatus::Failed,
     };
     let end_ms = (run.state != WandbState::Running).then_some(at_ms);
-    let change = tracked::RunChange { status: Some(status), end_ms, name: None };
+    let change = tracked::RunChange {
+        status: Some(status),
+        end_ms,
+        name: None,
+    };
     tracked::update(tx, key.number, &change)?;
     tags::set(tx, key.number, &[("wandb.state", run.state.as_str())])
 }

@@ -53,7 +53,9 @@ pub struct Answer {
 /// The lines of a chunk that are not stored yet, with the number of the first; and moves the mark behind them. What a client sends
 /// again, because it did not hear our answer, lies below the mark.
 fn unseen<'c>(chunk: &'c Chunk, mark: &mut i64) -> (i64, &'c [String]) {
-    let skip = usize::try_from(*mark - chunk.offset).unwrap_or(0).min(chunk.lines.len());
+    let skip = usize::try_from(*mark - chunk.offset)
+        .unwrap_or(0)
+        .min(chunk.lines.len());
     let from = chunk.offset + skip as i64;
     let fresh = &chunk.lines[skip..];
     *mark = (*mark).max(from + fresh.len() as i64);
@@ -101,9 +103,15 @@ fn system_metrics(run: &mut WandbRun, chunk: &Chunk, now_ms: i64, gathered: &mut
         let Some(line) = lines::read(text) else {
             continue;
         };
-        for (name, value) in line.numbers.iter().filter(|(name, _)| name.starts_with("system.")) {
+        for (name, value) in line
+            .numbers
+            .iter()
+            .filter(|(name, _)| name.starts_with("system."))
+        {
             let (name, factor) = system::renamed(name);
-            gathered.metrics.push(metric(name, number, line.at_ms.unwrap_or(now_ms), value * factor));
+            gathered
+                .metrics
+                .push(metric(name, number, line.at_ms.unwrap_or(now_ms), value * factor));
         }
     }
     if let Some(last) = fresh.last() {
@@ -112,7 +120,14 @@ fn system_metrics(run: &mut WandbRun, chunk: &Chunk, now_ms: i64, gathered: &mut
 }
 
 /// A summary's numbers become metrics if no history has them, its texts and media become tags.
-fn summary(tx: &Tx<'_>, run: &mut WandbRun, key: RunKey, chunk: &Chunk, now_ms: i64, gathered: &mut Gathered) -> Stored<()> {
+fn summary(
+    tx: &Tx<'_>,
+    run: &mut WandbRun,
+    key: RunKey,
+    chunk: &Chunk,
+    now_ms: i64,
+    gathered: &mut Gathered,
+) -> Stored<()> {
     let Some(map) = chunk.lines.last().and_then(|text| lines::parse(text)) else {
         return Ok(());
     };
@@ -121,15 +136,28 @@ fn summary(tx: &Tx<'_>, run: &mut WandbRun, key: RunKey, chunk: &Chunk, now_ms: 
     let at_ms = seconds.map_or(now_ms, |seconds| (seconds * 1e3).round() as i64);
     let (numbers, texts) = lines::summary(&map);
     let before = run.summary.as_object().map(lines::summary).unwrap_or_default().0;
-    let mut known: HashSet<String> = gathered.history.iter().flat_map(|(_, numbers)| numbers).map(|(name, _)| name.clone()).collect();
+    let mut known: HashSet<String> = gathered
+        .history
+        .iter()
+        .flat_map(|(_, numbers)| numbers)
+        .map(|(name, _)| name.clone())
+        .collect();
     // Only what is new or other than before: the whole summary comes every time.
     let changed: Vec<&(String, f64)> = numbers
         .iter()
-        .filter(|(name, value)| !known.contains(name) && !before.iter().any(|(n, v)| n == name && same(*v, *value)))
+        .filter(|(name, value)| {
+            !known.contains(name) && !before.iter().any(|(n, v)| n == name && same(*v, *value))
+        })
         .collect();
     if !changed.is_empty() {
         let stored = tidemill_store::tracking::runs::load(tx, &[key.number])?;
-        known.extend(stored.into_iter().flat_map(|run| run.metrics).filter(|m| !was_from_summary(&before, &m.key)).map(|m| m.key));
+        known.extend(
+            stored
+                .into_iter()
+                .flat_map(|run| run.metrics)
+                .filter(|m| !was_from_summary(&before, &m.key))
+                .map(|m| m.key),
+        );
     }
     for (name, value) in changed {
         if !known.contains(name) {
@@ -137,7 +165,9 @@ fn summary(tx: &Tx<'_>, run: &mut WandbRun, key: RunKey, chunk: &Chunk, now_ms: 
         }
     }
     for (name, text) in texts {
-        gathered.tags.push((format!("wandb.summary.{name}"), cut(&text, LONGEST_TAG)));
+        gathered
+            .tags
+            .push((format!("wandb.summary.{name}"), cut(&text, LONGEST_TAG)));
     }
     run.summary = Value::Object(map);
     Ok(())
@@ -172,10 +202,18 @@ fn tell_sweep(tx: &mut Tx<'_>, run: &WandbRun, gathered: &Gathered, now_ms: i64)
     let points: Vec<(i64, f64)> = gathered
         .history
         .iter()
-        .filter_map(|(step, numbers)| numbers.iter().find(|(key, _)| *key == name).map(|(_, value)| (*step, *value)))
+        .filter_map(|(step, numbers)| {
+            numbers
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| (*step, *value))
+        })
         .collect();
     let summary = run.summary.as_object().map(lines::summary).unwrap_or_default().0;
-    let objective = summary.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
+    let objective = summary
+        .iter()
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| *value);
     ended(tx, run, sweep_id, points, objective, now_ms)
 }
 
@@ -232,7 +270,11 @@ fn store(
     }
     let keys = metrics::log(tx, key, &gathered.metrics, known)?;
     if !gathered.tags.is_empty() {
-        let set: Vec<(&str, &str)> = gathered.tags.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let set: Vec<(&str, &str)> = gathered
+            .tags
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+            .collect();
         tags::set(tx, key.number, &set)?;
     }
     run.heartbeat_ms = run.heartbeat_ms.max(now_ms);
@@ -252,7 +294,12 @@ fn store(
     }
     tell_sweep(tx, &run, &gathered, now_ms)?;
     runs::put(tx, &run)?;
-    Ok(Some((Answer { stopped: run.stop_requested }, keys)))
+    Ok(Some((
+        Answer {
+            stopped: run.stop_requested,
+        },
+        keys,
+    )))
 }
 
 impl Tracking {
@@ -260,7 +307,10 @@ impl Tracking {
     pub async fn wandb_stream(&self, at: WandbName, stream: FileStream) -> Result<Answer> {
         let (now_ms, name) = (self.now_ms(), at.name.clone());
         let known = Arc::clone(self.metric_keys());
-        let stored = self.store().write(move |tx| store(tx, &at, &stream, &known, now_ms)).await?;
+        let stored = self
+            .store()
+            .write(move |tx| store(tx, &at, &stream, &known, now_ms))
+            .await?;
         let (answer, keys) = stored.ok_or_else(|| unknown_run(&name))?;
         self.metric_keys().remember(keys);
         Ok(answer)

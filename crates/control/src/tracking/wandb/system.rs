@@ -39,8 +39,14 @@ mod tests {
     #[test]
     fn system_metrics_take_mlflows_names_where_it_has_one() {
         assert_eq!(renamed("system.cpu").0, "system/cpu_utilization_percentage");
-        assert_eq!(renamed("system.gpu.1.gpu").0, "system/gpu_1_utilization_percentage");
-        assert_eq!(renamed("system.disk./.usageGB"), ("system/disk_usage_megabytes".to_owned(), 1024.0));
+        assert_eq!(
+            renamed("system.gpu.1.gpu").0,
+            "system/gpu_1_utilization_percentage"
+        );
+        assert_eq!(
+            renamed("system.disk./.usageGB"),
+            ("system/disk_usage_megabytes".to_owned(), 1024.0)
+        );
         assert_eq!(renamed("system.proc.cpu.threads").0, "system/proc.cpu.threads");
         assert_eq!(renamed("system.gpu.0.temp").0, "system/gpu.0.temp");
     }
