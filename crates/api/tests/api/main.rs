@@ -15,3 +15,4 @@ mod security;
 mod tracking_runs;
 mod users;
 mod v1;
+mod wandb;

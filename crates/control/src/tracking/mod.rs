@@ -17,7 +17,9 @@ pub mod registry;
 mod run_names;
 mod runs;
 pub mod search;
+pub mod sweeps;
 mod validate;
+pub mod wandb;
 pub mod webhooks;
 mod workspaces;
 
