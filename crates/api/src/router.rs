@@ -11,7 +11,7 @@ use crate::control_plane::{App, ControlPlane};
 use crate::mlflow::tracking::{permissions, roles, signup, users, workspaces};
 use crate::security::{self, Security};
 use crate::v1::{
-    clock, endpoints, events, feedback, lists, models, openapi, runs, spec, status, sweeps, tokens,
+    clock, endpoints, events, feedback, import, lists, models, openapi, runs, spec, status, sweeps, tokens,
 };
 use crate::{auth, docs, edge, mlflow, open_inference, page, prometheus, wandb};
 
@@ -382,6 +382,11 @@ fn own_routes() -> Vec<Route> {
         get("/api/v1/windows", lists::windows, "Closed monitor windows").query(LIST),
         get("/api/v1/lineage/predictions/{id}", status::lineage, "Everything behind a prediction, and what came of it"),
         post("/api/v1/feedback", feedback::record, "Say what was true of predictions").body("FeedbackBody"),
+        post("/api/v1/tracking/import/known", import::known, "Which things an import has brought whole").body("ImportMarks"),
+        post("/api/v1/tracking/import/marks", import::mark, "Remember that an import has brought things whole").body("ImportMarks"),
+        post("/api/v1/tracking/import/experiments", import::experiments, "Bring experiments from elsewhere").body("ImportExperiments"),
+        post("/api/v1/tracking/import/runs", import::runs, "Bring runs and histories of metrics from elsewhere").body("ImportRuns"),
+        post("/api/v1/tracking/import/models", import::models, "Bring logged and registered models from elsewhere").body("ImportModels"),
         get("/api/v1/events", events::list, "The event log").query(&["after", "limit"]),
         get("/api/v1/events/stream", events::stream, "The event log, live, by server-sent events").query(&["after"]),
         get("/api/v1/spec", spec::spec, "The project's spec"),

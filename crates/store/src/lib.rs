@@ -28,6 +28,7 @@ pub mod alerts;
 pub mod decisions;
 pub mod endpoints;
 pub mod events;
+pub mod foreign;
 pub mod labels;
 pub mod meta;
 pub mod models;
