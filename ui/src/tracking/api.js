@@ -122,5 +122,8 @@ export const runLink = (experiment, run) => `/experiments/${encodeURIComponent(e
 /** MLflow's states in the words of a badge. */
 export const TONES = /** @type {Record<string, string>} */ ({ FINISHED: 'good', FAILED: 'bad', KILLED: 'warn', RUNNING: 'info', SCHEDULED: 'quiet', READY: 'good', PENDING_REGISTRATION: 'info', FAILED_REGISTRATION: 'bad', Production: 'good', Staging: 'info', Archived: 'quiet' });
 
+/** The eleventh curve has the first one's colour, and is dashed. @param {number} i */
+export const curveDash = (i) => (i < 10 ? undefined : i < 20 ? [6, 4] : [2, 3]);
+
 /** Colours of curves that stay apart in light and in dark. */
 export const curveColour = (/** @type {number} */ i) => `--curve-${i % 10}`;

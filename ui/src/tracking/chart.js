@@ -70,7 +70,7 @@ function create(element, width, props, lines) {
   /** @type {uPlot.Band[]} */
   const bands = [];
   for (const { curve, banded, x } of lines) {
-    series.push({ stroke: () => colour(curve.colour), width: 1.8, points: { show: x.length < 40, size: 5, width: 1, fill: () => colour(curve.colour) } });
+    series.push({ stroke: () => colour(curve.colour), width: 1.8, dash: curve.dash, points: { show: x.length < 40, size: 5, width: 1, fill: () => colour(curve.colour) } });
     if (smoothed) series.push({ stroke: () => pale(curve.colour, '55'), width: 1, points: { show: false } });
     if (banded) {
       bands.push({ series: [series.length, series.length + 1], fill: () => pale(curve.colour, '2e') });

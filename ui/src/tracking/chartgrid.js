@@ -2,7 +2,7 @@
 import { useEffect, useRef, useState } from '../../vendor/preact.js';
 import { route, setParams, withParams } from '../client.js';
 import { Empty, Failure, html } from '../ui.js';
-import { curveColour, each } from './api.js';
+import { curveColour, curveDash, each } from './api.js';
 import { MetricChart, treatment } from './chart.js';
 import { history } from './history.js';
 
@@ -45,7 +45,7 @@ function Card({ metric, rows, look, stamps, large }) {
     if (!seen) return undefined;
     let current = true;
     const points = having.length > 12 ? 200 : large ? 1200 : 600;
-    each(having, async ({ row, i }) => ({ id: row.id, label: row.name, colour: curveColour(i), history: await history(row.id, metric, points, stamps.get(`${row.id}\n${metric}`) ?? '') })).then(
+    each(having, async ({ row, i }) => ({ id: row.id, label: row.name, colour: curveColour(i), dash: curveDash(i), history: await history(row.id, metric, points, stamps.get(`${row.id}\n${metric}`) ?? '') })).then(
       (curves) => current && setState({ curves, error: null }),
       (error) => current && setState({ curves: [], error }),
     );

@@ -103,7 +103,8 @@ function Page({ url, found }) {
 
 /** The page without what the policy refuses anyway: else each refusal is an error in the console. @param {string} text */
 function plain(text) {
-  const page = new DOMParser().parseFromString(text, 'text/html');
+  const unstyled = text.replace(/<style[\s\S]*?(<\/style>|$)/gi, '').replace(/\sstyle\s*=\s*("[^"]*"|'[^']*'|[^\s>]+)/gi, '');
+  const page = new DOMParser().parseFromString(unstyled, 'text/html');
   for (const element of page.querySelectorAll('script, style, link, iframe, object, embed, meta, base')) element.remove();
   for (const element of page.querySelectorAll('*')) {
     for (const { name, value } of [...element.attributes]) {

@@ -63,7 +63,7 @@
 /** @typedef {{column: Column, descending: boolean}} Order */
 /** Keys known from the loaded runs. @typedef {{metrics: string[], params: string[], tags: string[]}} Keys */
 /** A history in buckets: where a bucket holds one point, low = mean = high. @typedef {{step: number[], time: number[], value: number[], low: number[], high: number[], total: number, sampled: boolean}} History */
-/** A curve of a chart. @typedef {{id: string, label: string, colour: string, history: History}} Curve */
+/** A curve of a chart. @typedef {{id: string, label: string, colour: string, dash?: number[], history: History}} Curve */
 /** Where artifacts come from. @typedef {{name: string, list: (path: string) => Promise<File[]>, url: (path: string) => string}} Store */
 
 export {};
