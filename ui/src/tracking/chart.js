@@ -15,6 +15,9 @@ import { smooth } from './history.js';
 /** @param {number} seconds */
 const span = (seconds) => (Math.abs(seconds) < 120 ? `${Number(seconds.toPrecision(3))} s` : Math.abs(seconds) < 7200 ? `${Number((seconds / 60).toPrecision(3))} min` : Math.abs(seconds) < 172_800 ? `${Number((seconds / 3600).toPrecision(3))} h` : `${Number((seconds / 86_400).toPrecision(3))} d`);
 
+/** Steps of an axis of durations, seconds. */
+const SPANS = [0.001, 0.01, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800, 432_000, 864_000, 2_592_000, 8_640_000];
+
 /** @param {number} x @param {Axis} axis */
 const place = (x, axis) => (axis === 'step' ? `step ${count(x)}` : axis === 'relative' ? `after ${span(x)}` : new Date(x * 1000).toISOString().slice(0, 19).replace('T', ' '));
 
@@ -84,7 +87,7 @@ function create(element, width, props, lines) {
     cursor: { y: false, drag: { x: true, y: false }, points: { size: 7 } },
     scales: { x: { time: axis === 'time' }, y: log ? { distr: 3 } : { range: (_, low, high) => (low === null || high === null ? [0, 1] : low === high ? [low - (Math.abs(low) * 0.05 || 1), high + (Math.abs(high) * 0.05 || 1)] : uPlot.rangeNum(low, high, 0.08, false)) } },
     axes: [
-      { ...look, size: 30, space: 70, ...(axis === 'relative' ? { values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map(span) } : axis === 'step' ? { values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map((x) => (Number.isInteger(x) ? count(x) : '')) } : {}) },
+      { ...look, size: 30, space: 70, ...(axis === 'relative' ? { incrs: SPANS, values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map(span) } : axis === 'step' ? { values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map((x) => (Number.isInteger(x) ? count(x) : '')) } : {}) },
       { ...look, size: 62, space: 32, values: (_, at) => at.map((y) => (y === null ? '' : figure(y))) },
     ],
     series, bands,
@@ -142,12 +145,12 @@ export function MetricChart(props) {
 export function treatment(curves, log, smoothing) {
   const said = [];
   if (smoothing > 0) said.push(`smoothed (exponential, ${smoothing}); the pale line is what was logged`);
-  const sampled = curves.filter((curve) => curve.history.sampled);
-  if (sampled.some((curve) => curve.history.total > curve.history.value.length)) said.push(`${count(sampled.reduce((sum, curve) => sum + curve.history.total, 0))} points in ${count(sampled.reduce((sum, curve) => sum + curve.history.value.length, 0))} buckets: line is the mean, band from least to greatest`);
-  else if (sampled.length > 0) said.push('points left out by the server');
+  const joined = curves.filter((curve) => curve.history.total > curve.history.value.length);
+  const sum = (/** @type {(curve: Curve) => number} */ of, /** @type {Curve[]} */ over) => count(over.reduce((all, curve) => all + of(curve), 0));
+  if (joined.length > 0) said.push(`${sum((curve) => curve.history.total, joined)} points in ${sum((curve) => curve.history.value.length, joined)} stretches: the line goes through the last of each, the band from least to greatest`);
+  if (curves.some((curve) => curve.history.left)) said.push('points were left out by the server');
+  if (curves.some((curve) => curve.history.odd > 0)) said.push(`${sum((curve) => curve.history.odd, curves)} NaN or infinite`);
   const all = curves.flatMap((curve) => curve.history.value);
-  const odd = all.filter((y) => !Number.isFinite(y)).length;
-  if (odd > 0) said.push(`${count(odd)} NaN or infinite`);
   const low = log ? all.filter((y) => Number.isFinite(y) && y <= 0).length : 0;
   if (low > 0) said.push(`${count(low)} not above 0, not on a log scale`);
   return said.join('; ');

@@ -13,39 +13,49 @@ const KEPT = 400;
 /** @param {any} value */
 const numeric = (value) => (value === undefined || value === null ? NaN : Number(value));
 
-/** @param {any[]} points @param {boolean} sampled @param {number | null} total @returns {History} */
-function historyOf(points, sampled, total = null) {
-  /** @type {History} */
-  const history = { step: [], time: [], value: [], low: [], high: [], total: 0, sampled };
-  for (const point of points) {
-    const value = numeric(point.mean ?? point.value ?? point.last);
-    history.step.push(Number(point.step ?? 0));
-    history.time.push(Number(point.timestamp ?? 0) / 1000);
-    history.value.push(value);
-    history.low.push(numeric(point.min ?? point.low ?? value));
-    history.high.push(numeric(point.max ?? point.high ?? value));
-    history.total += Number(point.count ?? 1);
-  }
-  if (total !== null) history.total = total;
+/** @returns {History} */
+const empty = () => ({ step: [], time: [], value: [], low: [], high: [], total: 0, odd: 0, left: false });
+
+/** @param {History} history @param {any} point @param {any} low @param {any} high */
+function add(history, point, low, high) {
+  history.step.push(Number(point.step ?? 0));
+  history.time.push(Number(point.timestamp ?? 0) / 1000);
+  history.value.push(numeric(point.value ?? 0));
+  history.low.push(numeric(low));
+  history.high.push(numeric(high));
+}
+
+/** Each bucket gives its last point, which was logged as it is, and its least and greatest value; the first one gives its first point too. @param {any[]} buckets @returns {History} */
+function fromBuckets(buckets) {
+  const history = empty();
+  buckets.forEach(({ count = 1, nan_count: odd = 0, first, last, min, max }, i) => {
+    if (i === 0 && count > 1) add(history, first, min.value, max.value);
+    add(history, last, min.value, max.value);
+    history.total += count;
+    history.odd += odd;
+  });
   return history;
+}
+
+/** Points as they were logged. @param {any[]} points @param {boolean} left whether some were left out @returns {History} */
+function fromPoints(points, left) {
+  const history = empty();
+  for (const point of points) add(history, point, point.value ?? 0, point.value ?? 0);
+  return { ...history, total: points.length, odd: history.value.filter((value) => !Number.isFinite(value)).length, left };
 }
 
 /** @param {string} run @param {string} key @param {number} points @returns {Promise<History>} */
 async function load(run, key, points) {
   if (downsamples) {
     try {
-      const answer = await read('metrics/get-history-downsampled', { run_id: run, metric_key: key, points });
-      const buckets = answer.points ?? answer.buckets ?? answer.metrics ?? [];
-      const total = answer.total ?? answer.count ?? null;
-      return historyOf(buckets, (total !== null && total > buckets.length) || buckets.some((/** @type {any} */ b) => (b.count ?? 1) > 1), total);
+      return fromBuckets((await read('metrics/get-history-downsampled', { run_id: run, metric_key: key, points })).buckets ?? []);
     } catch (error) {
       if (!(error instanceof ApiError) || ![404, 405, 501].includes(error.status)) throw error;
       downsamples = false;
     }
   }
-  const answer = await read('metrics/get-history-bulk-interval', { run_ids: [run], metric_key: key, max_results: points });
-  const found = answer.metrics ?? [];
-  return historyOf(found, found.length >= points);
+  const found = (await read('metrics/get-history-bulk-interval', { run_ids: [run], metric_key: key, max_results: points })).metrics ?? [];
+  return fromPoints(found, found.length >= points);
 }
 
 /** @param {string} run @param {string} key @param {number} points at most @param {string} stamp changes when there is more to read @returns {Promise<History>} */

@@ -123,7 +123,7 @@ export function RunsTable({ rows, columns, order, sort, chosen, choose, hasMore,
   };
 
   const { from, until } = { from: Math.min(seen.from, Math.max(0, rows.length - 1)), until: Math.min(seen.until, rows.length) };
-  const widths = [38, 232, ...columns.map(widthOf)];
+  const widths = [38, innerWidth < 760 ? 150 : 232, ...columns.map(widthOf)];
   const all = rows.length > 0 && rows.every((row) => chosen.has(row.id));
   return html`<div class="runs-table" ref=${box} role="region" tabindex="0" onScroll=${onScroll} onKeyDown=${onKeyDown} style=${{ height: `${(rows.length + 1) * ROW + 20}px` }}
       aria-label="Runs: arrow keys move, space selects, enter opens">
