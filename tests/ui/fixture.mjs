@@ -3,10 +3,11 @@ import { createServer } from 'node:http';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { tracking } from './tracking-fixture.mjs';
 
 const UI = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../ui');
 const TYPES = /** @type {Record<string, string>} */ ({ '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml' });
-const PAGES = /^\/($|endpoints|runs|decisions|predictions|models)/;
+const PAGES = /^\/($|endpoints|runs|decisions|predictions|models|experiments)/;
 const DAY = 86_400_000;
 const START = Date.UTC(2013, 0, 1);
 const FEATURES = ['dep_delay', 'distance', 'air_time', 'carrier', 'origin', 'dest', 'sched_dep_hour', 'weekday', 'month', 'temp', 'dewp', 'humid', 'wind_speed', 'precip', 'pressure', 'visib', 'plane_age', 'seats'];
@@ -133,12 +134,22 @@ export async function start({ empty = false } = {}) {
     '/status': status, '/endpoints/flight-delay/timeline': timeline, [`/runs/${RUN}`]: { ...run, steps }, [`/decisions/${DECISION}`]: gate, [`/lineage/predictions/${PREDICTION}`]: lineage, '/models/flight-delay': model,
   };
 
+  const tracked = tracking();
   const server = createServer(async (request, response) => {
-    const { pathname } = new URL(request.url ?? '/', 'http://fixture');
-    const send = (/** @type {number} */ code, /** @type {string} */ type, /** @type {string | Buffer} */ body) => {
-      response.writeHead(code, { 'content-type': type, 'content-security-policy': "default-src 'self'", 'x-content-type-options': 'nosniff' });
+    const url = new URL(request.url ?? '/', 'http://fixture');
+    const { pathname } = url;
+    const send = (/** @type {number} */ code, /** @type {string} */ type, /** @type {string | Buffer} */ body, headers = {}) => {
+      response.writeHead(code, { 'content-type': type, 'content-security-policy': "default-src 'self'", 'x-content-type-options': 'nosniff', ...headers });
       response.end(body);
     };
+    if (/^\/(ajax-api|get-artifact|model-versions)/.test(pathname)) {
+      let body = '';
+      for await (const part of request) body += part;
+      const answer = tracked.answer(url, request.method ?? 'GET', request.headers['content-type'] ?? '', body);
+      if (answer) send(answer.code, answer.type ?? 'application/json', answer.text ?? JSON.stringify(answer.body), answer.headers);
+      else send(404, 'application/json', '{}');
+      return;
+    }
     if (pathname === '/api/v1/events/stream') {
       response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' });
       response.write(': open\n\n');
@@ -164,6 +175,7 @@ export async function start({ empty = false } = {}) {
   return {
     url: `http://127.0.0.1:${address.port}`,
     timeline,
+    tracked,
     /** How many pages listen. */
     listeners: () => streams.size,
     /** Logs an event and tells all pages. @param {{kind: string, text: string, subject: [string, string]}} event */

@@ -77,7 +77,9 @@ function create(element, width, props, lines) {
     if (smoothed) series.push({ stroke: () => pale(curve.colour, '55'), width: 1, points: { show: false } });
     if (banded) {
       bands.push({ series: [series.length, series.length + 1], fill: () => pale(curve.colour, '2e') });
-      series.push({ width: 0, points: { show: false } }, { width: 0, points: { show: false } });
+      // The edges have a thin line: a single spike would not be seen as an area.
+      const edge = () => ({ stroke: () => pale(curve.colour, '70'), width: 1, points: { show: false } });
+      series.push(edge(), edge());
     }
   }
   const look = { stroke: () => colour('--dim'), grid: { stroke: () => colour('--grid'), width: 1 }, ticks: { show: false }, font: '11px system-ui, sans-serif' };

@@ -2,7 +2,7 @@
 import { useMemo, useRef, useState } from '../../vendor/preact.js';
 import { useWidth } from '../charts.js';
 import { count, go, route, setParams } from '../client.js';
-import { hideTip, html, tipAt } from '../ui.js';
+import { hideTip, html, Scroll, tipAt } from '../ui.js';
 import { figure, runLink } from './api.js';
 import { idOf, labelOf, readColumns, writeColumns } from './columns.js';
 import { scaleOf, shade, valueOf } from './scale.js';
@@ -179,8 +179,8 @@ export function Importance({ rows, keys }) {
     <p class="note">How far a parameter's order goes with the metric's order over these runs: Spearman's rank correlation for numbers (its sign says the direction), the correlation ratio of ranks for names (no direction). The mark is what 19 of 20 parameters without any effect stay under.
       Each parameter is looked at alone, and what goes together need not be cause and effect.</p>
     ${found.length === 0 ? html`<p class="note"><strong>Nothing to measure:</strong> at least 3 runs have to have the metric and a parameter that differs between them.</p>`
-      : html`<table class="importance"><thead><tr><th scope="col">Parameter</th><th scope="col" class="num">Strength</th><th scope="col"><span class="hidden">Bar</span></th><th scope="col" class="num">Runs</th><th scope="col">Measure</th></tr></thead>
+      : html`<${Scroll} label="Importance"><table class="importance"><thead><tr><th scope="col">Parameter</th><th scope="col" class="num">Strength</th><th scope="col"><span class="hidden">Bar</span></th><th scope="col" class="num">Runs</th><th scope="col">Measure</th></tr></thead>
         <tbody>${found.map(({ key, numeric, strength, n, kinds, bound }) => html`<tr key=${key} class=${Math.abs(strength) < bound ? 'weak' : ''}><th scope="row">${key}</th><td class="num">${numeric && strength > 0 ? '+' : ''}${strength.toFixed(2).replace('-', '−')}</td>
           <td class="bar-cell"><svg viewBox="0 0 200 16" preserveAspectRatio="none" role="img" aria-label=${Math.abs(strength) < bound ? 'within what chance gives' : 'more than chance gives'}><rect class="bar-ground" width="200" height="16" /><rect class=${strength < 0 ? 'bar-minus' : 'bar-plus'} width=${Math.abs(strength) * 200} height="16" /><line x1=${bound * 200} x2=${bound * 200} y1="0" y2="16" vector-effect="non-scaling-stroke" /></svg></td>
-          <td class="num">${count(n)}</td><td>${numeric ? 'rank correlation' : `correlation ratio, ${kinds} values`}</td></tr>`)}</tbody></table>`}`;
+          <td class="num">${count(n)}</td><td>${numeric ? 'rank correlation' : `correlation ratio, ${kinds} values`}</td></tr>`)}</tbody></table></${Scroll}>`}`;
 }
