@@ -22,7 +22,7 @@ function runOf(i) {
   if (i === 1) metrics.push(metric('long', 0.25, LONG - 1));
   return {
     info: { run_id: runId(i), run_name: `lgbm-${RUNS - 1 - i}`, experiment_id: '1', user_id: 'ada', status, start_time: start, ...(status === 'RUNNING' ? {} : { end_time: start + 184_000 }), artifact_uri: `mlflow-artifacts:/1/${runId(i)}/artifacts`, lifecycle_stage: 'active' },
-    data: { metrics, params: tags({ learning_rate: String(rate), num_leaves: String(leaves), boosting: i % 3 ? 'gbdt' : 'dart', seed: '42' }), tags: tags({ 'mlflow.runName': `lgbm-${RUNS - 1 - i}`, 'mlflow.user': 'ada', 'mlflow.source.name': 'train.py', team: i % 2 ? 'ops' : 'growth' }) },
+    data: { metrics, params: tags({ learning_rate: String(rate), num_leaves: String(leaves), boosting: i % 3 ? 'gbdt' : 'dart', seed: '42' }), tags: tags({ 'mlflow.runName': `lgbm-${RUNS - 1 - i}`, 'mlflow.user': 'ada', 'mlflow.source.name': 'train.py', team: i % 2 ? 'ops' : 'growth', ...(i === 31 || i === 32 ? { 'mlflow.parentRunId': runId(1) } : {}) }) },
     inputs: i === 1 ? { dataset_inputs: [{ dataset: { name: 'flights', digest: '191bb80e', source_type: 'local', schema: '{"mlflow_colspec": [{"name": "distance", "type": "double"}]}' }, tags: tags({ 'mlflow.data.context': 'training' }) }] } : {},
     outputs: i === 1 ? { model_outputs: [{ model_id: 'm-0001', step: 0 }] } : {},
   };

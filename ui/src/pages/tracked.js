@@ -2,10 +2,11 @@
 import { useState } from '../../vendor/preact.js';
 import { duration, link, route, time, withParams } from '../client.js';
 import { Id } from '../records.js';
-import { each, figure, read, rowOf, runLink, send, TONES, useEvery, useLoad } from '../tracking/api.js';
+import { each, figure, query, read, rowOf, runLink, send, TONES, useEvery, useLoad } from '../tracking/api.js';
 import { Artifacts } from '../tracking/artifacts.js';
 import { modelStore, runStore } from '../tracking/stores.js';
 import { ChartGrid } from '../tracking/chartgrid.js';
+import { search } from '../tracking/runs.js';
 import { Crumbs, Dialog, Field, Form, Tabs, TagEditor } from '../tracking/parts.js';
 import { Badge, Failure, html, Panel, Scroll, Title, Waiting } from '../ui.js';
 
@@ -15,6 +16,7 @@ import { Badge, Failure, html, Panel, Scroll, Title, Waiting } from '../ui.js';
 
 const SYSTEM = 'system/';
 const MOST = 200;
+const CHILDREN = 20;
 
 /** Names and values, with a search where there are many. @param {{label: string, rows: {key: string, cells: any[]}[], heads: string[], none: string}} props */
 function Values({ label, rows, heads, none }) {
@@ -47,6 +49,7 @@ function Around({ run }) {
   const models = [...(run.inputs?.model_inputs ?? []).map((m) => ({ id: m.model_id, how: 'input' })), ...(run.outputs?.model_outputs ?? []).map((m) => ({ id: m.model_id, how: 'output' }))];
   const { data: versions, error } = useLoad(id, (signal) => read('model-versions/search', { filter: `run_id = '${id}'`, max_results: 100 }, signal));
   const { data: names } = useLoad(models.map((m) => m.id).join('\n') || null, (signal) => each(models, (m) => read(`logged-models/${m.id}`, {}, signal).then((answer) => answer.model?.info, () => null)));
+  const { data: children } = useLoad(`children ${id}`, (signal) => search([run.info.experiment_id], `tags.\`mlflow.parentRunId\` = '${id}'`, null, 'ACTIVE_ONLY', CHILDREN, null, signal));
   const datasets = run.inputs?.dataset_inputs ?? [];
   const found = /** @type {ModelVersion[]} */ (versions?.model_versions ?? []);
   return html`<${Panel} title="Inputs and outputs" id="around">
@@ -54,7 +57,9 @@ function Around({ run }) {
     ${datasets.map((dataset, i) => html`<${Dataset} key=${i} dataset=${dataset} />`)}
     ${models.length > 0 && html`<h3>Models</h3><ul class="plain">${models.map((model, i) => html`<li key=${model.id}><a href=${withParams({ tab: 'artifacts', from: model.id, path: null })}>${names?.[i]?.name ?? model.id}</a> <${Badge} value=${model.how} /> ${names?.[i]?.model_type ?? ''}</li>`)}</ul>`}
     <h3>Registered versions</h3>${error ? html`<p class="note">${error.message}</p>` : found.length === 0 ? html`<p class="note">None of this run.</p>`
-      : html`<ul class="plain">${found.map((v) => html`<li key=${v.name + v.version}><a href=${`${link('models', v.name)}?version=${v.version}`}>${v.name} v${v.version}</a> ${(v.aliases ?? []).map((alias) => html`<${Badge} key=${alias} value=${alias} tone="info" />`)}</li>`)}</ul>`}</${Panel}>`;
+      : html`<ul class="plain">${found.map((v) => html`<li key=${v.name + v.version}><a href=${`${link('models', v.name)}?version=${v.version}`}>${v.name} v${v.version}</a> ${(v.aliases ?? []).map((alias) => html`<${Badge} key=${alias} value=${alias} tone="info" />`)}</li>`)}</ul>`}
+    ${children && children.rows.length > 0 && html`<h3>Child runs</h3><ul class="plain">${children.rows.map((row) => html`<li key=${row.id}><a href=${runLink(row.info.experiment_id, row.id)}>${row.name}</a> <${Badge} value=${row.info.status.toLowerCase()} tone=${TONES[row.info.status]} /></li>`)}</ul>
+      ${children.token && html`<p><a href=${`/experiments/${run.info.experiment_id}?${query({ filter: `tags.\`mlflow.parentRunId\` = '${id}'` })}`}>All of them</a></p>`}`}</${Panel}>`;
 }
 
 /** @param {{run: Run, row: Row, again: () => void}} props */
