@@ -6,7 +6,7 @@ TARGET := $(CARGO_TARGET_DIR)
 ALL := --workspace --all-targets
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-tools test-build test-python test-page test-rust bench fmt lint clean
+.PHONY: help demo test test-tools test-build test-python test-postgres test-page test-rust bench bench-tracking fmt lint clean
 
 help: ## Show this
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,6 +21,7 @@ test: ## Install what the tests need, check, build, and run all tests
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory test-build
 	$(MAKE) --no-print-directory test-python
+	$(MAKE) --no-print-directory test-postgres
 	$(MAKE) --no-print-directory test-page
 	$(MAKE) --no-print-directory test-rust
 
@@ -31,8 +32,12 @@ test-build:
 	cargo build $(ALL)
 
 test-python: ## Real Python clients against the binary
-	cd tests/clients && TIDEMILL_BIN=$(TARGET)/debug/tidemill \
+	cd tests/clients && TIDEMILL_BIN=$(TARGET)/debug/tidemill ../../scripts/with-postgres.sh \
 	    "$$(../../scripts/test-venv.sh)/bin/python" -m pytest -q -p no:cacheprovider .
+
+# The same build as all other tests, so nothing is compiled twice.
+test-postgres: ## The store's tests on a real PostgreSQL server
+	scripts/with-postgres.sh cargo nextest run --workspace -E 'package(tidemill-store)'
 
 test-page: ## The page in Chromium, against its fixture and against a real server
 	cd tests/ui && npm test
@@ -45,6 +50,10 @@ test-rust: ## Documentation tests, then everything else
 bench: ## Measure: the year's replay and what it earned, memory, start
 	cargo build --release -p tidemill
 	benches/run.sh $(ARGS)
+
+bench-tracking: ## Measure tracking beside a stock MLflow server
+	cargo build --release -p tidemill
+	python3 benches/tracking.py $(TARGET)/release/tidemill "$$(scripts/test-venv.sh)/bin/mlflow" $(ARGS)
 
 fmt: ## Format the code
 	cargo fmt --all

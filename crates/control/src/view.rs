@@ -9,7 +9,7 @@ use tidemill_core::predictions::LabelValue;
 use tidemill_core::spec::Span;
 
 /// The server at a glance.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Status {
     /// Tidemill's version.
     pub version: String,

@@ -47,16 +47,16 @@ CREATE TABLE metric_keys (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     name   TEXT NOT NULL UNIQUE
 );
--- NaN is value 0 with `is_nan`, infinities are the largest finite numbers, as MLflow stores them. The key holds every column: what
--- is told twice is kept once.
+-- NaN is value 0 with `is_nan`, infinities are the largest finite numbers, as MLflow stores them. The key holds every column, in the
+-- order in which histories are read: what is told twice is kept once, and a page of a history is a range of the table.
 CREATE TABLE metrics (
     run    INTEGER NOT NULL,
     key    INTEGER NOT NULL,
-    step   INTEGER NOT NULL,
     at_ms  INTEGER NOT NULL,
+    step   INTEGER NOT NULL,
     value  REAL NOT NULL,
     is_nan BOOLEAN NOT NULL,
-    PRIMARY KEY (run, key, step, at_ms, value, is_nan)
+    PRIMARY KEY (run, key, at_ms, step, value, is_nan)
 ) WITHOUT ROWID;
 -- The point with the largest (step, at_ms, value) of each metric of each run.
 CREATE TABLE latest_metrics (
@@ -68,7 +68,8 @@ CREATE TABLE latest_metrics (
     is_nan BOOLEAN NOT NULL,
     PRIMARY KEY (run, key)
 ) WITHOUT ROWID;
-CREATE INDEX latest_metrics_by_value ON latest_metrics (key, value, run);
+-- A search by value or order of a metric reads this alone, NaN apart from the numbers.
+CREATE INDEX latest_metrics_by_value ON latest_metrics (key, is_nan, value, run);
 
 CREATE TABLE run_params (
     run   INTEGER NOT NULL,
@@ -144,13 +145,13 @@ CREATE TABLE logged_model_metrics (
     dataset_name   TEXT NOT NULL,
     dataset_digest TEXT NOT NULL,
     run            INTEGER NOT NULL,
-    step           INTEGER NOT NULL,
     at_ms          INTEGER NOT NULL,
+    step           INTEGER NOT NULL,
     value          REAL NOT NULL,
     is_nan         BOOLEAN NOT NULL,
-    PRIMARY KEY (model, key, dataset_name, dataset_digest, run, step, at_ms)
+    PRIMARY KEY (model, key, dataset_name, dataset_digest, run, at_ms, step)
 ) WITHOUT ROWID;
-CREATE INDEX logged_model_metrics_by_value ON logged_model_metrics (key, value, model);
+-- No index by value: an experiment has few models, and a search asks each for the key, which the primary key answers.
 
 -- Models that a run read or wrote.
 CREATE TABLE run_models (

@@ -2,10 +2,11 @@
 
 use std::ops::Deref;
 
+use rusqlite::types::ToSql;
 use serde_json::Value;
 use tidemill_core::clock::Timestamp;
 
-use crate::db::{Connection, Dialect, Params, Row};
+use crate::db::{Connection, Dialect, Insert, Params, Row, chunk_of};
 use crate::error::StoreError;
 use crate::events::{self, Event};
 
@@ -32,6 +33,38 @@ impl<'c> ReadTx<'c> {
         map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>, StoreError> {
         self.conn.rows(sql, params, map)
+    }
+
+    /// Gives each row to `take`, without holding all of them. `take` must not use the transaction.
+    pub(crate) fn each(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+        take: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
+    ) -> Result<(), StoreError> {
+        self.conn.each(sql, params, take)
+    }
+
+    /// Runs a query that ends in `… IN`, for as many numbers as there are: a few statements of fixed sizes. `tail` follows the
+    /// list, such as an order; rows of one number come together if it begins with that number.
+    pub(crate) fn each_in(
+        &self,
+        sql: &str,
+        numbers: &[i64],
+        tail: &str,
+        mut take: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
+    ) -> Result<(), StoreError> {
+        let mut rest = numbers;
+        while !rest.is_empty() {
+            let size = chunk_of(rest.len());
+            let (chunk, after) = rest.split_at(size);
+            let params: Vec<&dyn ToSql> = chunk.iter().map(|number| number as &dyn ToSql).collect();
+            let marks = vec!["?"; size].join(", ");
+            self.conn
+                .each(&format!("{sql} ({marks}) {tail}"), &params, &mut take)?;
+            rest = after;
+        }
+        Ok(())
     }
 
     /// The first row, if there is one.
@@ -115,8 +148,22 @@ impl<'c> Tx<'c> {
         columns: &str,
         params: Params<'_>,
     ) -> Result<(), StoreError> {
-        self.execute(&insert_sql(table, columns, params.len(), ""), params)?;
+        let tail = "";
+        self.execute(&Insert { table, columns, tail }.sql(1), params)?;
         Ok(())
+    }
+
+    /// Inserts rows; `bind` appends the parameters of one.
+    pub(crate) fn insert_rows<'r, R>(
+        &mut self,
+        table: &str,
+        columns: &str,
+        tail: &str,
+        rows: &'r [R],
+        bind: impl Fn(&'r R, &mut Vec<&'r dyn ToSql>),
+    ) -> Result<(), StoreError> {
+        let insert = Insert { table, columns, tail };
+        self.read.conn.insert_rows(&insert, rows, bind)
     }
 
     /// Inserts one row unless it is there; returns whether it did.
@@ -126,8 +173,8 @@ impl<'c> Tx<'c> {
         columns: &str,
         params: Params<'_>,
     ) -> Result<bool, StoreError> {
-        let sql = insert_sql(table, columns, params.len(), " ON CONFLICT DO NOTHING");
-        Ok(self.execute(&sql, params)? == 1)
+        let tail = " ON CONFLICT DO NOTHING";
+        Ok(self.execute(&Insert { table, columns, tail }.sql(1), params)? == 1)
     }
 
     /// Inserts one row, or replaces the one with the same `key` columns.
@@ -145,12 +192,8 @@ impl<'c> Tx<'c> {
             .map(|column| format!("{column} = excluded.{column}"))
             .collect();
         let tail = format!(" ON CONFLICT ({key}) DO UPDATE SET {}", assignments.join(", "));
-        self.execute(&insert_sql(table, columns, params.len(), &tail), params)?;
+        let tail = &tail;
+        self.execute(&Insert { table, columns, tail }.sql(1), params)?;
         Ok(())
     }
-}
-
-fn insert_sql(table: &str, columns: &str, count: usize, tail: &str) -> String {
-    let marks = vec!["?"; count].join(", ");
-    format!("INSERT INTO {table} ({columns}) VALUES ({marks}){tail}")
 }

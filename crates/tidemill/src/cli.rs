@@ -57,6 +57,28 @@ pub struct Listen {
     pub port: u16,
 }
 
+/// Tracking, registry and artifacts.
+#[derive(Debug, Args, Clone)]
+pub struct TrackingArgs {
+    /// Where the metadata is: `sqlite`, in the data folder, or `postgres://user:password@host:port/database`.
+    #[arg(
+        long,
+        env = "TIDEMILL_DATABASE",
+        default_value = "sqlite",
+        hide_env_values = true
+    )]
+    pub database: String,
+    /// Where the artifacts of new experiments go: the server's own proxy, or a URI that clients reach by themselves.
+    #[arg(long, value_name = "URI", default_value = "mlflow-artifacts:/")]
+    pub default_artifact_root: String,
+    /// Keep proxied artifacts in this folder under their own names; default: content-addressed, in the data folder.
+    #[arg(long, value_name = "DIR")]
+    pub artifacts_destination: Option<PathBuf>,
+    /// Take a model version's source only from the run or model that the request names (MLflow 3.17's rule).
+    #[arg(long)]
+    pub strict_sources: bool,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Write a first `tidemill.yaml` from a look at a data file.
@@ -76,12 +98,14 @@ pub enum Command {
         #[arg(long)]
         force: bool,
     },
-    /// Start the server: endpoints, API, page and the loop.
+    /// Start the server: tracking and registry, and with a project endpoints and the loop.
     Up {
         #[command(flatten)]
         project: Project,
         #[command(flatten)]
         listen: Listen,
+        #[command(flatten)]
+        tracking: TrackingArgs,
         /// Run on a clock that stands at this time and is moved by a replay (or where it stood, if the data folder has one).
         #[arg(long, value_name = "TIME")]
         virtual_clock: Option<Timestamp>,

@@ -12,7 +12,7 @@ use tidemill_core::spec::{self, Spec};
 use tidemill_data::DataFusionEngine;
 use tidemill_models::{BuiltinTrainer, Runtime};
 use tidemill_serving::{LogOptions, PredictionLog, Router, Server};
-use tidemill_store::Store;
+use tidemill_store::{Database, Store};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
@@ -20,6 +20,15 @@ use crate::plane::Plane;
 
 /// The file in the data folder that says where its server listens.
 pub const ADDRESS_FILE: &str = "server.json";
+
+/// The settings that a server has whether or not it has a project.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Where the metadata is.
+    pub database: Database,
+    /// Tracking, registry and artifacts.
+    pub tracking: TrackingOptions,
+}
 
 /// A project on disk.
 #[derive(Debug, Clone)]
@@ -30,15 +39,26 @@ pub struct ProjectFiles {
     pub spec: Arc<Spec>,
     /// The data folder.
     pub data: PathBuf,
+    /// The server's settings.
+    pub settings: Settings,
+}
+
+/// Whether there is a spec where `path` says.
+pub fn has_project(path: &Path) -> bool {
+    spec_file(path).exists()
+}
+
+fn spec_file(path: &Path) -> PathBuf {
+    if path.is_dir() || path.extension().is_none() {
+        path.join("tidemill.yaml")
+    } else {
+        path.to_owned()
+    }
 }
 
 /// Finds and reads a project's spec. `path` is the folder or the file.
 pub fn read_project(path: &Path, data: Option<&Path>) -> Result<ProjectFiles> {
-    let file = if path.is_dir() || path.extension().is_none() {
-        path.join("tidemill.yaml")
-    } else {
-        path.to_owned()
-    };
+    let file = spec_file(path);
     let spec = Arc::new(spec::load(&file)?);
     let root = file
         .parent()
@@ -46,7 +66,12 @@ pub fn read_project(path: &Path, data: Option<&Path>) -> Result<ProjectFiles> {
         .unwrap_or(Path::new("."))
         .to_owned();
     let data = data.map_or_else(|| root.join("tidemill-data"), Path::to_owned);
-    Ok(ProjectFiles { root, spec, data })
+    Ok(ProjectFiles {
+        root,
+        spec,
+        data,
+        settings: Settings::default(),
+    })
 }
 
 /// Which clock a server runs on.
@@ -60,10 +85,10 @@ pub enum ClockChoice {
     Virtual(Timestamp),
 }
 
-/// A project that is open.
+/// A data folder that is open.
 pub struct App {
-    /// The loop.
-    pub control: Control,
+    /// The loop, if there is a project.
+    pub control: Option<Control>,
     /// The API's view of it.
     pub plane: Arc<Plane>,
     /// The data folder.
@@ -72,7 +97,8 @@ pub struct App {
 
 /// Opens the data folder and puts everything together.
 pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
-    let store = Store::open(&project.data)?;
+    let settings = &project.settings;
+    let store = Store::open_on(&project.data, settings.database.clone())?;
     if matches!(choice, ClockChoice::Wall) {
         Control::forget_virtual_time(&store).await?;
     }
@@ -82,17 +108,7 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
         (ClockChoice::AsStored, Some(stood)) => Arc::new(VirtualClock::new(stood)),
         (ClockChoice::AsStored, None) | (ClockChoice::Wall, _) => Arc::new(WallClock),
     };
-    let wal = project.data.join("wal");
-    let (log, recovery) =
-        tokio::task::spawn_blocking(move || PredictionLog::open(&wal, LogOptions::default())).await??;
-    if recovery.batches > 0 || recovery.truncated_bytes > 0 {
-        tracing::info!(
-            batches = recovery.batches,
-            cut = recovery.truncated_bytes,
-            "prediction log recovered"
-        );
-    }
-    let serving = Arc::new(Server::new(Arc::new(Router::new()), log, Arc::clone(&clock)));
+    let serving = open_serving(&project.data, &clock).await?;
     let engine = Arc::new(DataFusionEngine::new(store.objects().clone()));
     let control = Control::open(Parts {
         spec: Arc::clone(&project.spec),
@@ -105,21 +121,49 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
         clock: Arc::clone(&clock),
     })
     .await?;
-    let tracking = Tracking::new(store, clock, TrackingOptions::default());
+    let tracking = Tracking::new(store, clock, settings.tracking.clone());
     let plane = Arc::new(Plane::new(control.clone(), tracking));
     Ok(App {
-        control,
+        control: Some(control),
         plane,
         data: project.data.clone(),
     })
+}
+
+/// Opens a data folder for tracking and registry alone.
+pub async fn open_without_project(data: &Path, settings: &Settings) -> Result<App> {
+    let store = Store::open_on(data, settings.database.clone())?;
+    let clock: Arc<dyn Clock> = Arc::new(WallClock);
+    let serving = open_serving(data, &clock).await?;
+    let tracking = Tracking::new(store, Arc::clone(&clock), settings.tracking.clone());
+    Ok(App {
+        control: None,
+        plane: Arc::new(Plane::without_project(tracking, serving, clock)),
+        data: data.to_owned(),
+    })
+}
+
+async fn open_serving(data: &Path, clock: &Arc<dyn Clock>) -> Result<Arc<Server>> {
+    let wal = data.join("wal");
+    let (log, recovery) =
+        tokio::task::spawn_blocking(move || PredictionLog::open(&wal, LogOptions::default())).await??;
+    if recovery.batches > 0 || recovery.truncated_bytes > 0 {
+        tracing::info!(
+            batches = recovery.batches,
+            cut = recovery.truncated_bytes,
+            "prediction log recovered"
+        );
+    }
+    let routes = Arc::new(Router::new());
+    Ok(Arc::new(Server::new(routes, log, Arc::clone(clock))))
 }
 
 /// A server that listens, until it is stopped.
 pub struct Running {
     /// Where.
     pub address: SocketAddr,
-    /// The loop behind it.
-    pub control: Control,
+    /// The loop behind it, if there is a project.
+    pub control: Option<Control>,
     address_file: PathBuf,
     stop: Option<oneshot::Sender<()>>,
     server: tokio::task::JoinHandle<std::io::Result<()>>,
@@ -144,7 +188,9 @@ impl Running {
         }
         // Only says where to find a server that is gone.
         let _ = std::fs::remove_file(&self.address_file);
-        if let Err(error) = self.control.settle().await {
+        if let Some(control) = &self.control
+            && let Err(error) = control.settle().await
+        {
             // Nothing is lost: the write-ahead log keeps what could not be moved, and the next start moves it.
             tracing::warn!(%error, "the prediction log could not be moved into Parquet");
         }
@@ -172,10 +218,11 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
         // A dropped sender stops the server too.
         let _ = stopped.await;
     }));
-    let looping = with_loop.then(|| {
-        let control = app.control.clone();
-        tokio::spawn(async move { control.run().await })
-    });
+    let looping = app
+        .control
+        .clone()
+        .filter(|_| with_loop)
+        .map(|control| tokio::spawn(async move { control.run().await }));
     Ok(Running {
         address,
         control: app.control,

@@ -8,35 +8,70 @@ use serde_json::{Value, json};
 use tidemill_api::{ApiError, ControlPlane, ListQuery, Noun};
 use tidemill_control::tracking::Tracking;
 use tidemill_control::{Control, ControlError, view};
-use tidemill_core::clock::Timestamp;
+use tidemill_core::clock::{Clock, Timestamp};
 use tidemill_core::ids::{
     AlertId, DecisionId, EndpointName, ModelName, PredictionId, RolloutId, RunId, VersionNumber,
 };
 use tidemill_store::events::Event;
 use tidemill_store::{
-    ReadTx, StoreError, alerts, decisions, endpoints, events, models, rollouts, runs, snapshots, specs,
-    windows,
+    ReadTx, Store, StoreError, alerts, decisions, endpoints, events, models, rollouts, runs, snapshots,
+    specs, windows,
 };
 use tokio::sync::broadcast;
 
-/// [`Control`] as the API sees it.
+/// The house as the API sees it. Without a project there is tracking and registry, but no loop.
 #[derive(Clone)]
 pub struct Plane {
-    control: Control,
+    control: Option<Control>,
     tracking: Tracking,
+    serving: Arc<tidemill_serving::Server>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Plane {
-    /// Wraps the loop.
+    /// With the loop of a project.
     pub fn new(control: Control, tracking: Tracking) -> Self {
-        Self { control, tracking }
+        Self {
+            serving: Arc::clone(control.serving()),
+            clock: Arc::clone(control.clock()),
+            control: Some(control),
+            tracking,
+        }
+    }
+
+    /// With tracking and registry alone.
+    pub fn without_project(
+        tracking: Tracking,
+        serving: Arc<tidemill_serving::Server>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            control: None,
+            tracking,
+            serving,
+            clock,
+        }
+    }
+
+    fn control(&self) -> Result<&Control, ApiError> {
+        self.control.as_ref().ok_or_else(|| {
+            ApiError::not_found(
+                "no_project",
+                "this server was started without a project, so it has no loop: start it in a folder with a `tidemill.yaml`, \
+                 or name one with `--project`",
+            )
+        })
+    }
+
+    fn store(&self) -> &Store {
+        self.tracking.store()
     }
 
     async fn read(
         &self,
         query: impl FnOnce(&ReadTx<'_>) -> Result<Value, StoreError> + Send + 'static,
     ) -> Result<Value, ApiError> {
-        Ok(self.control.store().read(query).await?)
+        Ok(self.store().read(query).await?)
     }
 }
 
@@ -83,26 +118,34 @@ fn history_of(changes: Vec<models::AliasChange>) -> Value {
 #[async_trait]
 impl ControlPlane for Plane {
     async fn status(&self) -> Result<view::Status, ApiError> {
-        self.control.status().await.map_err(to_api)
+        if let Some(control) = &self.control {
+            return control.status().await.map_err(to_api);
+        }
+        Ok(view::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            now: self.clock.now(),
+            virtual_clock: self.clock.as_virtual().is_some(),
+            ..view::Status::default()
+        })
     }
 
     async fn timeline(&self, endpoint: &EndpointName) -> Result<view::Timeline, ApiError> {
-        self.control.timeline(endpoint).await.map_err(to_api)
+        self.control()?.timeline(endpoint).await.map_err(to_api)
     }
 
     async fn lineage(&self, id: &PredictionId) -> Result<view::Lineage, ApiError> {
-        self.control.lineage(id).await.map_err(to_api)
+        self.control()?.lineage(id).await.map_err(to_api)
     }
 
     async fn record_feedback(
         &self,
         inputs: Vec<view::FeedbackInput>,
     ) -> Result<Vec<view::FeedbackOutcome>, ApiError> {
-        self.control.record_feedback(inputs).await.map_err(to_api)
+        self.control()?.record_feedback(inputs).await.map_err(to_api)
     }
 
     async fn start_run(&self, reason: String) -> Result<RunId, ApiError> {
-        self.control.start_run(&reason).await.map_err(to_api)
+        self.control()?.start_run(&reason).await.map_err(to_api)
     }
 
     async fn promote(
@@ -112,28 +155,36 @@ impl ControlPlane for Plane {
         why: String,
         by: String,
     ) -> Result<Value, ApiError> {
-        self.control
+        self.control()?
             .promote(endpoint, version, &why, &by)
             .await
             .map_err(to_api)
     }
 
     async fn rollback(&self, endpoint: &EndpointName, why: String, by: String) -> Result<Value, ApiError> {
-        self.control.rollback(endpoint, &why, &by).await.map_err(to_api)
+        self.control()?
+            .rollback(endpoint, &why, &by)
+            .await
+            .map_err(to_api)
     }
 
     async fn advance(&self, to: Timestamp) -> Result<Timestamp, ApiError> {
-        self.control.advance(to).await.map_err(to_api)
+        self.control()?.advance(to).await.map_err(to_api)
     }
 
     fn now(&self) -> Timestamp {
-        self.control.clock().now()
+        self.clock.now()
     }
 
     async fn list(&self, noun: Noun, query: ListQuery) -> Result<Value, ApiError> {
         let limit = query.limit();
-        let endpoint = query.endpoint.clone().unwrap_or_else(|| self.control.endpoint());
-        let model = query.model.clone().unwrap_or_else(|| self.control.model());
+        let endpoint = query
+            .endpoint
+            .clone()
+            .or_else(|| self.default_endpoint())
+            .unwrap_or_else(|| "".into());
+        let own = || self.control.as_ref().map(Control::model);
+        let model = query.model.clone().or_else(own).unwrap_or_else(|| "".into());
         self.read(move |tx| match noun {
             Noun::Models => to_json(models::list_models(tx)?),
             Noun::Versions => to_json(models::list_versions(tx, &model)?),
@@ -173,12 +224,17 @@ impl ControlPlane for Plane {
     }
 
     async fn get(&self, noun: Noun, id: &str) -> Result<Value, ApiError> {
-        let (id, name) = (id.to_owned(), self.control.spec().name.clone());
+        let id = id.to_owned();
+        let name = self
+            .control
+            .as_ref()
+            .map(|control| control.spec().name.clone())
+            .unwrap_or_default();
         if noun == Noun::Runs {
-            return self.control.run_detail(RunId::new(id)).await.map_err(to_api);
+            return self.control()?.run_detail(RunId::new(id)).await.map_err(to_api);
         }
         if noun == Noun::Spec {
-            return Ok(serde_json::to_value(&**self.control.spec()).unwrap_or_default());
+            return Ok(serde_json::to_value(&**self.control()?.spec()).unwrap_or_default());
         }
         self.read(move |tx| match noun {
             Noun::Models => {
@@ -222,23 +278,22 @@ impl ControlPlane for Plane {
     }
 
     fn subscribe(&self) -> broadcast::Receiver<Event> {
-        self.control.store().events()
+        self.store().events()
     }
 
     async fn events_after(&self, seq: i64, limit: u32) -> Result<Vec<Event>, ApiError> {
         Ok(self
-            .control
             .store()
             .read(move |tx| events::list_after(tx, seq, limit, None))
             .await?)
     }
 
     fn ready(&self) -> bool {
-        self.control.ready()
+        self.control.as_ref().is_none_or(Control::ready)
     }
 
     fn serving(&self) -> &Arc<tidemill_serving::Server> {
-        self.control.serving()
+        &self.serving
     }
 
     fn tracking(&self) -> &Tracking {
@@ -246,12 +301,14 @@ impl ControlPlane for Plane {
     }
 
     fn default_endpoint(&self) -> Option<EndpointName> {
-        Some(self.control.endpoint())
+        self.control.as_ref().map(Control::endpoint)
     }
 
     fn key_column(&self, endpoint: &EndpointName) -> Option<String> {
-        (*endpoint == self.control.endpoint())
-            .then(|| self.control.spec().data.key.clone())
-            .flatten()
+        let control = self.control.as_ref()?;
+        if *endpoint != control.endpoint() {
+            return None;
+        }
+        control.spec().data.key.clone()
     }
 }

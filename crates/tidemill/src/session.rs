@@ -67,8 +67,11 @@ impl Session {
     /// The loop itself, for work that has no place on the wire; only where no server runs.
     pub fn local(&self) -> Result<&tidemill_control::Control> {
         match &self.own {
-            Some(own) => Ok(&own.control),
-            None => bail!(
+            Some(Running {
+                control: Some(control),
+                ..
+            }) => Ok(control),
+            _ => bail!(
                 "this needs the data folder for itself; stop the server at {} first",
                 self.client.base()
             ),

@@ -17,7 +17,7 @@ use crate::error::ApiError;
 use crate::extract::{Body, media_type};
 use crate::infer::{self, Call, Reading, any_degraded, labels};
 
-/// `GET /ping` and `GET /health`
+/// `GET /ping`
 pub(crate) async fn ping(State(app): State<App>) -> Result<&'static str, ApiError> {
     if !app.ready() {
         return Err(ApiError::unavailable(
@@ -26,11 +26,6 @@ pub(crate) async fn ping(State(app): State<App>) -> Result<&'static str, ApiErro
         ));
     }
     Ok("\n")
-}
-
-/// `GET /version`
-pub(crate) async fn version() -> &'static str {
-    env!("CARGO_PKG_VERSION")
 }
 
 /// `POST /invocations`

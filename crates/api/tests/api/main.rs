@@ -8,4 +8,5 @@ mod mlflow;
 mod open_inference;
 mod page;
 mod robustness;
+mod tracking_runs;
 mod v1;

@@ -4,5 +4,6 @@ pub(crate) mod command;
 pub(crate) mod key;
 pub(crate) mod runs;
 pub(crate) mod scheduler;
+mod tracked;
 pub(crate) mod train;
 pub mod triggers;

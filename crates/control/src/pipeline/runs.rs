@@ -25,6 +25,7 @@ use crate::delivery::{bundles, endpoints as intended, routes};
 use crate::error::{ControlError, Result};
 use crate::feedback::predictions;
 use crate::pipeline::key::{Code, params};
+use crate::pipeline::tracked;
 use crate::pipeline::train::{self, Evaluation};
 
 /// Executes a queued or orphaned run to its end, and records how it ended.
@@ -48,7 +49,7 @@ pub(crate) async fn execute(ctx: &Context, id: &RunId) -> Result<()> {
 }
 
 async fn take_lease(ctx: &Context, id: &RunId) -> Result<(RunRow, i64)> {
-    let (id, now) = (id.clone(), ctx.now());
+    let (id, now, project) = (id.clone(), ctx.now(), ctx.spec.name.clone());
     Ok(ctx
         .store
         .write(move |tx| {
@@ -63,6 +64,7 @@ async fn take_lease(ctx: &Context, id: &RunId) -> Result<(RunRow, i64)> {
                 ..RunUpdate::default()
             };
             runs::update_with_lease(tx, &id, lease, update)?;
+            tracked::begin(tx, &project, &run, now)?;
             let payload =
                 json!({ "trigger": run.trigger_kind, "reason": run.trigger_reason, "attempt": lease });
             tx.event(now, "run.started", "run", id.as_str(), payload)?;
@@ -82,6 +84,7 @@ async fn fail(ctx: &Context, run: &RunRow, lease: i64, error: &ControlError) -> 
                 ..RunUpdate::default()
             };
             runs::update_with_lease(tx, &id, lease, update)?;
+            tracked::fail(tx, id.as_str(), &message, now)?;
             tx.event(
                 now,
                 "run.failed",
@@ -354,6 +357,7 @@ async fn record(ctx: &Context, run: &RunRow, lease: i64, done: Finished) -> Resu
         decision: Some(decision_id),
         ..RunUpdate::default()
     };
+    let manifest = done.manifest;
     let (id, name, spec, reason) = (
         run.id.clone(),
         ctx.endpoint(),
@@ -375,6 +379,7 @@ async fn record(ctx: &Context, run: &RunRow, lease: i64, done: Finished) -> Resu
                     decision,
                     update,
                     verdict,
+                    manifest,
                     now,
                 },
             )
@@ -413,6 +418,7 @@ struct Commit {
     decision: DecisionRecord,
     update: RunUpdate,
     verdict: Verdict,
+    manifest: SnapshotManifest,
     now: Timestamp,
 }
 
@@ -423,6 +429,10 @@ fn commit(
 ) -> std::result::Result<(VersionNumber, Option<endpoints::EndpointRow>), StoreError> {
     let (now, model) = (c.now, c.version.model.clone());
     // First, so that a stale lease writes nothing at all.
+    let (params, metrics) = (
+        c.update.params.clone().unwrap_or_default(),
+        c.update.metrics.clone().unwrap_or_default(),
+    );
     runs::update_with_lease(tx, &c.id, c.lease, c.update)?;
     let version = models::register_version(tx, c.version)?.version;
     let number = RunUpdate {
@@ -430,6 +440,14 @@ fn commit(
         ..RunUpdate::default()
     };
     runs::update_with_lease(tx, &c.id, c.lease, number)?;
+    let outcome = tracked::Outcome {
+        params: &params,
+        metrics: &metrics,
+        manifest: &c.manifest,
+        version,
+        verdict: word(c.verdict),
+    };
+    tracked::finish(tx, c.id.as_str(), &outcome, now)?;
     let mut decision = c.decision;
     decision.inputs["challenger"]["version"] = json!(version);
     decisions::insert(tx, &decision)?;

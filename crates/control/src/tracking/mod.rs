@@ -4,14 +4,34 @@
 //! One file a noun, each with the methods of [`Tracking`] that are about it. Limits and texts are MLflow's, because clients and
 //! their tests read them.
 
+mod artifacts;
 mod error;
+mod experiments;
+mod history;
+mod inputs;
+mod locations;
+mod logged_models;
+mod logging;
+pub mod registry;
+mod run_names;
+mod runs;
+pub mod search;
+mod validate;
+pub mod webhooks;
 
 use std::sync::Arc;
 
 use tidemill_core::clock::{Clock, Timestamp};
 use tidemill_store::Store;
+use tidemill_store::tracking::metrics::KnownKeys;
 
+pub use artifacts::{Artifact, ArtifactUpload, OpenedUpload, PartUpload, Swept, safe_name, safe_path};
 pub use error::{Result, TrackingError};
+pub use experiments::CreateExperiment;
+pub use history::{MAX_BUCKETS, MAX_PAGE, MAX_RUNS, MAX_SAMPLED_STEPS, RunPoints};
+pub use logged_models::CreateLoggedModel;
+pub use logging::Batch;
+pub use runs::CreateRun;
 
 /// What belongs to no other workspace belongs to this one.
 pub const DEFAULT_WORKSPACE: &str = "default";
@@ -44,6 +64,8 @@ pub struct TrackingOptions {
     pub artifacts_destination: Option<std::path::PathBuf>,
     /// Whether a model version's source must belong to the run that the request names, as MLflow 3.17 has it.
     pub strict_sources: bool,
+    /// Where webhooks may go, and how hard to try.
+    pub webhooks: webhooks::WebhookOptions,
 }
 
 impl Default for TrackingOptions {
@@ -52,6 +74,7 @@ impl Default for TrackingOptions {
             default_artifact_root: "mlflow-artifacts:/".to_owned(),
             artifacts_destination: None,
             strict_sources: false,
+            webhooks: webhooks::WebhookOptions::default(),
         }
     }
 }
@@ -66,6 +89,11 @@ struct Inner {
     store: Store,
     clock: Arc<dyn Clock>,
     options: TrackingOptions,
+    uploads: artifacts::Uploads,
+    /// Rung when the outbox of webhooks has something new.
+    outbox: tokio::sync::Notify,
+    sender: std::sync::OnceLock<Arc<dyn webhooks::Sender>>,
+    metric_keys: Arc<KnownKeys>,
 }
 
 impl std::fmt::Debug for Tracking {
@@ -77,20 +105,35 @@ impl std::fmt::Debug for Tracking {
 }
 
 impl Tracking {
-    /// Over a store that is open.
+    /// Over a store that is open. Makes sure of the default experiment.
     pub fn new(store: Store, clock: Arc<dyn Clock>, options: TrackingOptions) -> Self {
-        Self {
+        let tracking = Self {
             inner: Arc::new(Inner {
                 store,
                 clock,
                 options,
+                uploads: artifacts::Uploads::default(),
+                outbox: tokio::sync::Notify::new(),
+                sender: std::sync::OnceLock::new(),
+                metric_keys: Arc::default(),
             }),
-        }
+        };
+        tracking.ensure_default_experiment();
+        tracking
+    }
+
+    fn uploads(&self) -> &artifacts::Uploads {
+        &self.inner.uploads
     }
 
     /// State.
     pub fn store(&self) -> &Store {
         &self.inner.store
+    }
+
+    /// The names of metrics whose numbers are known.
+    fn metric_keys(&self) -> &Arc<KnownKeys> {
+        &self.inner.metric_keys
     }
 
     /// Settings.

@@ -147,6 +147,26 @@ impl Connection {
         }
     }
 
+    /// Gives each row to `take`, without holding all of them. `take` must not use the connection.
+    pub fn each(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+        mut take: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
+    ) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(conn) => {
+                let mut statement = conn.prepare_cached(sql)?;
+                let mut rows = statement.query(params)?;
+                while let Some(row) = rows.next()? {
+                    take(&Row::Sqlite(row))?;
+                }
+                Ok(())
+            }
+            Self::Postgres(client) => client.each(sql, params, take),
+        }
+    }
+
     /// The first row, if there is one.
     pub fn first<T>(
         &self,
@@ -173,6 +193,41 @@ impl Connection {
             Self::Sqlite(conn) => Ok(conn.prepare_cached(sql)?.execute(params)?),
             Self::Postgres(client) => client.execute(sql, params),
         }
+    }
+
+    /// Inserts rows: each on its own where a statement costs nothing, many at a time where it costs a round trip. `bind` appends
+    /// the parameters of one row.
+    pub fn insert_rows<'r, R>(
+        &self,
+        insert: &Insert<'_>,
+        rows: &'r [R],
+        bind: impl Fn(&'r R, &mut Vec<&'r dyn ToSql>),
+    ) -> Result<(), StoreError> {
+        let mut params = Vec::new();
+        match self {
+            Self::Sqlite(conn) => {
+                let mut statement = conn.prepare_cached(&insert.sql(1))?;
+                for row in rows {
+                    params.clear();
+                    bind(row, &mut params);
+                    statement.execute(params.as_slice())?;
+                }
+            }
+            Self::Postgres(client) => {
+                let mut rest = rows;
+                while !rest.is_empty() {
+                    let size = chunk_of(rest.len());
+                    let (chunk, after) = rest.split_at(size);
+                    params.clear();
+                    for row in chunk {
+                        bind(row, &mut params);
+                    }
+                    client.execute(&insert.sql(size), &params)?;
+                    rest = after;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether a transaction is open. A database that fails may end it by itself.
@@ -243,6 +298,35 @@ impl Connection {
         };
         Ok(self.first(sql, &[&table], |_| Ok(()))?.is_some())
     }
+}
+
+/// What rows are inserted into, and what happens to those that are there.
+pub(crate) struct Insert<'a> {
+    pub table: &'a str,
+    pub columns: &'a str,
+    /// What follows the values, such as ` ON CONFLICT DO NOTHING`.
+    pub tail: &'a str,
+}
+
+impl Insert<'_> {
+    /// The statement for so many rows.
+    pub fn sql(&self, rows: usize) -> String {
+        let columns = self.columns.split(',').count();
+        let row = format!("({})", vec!["?"; columns].join(", "));
+        let values = vec![row.as_str(); rows].join(", ");
+        format!(
+            "INSERT INTO {} ({}) VALUES {values}{}",
+            self.table, self.columns, self.tail
+        )
+    }
+}
+
+/// How many of `left` things go into the next statement: of few sizes, so that prepared statements are used again.
+pub(crate) fn chunk_of(left: usize) -> usize {
+    [500, 100, 20, 5]
+        .into_iter()
+        .find(|size| *size <= left)
+        .unwrap_or(1)
 }
 
 /// An open view; ends with this guard.

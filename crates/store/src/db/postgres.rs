@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use postgres::error::SqlState;
+use postgres::fallible_iterator::FallibleIterator as _;
 use postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use postgres::{NoTls, Statement};
 use rusqlite::types::{ToSqlOutput, Value};
@@ -114,6 +115,23 @@ impl Client {
             .iter()
             .map(|row| Ok(map(&Row::Values(&values_of(row)?))?))
             .collect()
+    }
+
+    pub fn each(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+        mut take: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
+    ) -> Result<(), StoreError> {
+        let statement = self.prepared(sql)?;
+        let bound = bound(params)?;
+        let mut client = self.client.borrow_mut();
+        let client = client.as_mut().ok_or(StoreError::Closed)?;
+        let mut rows = client.query_raw(&statement, bound.iter())?;
+        while let Some(row) = rows.next()? {
+            take(&Row::Values(&values_of(&row)?))?;
+        }
+        Ok(())
     }
 
     pub fn first<T>(

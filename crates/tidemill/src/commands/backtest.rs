@@ -113,6 +113,7 @@ async fn play_one(files: &ProjectFiles, name: &str, spec: Arc<Spec>, range: Rang
         root: files.root.clone(),
         spec,
         data: scratch.path().to_owned(),
+        settings: compose::Settings::default(),
     };
     let engine = engine()?;
     let (from, to) = bounds(&engine.0, &project, range).await?;

@@ -44,11 +44,12 @@ pub async fn run(cli: Cli) -> Result<Code> {
         Command::Up {
             project,
             listen,
+            tracking,
             virtual_clock,
             wall_clock,
         } => {
             let choice = up::choice(virtual_clock, wall_clock);
-            up::run(&project, &listen, choice, json).await
+            up::run(&project, &listen, &tracking, choice, json).await
         }
         Command::Demo {
             project,

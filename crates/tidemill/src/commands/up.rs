@@ -1,12 +1,15 @@
 //! `tidemill up`: the server.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use tidemill_control::tracking::TrackingOptions;
 use tidemill_core::clock::Timestamp;
+use tidemill_store::Database;
 
-use crate::cli::{Listen, Project};
-use crate::compose::{self, ClockChoice, Running};
+use crate::cli::{Listen, Project, TrackingArgs};
+use crate::compose::{self, ClockChoice, Running, Settings};
 use crate::exit::Code;
 
 /// The clock that the flags ask for.
@@ -18,33 +21,72 @@ pub fn choice(virtual_clock: Option<Timestamp>, wall_clock: bool) -> ClockChoice
     }
 }
 
-pub async fn run(project: &Project, listen: &Listen, choice: ClockChoice, json: bool) -> Result<Code> {
-    let files = compose::read_project(&project.project, project.data.as_deref())?;
+pub async fn run(
+    project: &Project,
+    listen: &Listen,
+    tracking: &TrackingArgs,
+    choice: ClockChoice,
+    json: bool,
+) -> Result<Code> {
+    let settings = settings(tracking)?;
     if !listen.host.is_loopback() {
         eprintln!(
             "warning: listening on {} without authentication; anybody who reaches this port can use it",
             listen.host
         );
     }
-    let app = compose::open(&files, choice).await?;
-    let virtual_time = app.control.clock().as_virtual().is_some();
+    // A folder that was named has to have a project; where none was, tracking needs none.
+    let named = project.project != Path::new(".");
+    let (app, name) = if named || compose::has_project(&project.project) {
+        let mut files = compose::read_project(&project.project, project.data.as_deref())?;
+        files.settings = settings;
+        let name = files.spec.name.clone();
+        (compose::open(&files, choice).await?, Some(name))
+    } else {
+        let data = project
+            .data
+            .clone()
+            .unwrap_or_else(|| PathBuf::from("tidemill-data"));
+        (compose::open_without_project(&data, &settings).await?, None)
+    };
+    let virtual_time = app
+        .control
+        .as_ref()
+        .is_some_and(|control| control.clock().as_virtual().is_some());
     let running = compose::serve(app, SocketAddr::from((listen.host, listen.port)), !virtual_time).await?;
-    announce(&running, &files.spec.name, json);
+    announce(&running, name.as_deref(), json);
     stop_signal().await;
     running.stop().await?;
     Ok(Code::Success)
 }
 
+fn settings(args: &TrackingArgs) -> Result<Settings> {
+    Ok(Settings {
+        database: Database::parse(&args.database)?,
+        tracking: TrackingOptions {
+            default_artifact_root: args.default_artifact_root.clone(),
+            artifacts_destination: args.artifacts_destination.clone(),
+            strict_sources: args.strict_sources,
+            ..TrackingOptions::default()
+        },
+    })
+}
+
 /// Says where the server is. The first line is for programs that started it.
-pub fn announce(running: &Running, project: &str, json: bool) {
+fn announce(running: &Running, project: Option<&str>, json: bool) {
     if json {
         println!(
             "{}",
             serde_json::json!({ "url": running.url(), "project": project, "pid": std::process::id() })
         );
-    } else {
+    } else if let Some(project) = project {
         println!(
             "tidemill serves `{project}` at {}  (page, API under /api/v1, Ctrl-C stops)",
+            running.url()
+        );
+    } else {
+        println!(
+            "tidemill tracks at {}  (no `tidemill.yaml` here, so no loop; MLFLOW_TRACKING_URI={0}, Ctrl-C stops)",
             running.url()
         );
     }

@@ -134,20 +134,36 @@ fn python_type(value: &Value) -> &'static str {
     }
 }
 
-fn missing(name: &str) -> TrackingError {
+/// A field that must be given and is not.
+pub(crate) fn missing(name: &str) -> TrackingError {
     TrackingError::invalid(format!(
         "Missing value for required parameter '{name}'.{SEE_DOCS}"
     ))
 }
 
-fn wrong(name: &str, value: &Value) -> TrackingError {
+/// A value of a field that cannot be.
+pub(crate) fn wrong(name: &str, value: &Value) -> TrackingError {
     TrackingError::invalid(format!(
         "Invalid value {value} for parameter '{name}' supplied. Hint: Value was of type '{}'.{SEE_DOCS}",
         python_type(value)
     ))
 }
 
+/// A value of a field that cannot be, with the reason.
+pub(crate) fn wrong_because(name: &str, value: &Value, why: &str) -> TrackingError {
+    TrackingError::invalid(format!(
+        "Invalid value {value} for parameter '{name}' supplied: {why}"
+    ))
+}
+
 impl Fields {
+    /// Over a body that is JSON.
+    pub fn of_body(bytes: &[u8]) -> Result<Self, ApiError> {
+        Ok(Self {
+            map: from_body(bytes)?,
+        })
+    }
+
     /// Over an object that is part of a request.
     pub fn of(value: Value) -> Self {
         match value {
@@ -168,10 +184,15 @@ impl Fields {
 
     /// A text, if it is given.
     pub fn text(&self, name: &str) -> tracking::Result<Option<String>> {
+        self.text_at(name, name)
+    }
+
+    /// [`Fields::text`] of an object that is part of a request, in which the field is at `path`.
+    pub fn text_at(&self, name: &str, path: &str) -> tracking::Result<Option<String>> {
         match self.value(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
-            Some(other) => Err(wrong(name, other)),
+            Some(other) => Err(wrong(path, other)),
         }
     }
 

@@ -1,0 +1,200 @@
+//! A training run as clients of MLflow see it: the same id, in an experiment of the project's name. Written in the transactions of
+//! the run itself, so that the two never say different things.
+
+use serde_json::Value;
+use tidemill_core::clock::Timestamp;
+use tidemill_core::ids::VersionNumber;
+use tidemill_core::snapshot::SnapshotManifest;
+use tidemill_store::runs::RunRow;
+use tidemill_store::tracking::datasets::{CONTEXT_TAG, Dataset, DatasetInput, InputTag, add_input};
+use tidemill_store::tracking::experiments::{self, NewExperiment};
+use tidemill_store::tracking::metrics::{self, KnownKeys, NewMetric, Point};
+use tidemill_store::tracking::runs::{self, RunChange, RunHead, RunKey, RunStatus};
+use tidemill_store::tracking::{Lifecycle, params, tags};
+use tidemill_store::{StoreError, Tx};
+
+use crate::tracking::DEFAULT_WORKSPACE;
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+/// MLflow's limit on the digest of a dataset, in characters.
+const DATASET_DIGEST: usize = 36;
+
+/// The run begins, perhaps once more.
+pub(super) fn begin(tx: &mut Tx<'_>, project: &str, run: &RunRow, now: Timestamp) -> Result<()> {
+    if let Some(known) = runs::find(tx, DEFAULT_WORKSPACE, run.id.as_str())? {
+        return runs::update(tx, known.number, &status(RunStatus::Running, None));
+    }
+    let experiment = experiment(tx, project, now)?;
+    let head = RunHead {
+        number: 0,
+        run_id: run.id.to_string(),
+        experiment,
+        name: format!("{} {}", run.trigger_kind, now.day()),
+        user_id: "tidemill".to_owned(),
+        status: RunStatus::Running,
+        lifecycle: Lifecycle::Active,
+        start_ms: now.as_millis(),
+        end_ms: None,
+        deleted_ms: None,
+        artifact_uri: format!("mlflow-artifacts:/{experiment}/{}/artifacts", run.id),
+    };
+    let number = runs::insert(tx, &head)?;
+    let said = [
+        ("mlflow.runName", head.name.as_str()),
+        ("mlflow.user", "tidemill"),
+        ("mlflow.source.name", project),
+        ("mlflow.source.type", "PROJECT"),
+        ("tidemill.trigger", run.trigger_kind.as_str()),
+        ("tidemill.reason", run.trigger_reason.as_str()),
+    ];
+    tags::set(tx, number, &said)
+}
+
+/// What a run that ended leaves behind.
+pub(super) struct Outcome<'a> {
+    pub params: &'a Value,
+    pub metrics: &'a Value,
+    pub manifest: &'a SnapshotManifest,
+    pub version: VersionNumber,
+    pub verdict: &'static str,
+}
+
+/// The run ended well.
+pub(super) fn finish(tx: &mut Tx<'_>, run: &str, outcome: &Outcome<'_>, now: Timestamp) -> Result<()> {
+    let Some(known) = runs::find(tx, DEFAULT_WORKSPACE, run)? else {
+        // It began before runs were tracked.
+        return Ok(());
+    };
+    let told = texts(outcome.params);
+    let told: Vec<(&str, &str)> = told
+        .iter()
+        .map(|(key, text)| (key.as_str(), text.as_str()))
+        .collect();
+    params::insert(tx, known.number, &told)?;
+    log_metrics(tx, known, outcome.metrics, now)?;
+    let input = dataset_of(outcome.manifest);
+    add_input(tx, known.number, known.experiment, &input)?;
+    let version = outcome.version.to_string();
+    let said = [
+        ("tidemill.version", version.as_str()),
+        ("tidemill.gate", outcome.verdict),
+    ];
+    tags::set(tx, known.number, &said)?;
+    runs::update(tx, known.number, &status(RunStatus::Finished, Some(now)))
+}
+
+/// The run failed.
+pub(super) fn fail(tx: &mut Tx<'_>, run: &str, error: &str, now: Timestamp) -> Result<()> {
+    let Some(known) = runs::find(tx, DEFAULT_WORKSPACE, run)? else {
+        return Ok(());
+    };
+    tags::set(tx, known.number, &[("tidemill.error", error)])?;
+    runs::update(tx, known.number, &status(RunStatus::Failed, Some(now)))
+}
+
+fn status(status: RunStatus, ended: Option<Timestamp>) -> RunChange {
+    RunChange {
+        status: Some(status),
+        end_ms: ended.map(Timestamp::as_millis),
+        name: None,
+    }
+}
+
+fn experiment(tx: &mut Tx<'_>, project: &str, now: Timestamp) -> Result<i64> {
+    if let Some(id) = experiments::id_by_name(tx, DEFAULT_WORKSPACE, project)? {
+        return Ok(id);
+    }
+    let new = NewExperiment {
+        workspace: DEFAULT_WORKSPACE,
+        name: project,
+        created_ms: now.as_millis(),
+    };
+    let created = experiments::insert(tx, &new, |id| format!("mlflow-artifacts:/{id}"))?;
+    created.ok_or_else(|| StoreError::conflict("experiment", format!("`{project}` appeared meanwhile")))
+}
+
+fn log_metrics(tx: &mut Tx<'_>, run: RunKey, values: &Value, now: Timestamp) -> Result<()> {
+    let points: Vec<NewMetric> = values
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| {
+            Some(NewMetric {
+                key: key.clone(),
+                point: Point::new(0, now.as_millis(), value.as_f64()?),
+                model_id: None,
+                dataset_name: None,
+                dataset_digest: None,
+            })
+        })
+        .collect();
+    metrics::log(tx, run, &points, &KnownKeys::default())?;
+    Ok(())
+}
+
+/// The settings of a training by their dotted names.
+fn texts(value: &Value) -> Vec<(String, String)> {
+    fn walk(name: &str, value: &Value, found: &mut Vec<(String, String)>) {
+        match value {
+            Value::Null => {}
+            Value::Object(map) => {
+                for (key, value) in map {
+                    let name = if name.is_empty() {
+                        key.clone()
+                    } else {
+                        format!("{name}.{key}")
+                    };
+                    walk(&name, value, found);
+                }
+            }
+            Value::String(text) => found.push((name.to_owned(), text.clone())),
+            other => found.push((name.to_owned(), other.to_string())),
+        }
+    }
+    let mut found = Vec::new();
+    walk("", value, &mut found);
+    found
+}
+
+fn dataset_of(manifest: &SnapshotManifest) -> DatasetInput {
+    let digest = manifest.digest.to_string();
+    let columns: Vec<Value> = manifest
+        .features
+        .features
+        .iter()
+        .map(|feature| serde_json::json!({ "name": feature.name, "type": feature.kind }))
+        .collect();
+    DatasetInput {
+        dataset: Dataset {
+            name: manifest.dataset.clone(),
+            digest: digest.chars().take(DATASET_DIGEST).collect(),
+            source_type: "tidemill".to_owned(),
+            source: serde_json::json!({ "snapshot": digest }).to_string(),
+            schema: Some(serde_json::json!({ "columns": columns, "label": manifest.label }).to_string()),
+            profile: Some(serde_json::json!({ "num_rows": manifest.rows }).to_string()),
+        },
+        tags: vec![InputTag {
+            key: CONTEXT_TAG.to_owned(),
+            value: "training".to_owned(),
+        }],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn settings_are_told_by_their_dotted_names() {
+        let told = texts(&json!({"budget": 0.5, "trainer": {"kind": "built-in", "cap": null}}));
+        assert_eq!(
+            told,
+            [
+                ("budget".to_owned(), "0.5".to_owned()),
+                ("trainer.kind".to_owned(), "built-in".to_owned())
+            ]
+        );
+    }
+}
