@@ -119,14 +119,15 @@ const model = {
   history: RETRAININGS.filter(([, , outcome]) => outcome === 'promoted').map(([day], i) => ({ at: iso(START + (day + 8) * DAY), alias: 'champion', from: i === 0 ? null : i, to: i + 1, actor: 'tidemill', reason: 'canary passed', decision: DECISION })),
 };
 
-/** Starts the server on a free port. @param {{empty?: boolean}} [options] */
-export async function start({ empty = false } = {}) {
+/** Starts the server on a free port; one that only `tracks` has no project. @param {{empty?: boolean, tracks?: boolean}} [options] */
+export async function start({ empty = false, tracks = false } = {}) {
   const timeline = timelineOf();
   if (empty) Object.assign(timeline, { months: [], performance: [], drift: [], events: [] });
   const status = {
     version: '0.1.0', project: 'flights', now: '2013-12-31T12:00:00Z', virtual_clock: true, predictions: empty ? 0 : 336_776, labels: empty ? 0 : 327_346, unmatched_labels: 0, rss_mb: 212, peak_rss_mb: 301, open_runs: 0, open_alerts: 0,
     endpoints: [{ name: 'flight-delay', model: 'flight-delay', champion: empty ? null : 12, previous: empty ? null : 10, baseline: empty ? null : 1, canary: null, shadows: empty ? [] : [1], rollout: null, first_served_at: empty ? null : '2013-01-01T05:00:00Z' }],
   };
+  if (tracks) Object.assign(status, { project: '', endpoints: [] });
   /** @type {Set<import('node:http').ServerResponse>} */
   const streams = new Set();
   /** @type {Record<string, any>} */

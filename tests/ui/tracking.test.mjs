@@ -74,6 +74,18 @@ describe('the measures of importance', () => {
 });
 
 describe('the list of experiments', () => {
+  test('is where a server without a project begins', async () => {
+    const bare = await start({ tracks: true });
+    try {
+      await open(browser, bare.url, '/', async (page) => {
+        await page.getByRole('link', { name: 'flight-delay' }).waitFor();
+        assert.deepEqual(await page.locator('nav[aria-label=Main] a').allInnerTexts(), ['Experiments', 'Models', 'Lineage']);
+      });
+    } finally {
+      await bare.stop();
+    }
+  });
+
   test('searches, and keeps the search in the URL', async () => {
     await visit('/experiments', async (page) => {
       await page.getByRole('link', { name: 'flight-delay' }).waitFor();
