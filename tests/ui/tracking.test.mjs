@@ -56,6 +56,9 @@ describe('the filter grammar', () => {
     assert.equal(at("Invalid entity type 'foo'. Valid values are ['metric', 'parameter']"), 'foo');
     assert.equal(at("Invalid clause(s) in filter string: 'foo.x = 3'"), 'foo.x = 3');
     assert.equal(place(filter, 'something is wrong'), null);
+    assert.deepEqual(place("metrics.model = 'LR'", "Expected numeric value type for metric. Found 'LR'"), [16, 20]);
+    assert.deepEqual(place('1.0 > metrics.acc', "Invalid comparison clause. Expected 'Identifier' found '1.0'"), [0, 3]);
+    assert.deepEqual(place("params.abc not like 'x'", "Invalid comparator 'NOT LIKE' not one of {'=', '!='}"), [11, 19]);
     assert.deepEqual(place("params.a = 'b", 'something is wrong'), [11, 13]);
   });
 });

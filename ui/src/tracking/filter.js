@@ -98,8 +98,9 @@ export function complete(text, caret, keys, valuesOf = () => []) {
   return { from, to, offers: fitting(offers, typed) };
 }
 
-/** Where a part stands in the filter as a whole word; -1 if it does not. @param {string} text @param {string} part */
-function wholeWord(text, part) {
+/** Where a part stands in the filter as a whole word; -1 if it does not. @param {string} filter @param {string} sought */
+function wholeWord(filter, sought) {
+  const [text, part] = [filter.toLowerCase(), sought.toLowerCase()];
   for (let at = text.indexOf(part); at >= 0; at = text.indexOf(part, at + 1)) {
     if (!(/\w$/.test(text.slice(0, at)) && /^\w/.test(part)) && !(/^\w/.test(text.slice(at + part.length)) && /\w$/.test(part))) return at;
   }
@@ -111,6 +112,8 @@ export function place(text, message) {
   // What would be valid is named too: it comes after.
   const [about = ''] = message.split(/\b(?:valid (?:\w+ )*(?:are|is)|expected|must be|supported|allowed)\b/i);
   const named = [...about.matchAll(/'([^']+)'|"([^"]+)"|`([^`]+)`/g)].map((match) => (match[1] ?? match[2] ?? match[3] ?? '').trim());
+  const found = /\b(?:found|got value) (.+?)\.?$/i.exec(message)?.[1]?.trim();
+  if (found !== undefined) named.push(found, found.replace(/^'|'$/g, ''));
   // A clause that itself holds quotes is cut at the first: so all between the outermost quotes counts too.
   named.push(...[...about.matchAll(/['"`](.+)['"`]/g)].map((match) => (match[1] ?? '').trim()));
   const [best] = named.filter((part) => part !== '' && part.length < text.length && wholeWord(text, part) >= 0).sort((a, b) => b.length - a.length);
