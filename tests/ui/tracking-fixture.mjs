@@ -28,8 +28,8 @@ function runOf(i) {
   };
 }
 
-/** @param {string} key @param {number} count @param {number} points @param {string} run */
-function bucketsOf(key, count, points, run) {
+/** @param {string} key @param {number} first @param {number} count @param {number} points @param {string} run */
+function bucketsOf(key, first, count, points, run) {
   const at = (/** @type {number} */ step) => {
     const value = key === 'long' ? Math.sin(step / 4000) + 0.2 * noise(step, 5) + (step === 31_337 ? 5 : 0) : key === 'auc' ? 0.75 - 0.1 * Math.exp(-step / 40) + 0.004 * noise(step, Number.parseInt(run.slice(-4), 16)) : 0.3 + 0.7 * Math.exp(-step / 50);
     return { value, timestamp: START + step * 1000, step };
@@ -37,7 +37,7 @@ function bucketsOf(key, count, points, run) {
   return Array.from({ length: Math.min(count, points) }, (_, b) => {
     const of = Math.min(count, points);
     const from = Math.floor((b * count) / of);
-    const all = Array.from({ length: Math.floor(((b + 1) * count) / of) - from }, (_unused, j) => at(from + j));
+    const all = Array.from({ length: Math.floor(((b + 1) * count) / of) - from }, (_unused, j) => at(first + from + j));
     return { count: all.length, nan_count: 0, first: all[0], last: all.at(-1), min: all.reduce((x, y) => (y.value < x.value ? y : x)), max: all.reduce((x, y) => (y.value > x.value ? y : x)) };
   });
 }
@@ -148,7 +148,7 @@ export function tracking() {
     'runs/restore': ({ run_id: id }) => ok(Object.assign(run(id)?.info ?? {}, { lifecycle_stage: 'active' }) && {}),
     'runs/set-tag': (f) => setTag(run(f.run_id)?.data.tags ?? [], f),
     'runs/delete-tag': (f) => setTag(run(f.run_id)?.data.tags ?? [], { key: f.key }),
-    'metrics/get-history-downsampled': ({ run_id: id, metric_key: key, points }) => ok({ buckets: bucketsOf(key, key === 'long' ? LONG : 200, Number(points), id) }),
+    'metrics/get-history-downsampled': ({ run_id: id, metric_key: key, points, start_step: from = 0, end_step: to = LONG }) => ok({ buckets: bucketsOf(key, Number(from), Math.min(Number(to) + 1, key === 'long' ? LONG : 200) - Number(from), Number(points), id) }),
     'artifacts/list': ({ path = '' }) => ok({ root_uri: 'mlflow-artifacts:/1', files: path === '' ? [{ path: 'plots', is_dir: true }, ...Object.keys(FILES).filter((name) => !name.includes('/')).map((name) => ({ path: name, is_dir: false, file_size: FILES[name]?.length }))] : [{ path: 'plots/dot.png', is_dir: false, file_size: PIXEL.length }] }),
     'registered-models/search': ({ filter = '' }) => ok({ registered_models: models.filter((m) => m.name.includes(/ILIKE '%(.*)%'/.exec(filter)?.[1] ?? '')) }),
     'registered-models/get': ({ name }) => (models.some((m) => m.name === name) ? ok({ registered_model: models.find((m) => m.name === name) }) : missing(`model ${name}`)),

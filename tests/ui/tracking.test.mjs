@@ -322,6 +322,25 @@ describe('a tracked run', () => {
     });
   });
 
+  test('reads more of what one zooms into, in the URL', async () => {
+    await visit(`${RUN}?tab=charts&metric=long`, async (page) => {
+      await page.waitForSelector('.chart-card canvas');
+      const box = await page.locator('.chart-card .u-over').boundingBox();
+      assert.ok(box);
+      await page.mouse.move(box.x + 200, box.y + 60);
+      await page.mouse.down();
+      await page.mouse.move(box.x + 214, box.y + 60, { steps: 3 });
+      await page.mouse.up();
+      await page.waitForFunction(() => /steps=\d+/.test(location.search));
+      const [from = 0, to = 0] = (param(page, 'steps') ?? '').split('~').map(Number);
+      assert.ok(to - from > 100 && to - from < 1200, `${from} to ${to}`);
+      // Few steps are left: each point is drawn as it was logged.
+      await page.waitForFunction(() => document.querySelector('.caption')?.textContent === '');
+      await page.getByRole('link', { name: 'Show all steps' }).click();
+      await page.waitForFunction(() => document.querySelector('.caption')?.textContent?.includes('stretches'));
+    });
+  });
+
   test('says that a curve is smoothed, and is read by the keyboard', async () => {
     await visit(`${RUN}?tab=charts&metric=auc&smooth=0.6`, async (page) => {
       await page.waitForSelector('.chart-card canvas');

@@ -116,7 +116,7 @@ export function TrackedRunPage({ experiment, run: id }) {
   const tabs = /** @type {[string, string][]} */ ([['overview', 'Overview'], ['charts', 'Charts'], ['system', 'System metrics'], ['artifacts', 'Artifacts']]);
   return html`${crumbs}<div class="title-row"><${Title} text=${row.name} /><${Actions} run=${run} row=${row} again=${again} /></div>
     <p class="lead"><${Badge} value=${run.info.status.toLowerCase()} tone=${TONES[run.info.status]} /> ${run.info.lifecycle_stage === 'deleted' && html`<${Badge} value="deleted" tone="bad" />`} ${time(run.info.start_time)}</p>
-    <${Tabs} label="Parts of the run" tabs=${tabs} current=${tab} link=${(/** @type {string} */ to) => withParams({ tab: to === 'overview' ? null : to, metric: null, q: null, path: null, from: null })} />
+    <${Tabs} label="Parts of the run" tabs=${tabs} current=${tab} link=${(/** @type {string} */ to) => withParams({ tab: to === 'overview' ? null : to, metric: null, q: null, path: null, from: null, steps: null })} />
     ${tab === 'overview' && html`<${Overview} run=${{ ...run, data: run.data ?? {} }} row=${row} again=${again} />`}
     ${tab === 'charts' && html`<${ChartGrid} key="charts" rows=${[row]} keys=${keys.filter((key) => !key.startsWith(SYSTEM))} stamps=${stampsOf(run)} none=${html`Log one with <code>mlflow.log_metric("auc", 0.71, step=1)</code>.`} />`}
     ${tab === 'system' && html`<${ChartGrid} key="system" rows=${[row]} keys=${keys.filter((key) => key.startsWith(SYSTEM))} stamps=${stampsOf(run)} none=${html`Call <code>mlflow.enable_system_metrics_logging()</code> before the run starts.`} />`}

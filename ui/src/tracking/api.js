@@ -102,7 +102,7 @@ export function figure(value) {
   const it = typeof value === 'string' ? Number(value) : value;
   if (Number.isNaN(it)) return 'NaN';
   if (it === Infinity || it === -Infinity) return it > 0 ? '∞' : '−∞';
-  return isNumber(it) ? number(it) : '–';
+  return isNumber(it) ? number(it).replace('-', '−') : '–';
 }
 
 /** `1.4 MB`. @param {unknown} bytes */

@@ -9,7 +9,7 @@ import { smooth } from './history.js';
 
 /** @typedef {import('./types.js').Curve} Curve */
 /** @typedef {'step' | 'time' | 'relative'} Axis */
-/** @typedef {{label: string, curves: Curve[], axis: Axis, log: boolean, smoothing: number, height: number}} Props */
+/** @typedef {{label: string, curves: Curve[], axis: Axis, log: boolean, smoothing: number, height: number, range?: import('./history.js').Range, onZoom?: (from: number, to: number) => void}} Props `onZoom` is told which steps were dragged over; without it the chart zooms by itself */
 /** A curve as it is drawn. @typedef {{curve: Curve, x: number[], value: (number | null)[], line: (number | null)[], low: (number | null)[], high: (number | null)[], banded: boolean}} Drawn */
 
 /** @param {number} seconds */
@@ -65,7 +65,7 @@ function tableOf(lines, smoothed) {
 
 /** @param {HTMLElement} element @param {number} width @param {Props} props @param {Drawn[]} lines */
 function create(element, width, props, lines) {
-  const { axis, log, smoothing, height } = props;
+  const { axis, log, smoothing, height, range, onZoom } = props;
   let showing = false;
   const smoothed = smoothing > 0;
   /** @type {uPlot.Series[]} */
@@ -86,8 +86,8 @@ function create(element, width, props, lines) {
   const plot = new uPlot({
     width, height, padding: [10, 12, 0, 0], legend: { show: false },
     tzDate: (at) => uPlot.tzDate(new Date(at * 1000), 'Etc/UTC'),
-    cursor: { y: false, drag: { x: true, y: false }, points: { size: 7 } },
-    scales: { x: { time: axis === 'time' }, y: log ? { distr: 3 } : { range: (_, low, high) => (low === null || high === null ? [0, 1] : low === high ? [low - (Math.abs(low) * 0.05 || 1), high + (Math.abs(high) * 0.05 || 1)] : uPlot.rangeNum(low, high, 0.08, false)) } },
+    cursor: { y: false, drag: { x: true, y: false, setScale: !onZoom }, points: { size: 7 } },
+    scales: { x: { time: axis === 'time', ...(range ? { range: () => /** @type {[number, number]} */ (range) } : {}) }, y: log ? { distr: 3 } : { range: (_, low, high) => (low === null || high === null ? [0, 1] : low === high ? [low - (Math.abs(low) * 0.05 || 1), high + (Math.abs(high) * 0.05 || 1)] : uPlot.rangeNum(low, high, 0.08, false)) } },
     axes: [
       { ...look, size: 30, space: 70, ...(axis === 'relative' ? { incrs: SPANS, values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map(span) } : axis === 'step' ? { values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map((x) => (Number.isInteger(x) ? count(x) : '')) } : {}) },
       { ...look, size: 62, space: 32, values: (_, at) => at.map((y) => (y === null ? '' : figure(y))) },
@@ -104,6 +104,12 @@ function create(element, width, props, lines) {
       const box = u.over.getBoundingClientRect();
       const x = u.data[0][nearest(/** @type {number[]} */ (u.data[0]), u.posToVal(left, 'x'))] ?? 0;
       tip.value = { x: box.left + u.valToPos(x, 'x'), y: box.top + 4, body: html`<${Reading} x=${x} lines=${lines} axis=${axis} smoothing=${smoothing} />` };
+    }],
+    setSelect: [(u) => {
+      const { left, width: wide } = u.select;
+      if (!onZoom || wide < 6) return;
+      onZoom(u.posToVal(left, 'x'), u.posToVal(left + wide, 'x'));
+      u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
     }] },
   }, tableOf(lines, smoothed), element);
   return plot;

@@ -1,6 +1,6 @@
 // Charts of many metrics of one or more runs: each is read and drawn when it comes into view.
 import { useEffect, useRef, useState } from '../../vendor/preact.js';
-import { route, setParams, withParams } from '../client.js';
+import { count, route, setParams, withParams } from '../client.js';
 import { Empty, Failure, html } from '../ui.js';
 import { curveColour, curveDash, each } from './api.js';
 import { MetricChart, treatment } from './chart.js';
@@ -8,7 +8,7 @@ import { history } from './history.js';
 
 /** @typedef {import('./types.js').Row} Row */
 /** @typedef {import('./types.js').Curve} Curve */
-/** @typedef {{axis: 'step' | 'time' | 'relative', log: boolean, smoothing: number}} Look */
+/** @typedef {{axis: 'step' | 'time' | 'relative', log: boolean, smoothing: number, range: import('./history.js').Range}} Look */
 
 const MOST = 60;
 const AXES = /** @type {[Look['axis'], string][]} */ ([['step', 'Step'], ['relative', 'Time since start'], ['time', 'Wall clock']]);
@@ -17,15 +17,21 @@ const AXES = /** @type {[Look['axis'], string][]} */ ([['step', 'Step'], ['relat
 export function lookOf() {
   const { params } = route.value;
   const axis = params.get('x');
-  return { axis: axis === 'time' || axis === 'relative' ? axis : 'step', log: params.get('log') === '1', smoothing: Math.min(0.99, Math.max(0, Number(params.get('smooth')) || 0)) };
+  const [from = NaN, to = NaN] = (params.get('steps') ?? '').split('~').map((text) => (text === '' ? NaN : Number(text)));
+  const range = axis === null && Number.isInteger(from) && Number.isInteger(to) && from < to ? /** @type {[number, number]} */ ([from, to]) : null;
+  return { range, axis: axis === 'time' || axis === 'relative' ? axis : 'step', log: params.get('log') === '1', smoothing: Math.min(0.99, Math.max(0, Number(params.get('smooth')) || 0)) };
 }
 
 /** @param {{look: Look, q: string}} props */
 const Controls = ({ look, q }) => html`<div class="toolbar">
   <label class="grow"><span class="hidden">Find a metric</span><input type="search" class="input" placeholder="Find a metric" value=${q} onInput=${(/** @type {any} */ e) => setParams({ q: e.currentTarget.value, metric: null }, true)} /></label>
-  <label>x axis <select class="input" value=${look.axis} onChange=${(/** @type {any} */ e) => setParams({ x: e.currentTarget.value === 'step' ? null : e.currentTarget.value }, true)}>${AXES.map(([value, text]) => html`<option key=${value} value=${value}>${text}</option>`)}</select></label>
+  ${look.range && html`<span class="dim">Steps ${count(look.range[0])} to ${count(look.range[1])}</span> <a href=${withParams({ steps: null })}>Show all steps</a>`}
+  <label>x axis <select class="input" value=${look.axis} onChange=${(/** @type {any} */ e) => setParams({ x: e.currentTarget.value === 'step' ? null : e.currentTarget.value, steps: null }, true)}>${AXES.map(([value, text]) => html`<option key=${value} value=${value}>${text}</option>`)}</select></label>
   <label class="check"><input type="checkbox" checked=${look.log} onChange=${() => setParams({ log: look.log ? null : '1' }, true)} /> Log scale</label>
   <label class="check">Smoothing <input type="range" min="0" max="0.99" step="0.01" value=${look.smoothing} onInput=${(/** @type {any} */ e) => setParams({ smooth: Number(e.currentTarget.value) > 0 ? e.currentTarget.value : null }, true)} /><output class="num">${look.smoothing.toFixed(2)}</output></label></div>`;
+
+/** Looks at some steps only: of these the server gives as many points as it gave of all. @param {number} from @param {number} to */
+const zoom = (from, to) => setParams({ steps: `${Math.floor(from)}~${Math.max(Math.ceil(to), Math.floor(from) + 1)}` });
 
 /** @param {{metric: string, rows: Row[], look: Look, stamps: Map<string, string>, large: boolean}} props */
 function Card({ metric, rows, look, stamps, large }) {
@@ -45,19 +51,19 @@ function Card({ metric, rows, look, stamps, large }) {
     if (!seen) return undefined;
     let current = true;
     const points = having.length > 12 ? 200 : large ? 1200 : 600;
-    each(having, async ({ row, i }) => ({ id: row.id, label: row.name, colour: curveColour(i), dash: curveDash(i), history: await history(row.id, metric, points, stamps.get(`${row.id}\n${metric}`) ?? '') })).then(
+    each(having, async ({ row, i }) => ({ id: row.id, label: row.name, colour: curveColour(i), dash: curveDash(i), history: await history(row.id, metric, points, stamps.get(`${row.id}\n${metric}`) ?? '', look.range) })).then(
       (curves) => current && setState({ curves, error: null }),
       (error) => current && setState({ curves: [], error }),
     );
     return () => {
       current = false;
     };
-  }, [seen, key, metric, large]);
+  }, [seen, key, metric, large, String(look.range)]);
   const said = state ? treatment(state.curves, look.log, look.smoothing) : '';
   return html`<section class="panel chart-card" ref=${box} aria-label=${metric}><header class="panel-head"><h2>${metric}</h2><div class="panel-aside">${large
     ? html`<a href=${withParams({ metric: null })}>All metrics</a>` : html`<a href=${withParams({ metric })} aria-label=${`Enlarge ${metric}`}>Enlarge</a>`}</div></header>
     ${state?.error ? html`<${Failure} error=${state.error} what="The history" />` : !state ? html`<div class="chart-wait" style=${{ height: `${height}px` }}></div>`
-      : html`<${MetricChart} label=${metric} curves=${state.curves} height=${height} ...${look} />`}
+      : html`<${MetricChart} label=${metric} curves=${state.curves} height=${height} ...${look} onZoom=${look.axis === 'step' ? zoom : undefined} />`}
     <p class="note caption">${said}</p></section>`;
 }
 

@@ -3,6 +3,7 @@ import { ApiError } from '../client.js';
 import { read } from './api.js';
 
 /** @typedef {import('./types.js').History} History */
+/** The steps that are looked at; null for all. @typedef {[number, number] | null} Range */
 
 /** Whether the server downsamples. A stock MLflow server does not: then points are left out instead. */
 let downsamples = true;
@@ -44,27 +45,28 @@ function fromPoints(points, left) {
   return { ...history, total: points.length, odd: history.value.filter((value) => !Number.isFinite(value)).length, left };
 }
 
-/** @param {string} run @param {string} key @param {number} points @returns {Promise<History>} */
-async function load(run, key, points) {
+/** @param {string} run @param {string} key @param {number} points @param {Range} range @returns {Promise<History>} */
+async function load(run, key, points, range) {
+  const steps = range ? { start_step: range[0], end_step: range[1] } : {};
   if (downsamples) {
     try {
-      return fromBuckets((await read('metrics/get-history-downsampled', { run_id: run, metric_key: key, points })).buckets ?? []);
+      return fromBuckets((await read('metrics/get-history-downsampled', { run_id: run, metric_key: key, points, ...steps })).buckets ?? []);
     } catch (error) {
       if (!(error instanceof ApiError) || ![404, 405, 501].includes(error.status)) throw error;
       downsamples = false;
     }
   }
-  const found = (await read('metrics/get-history-bulk-interval', { run_ids: [run], metric_key: key, max_results: points })).metrics ?? [];
+  const found = (await read('metrics/get-history-bulk-interval', { run_ids: [run], metric_key: key, max_results: points, ...steps })).metrics ?? [];
   return fromPoints(found, found.length >= points);
 }
 
-/** @param {string} run @param {string} key @param {number} points at most @param {string} stamp changes when there is more to read @returns {Promise<History>} */
-export function history(run, key, points, stamp) {
-  const id = [run, key, points, stamp].join('\n');
+/** @param {string} run @param {string} key @param {number} points at most @param {string} stamp changes when there is more to read @param {Range} range @returns {Promise<History>} */
+export function history(run, key, points, stamp, range) {
+  const id = [run, key, points, stamp, range].join('\n');
   const known = kept.get(id);
   if (known) return known;
   if (kept.size >= KEPT) kept.delete(kept.keys().next().value ?? '');
-  const asked = load(run, key, points);
+  const asked = load(run, key, points, range);
   kept.set(id, asked);
   asked.catch(() => kept.delete(id));
   return asked;
