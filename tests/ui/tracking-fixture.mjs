@@ -162,6 +162,27 @@ export function tracking() {
     'logged-models/m-0001/artifacts/directories': () => ok({ files: [{ path: 'MLmodel', is_dir: false, file_size: 300 }] }),
   };
 
+  /** @type {any[]} */
+  const requests = [];
+  const audit = [
+    { kind: 'created', model: 'flight-delay', detail: {}, at: '2013-01-31T00:00:00Z', by: 'tidemill', why: '' },
+    { kind: 'alias_moved', model: 'flight-delay', version: 9, detail: { alias: 'champion' }, at: '2013-02-08T00:00:00Z', by: 'tidemill', why: 'canary passed', decision: '0190f3a2c7d94e1fa0b1c2d3e4f50617' },
+    { kind: 'stage_moved', model: 'flight-delay', version: 9, detail: { from: 'None', to: 'Production' }, at: '2013-03-01T00:00:00Z', by: 'ada', why: 'as agreed' },
+    { kind: 'alias_moved', model: 'flight-delay', version: 12, detail: { alias: 'champion' }, at: '2013-12-13T00:00:00Z', by: 'tidemill', why: 'canary passed' },
+  ];
+  /** What the registry has beyond MLflow. @param {(string | undefined)[]} of @param {string} method @param {string} body @returns {Answer} */
+  function registry([model, number, noun, id, verdict], method, body) {
+    if (model !== 'flight-delay') return noun || model === 'house-prices' ? ok({ items: [] }) : missing(`model ${model}`);
+    if (noun === undefined) return ok({ items: audit });
+    if (noun === 'compare') return ok({ model, a: Number(number), b: Number(id), compatible: number !== '9', reasons: number === '9' ? ['input `distance` was long and is double', 'input `dest_temp` is new and required'] : [] });
+    if (method === 'GET') return ok({ items: requests.filter((r) => String(r.version) === number) });
+    const told = JSON.parse(body);
+    if (verdict) return ok(Object.assign(requests.find((r) => String(r.id) === id) ?? {}, { state: verdict === 'approve' ? 'approved' : 'rejected', decided_by: 'eve', decided_at: '2013-12-14T00:00:00Z', comment: told.comment }));
+    const [[kind, target] = ['', '']] = Object.entries(told.to);
+    requests.push({ id: requests.length + 1, version: Number(number), kind, target, why: told.why, requested_by: 'ada', requested_at: '2013-12-13T00:00:00Z', state: 'open' });
+    return ok(requests.at(-1));
+  }
+
   return {
     runs,
     /** Answers what belongs to MLflow's API; null for anything else. @param {URL} url @param {string} method @param {string} type @param {string} body @returns {Answer | null} */
@@ -174,6 +195,8 @@ export function tracking() {
         return { code: 200, text: /** @type {any} */ (file), type: path.endsWith('.png') ? 'image/png' : path.endsWith('.html') ? 'text/html' : 'text/plain', headers: { 'content-disposition': `attachment; filename=${path.split('/').at(-1)}`, 'content-security-policy': "default-src 'none'; sandbox" } };
       }
       if (pathname === '/model-versions/get-artifact') return { code: 200, type: 'text/plain', text: MLMODEL(Number(searchParams.get('version')) >= 10 ? '[{"type": "double", "name": "distance", "required": true}, {"type":\n    "double", "name": "dest_temp", "required": true}]' : '[{"type": "long", "name": "distance", "required": true}]') };
+      const ours = /^\/api\/v1\/models\/([^/]+)\/(?:audit|versions\/(\d+)\/(requests|compare)(?:\/(\d+))?(?:\/(approve|reject))?)$/.exec(pathname);
+      if (ours) return registry(ours.slice(1), method, body);
       const found = /^\/(?:ajax-)?api\/2\.0\/mlflow\/(.+)$/.exec(pathname);
       if (!found) return null;
       const call = calls[decodeURIComponent(found[1] ?? '')];

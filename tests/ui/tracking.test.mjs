@@ -528,12 +528,38 @@ describe('models', () => {
     });
   });
 
+  test('tell their whole history', async () => {
+    await visit('/models/flight-delay', async (page) => {
+      await page.waitForSelector('#history tbody tr');
+      const lines = await page.locator('#history tbody tr').allInnerTexts();
+      assert.match(lines[0] ?? '', /champion v9 → v12/);
+      assert.match(lines[1] ?? '', /Stage of v9: None → Production\s+ada\s+as agreed/);
+      assert.match(lines.at(-1) ?? '', /Created/);
+      await page.getByRole('link', { name: 'canary passed' }).click();
+      await page.getByRole('heading', { name: 'Gate decision' }).waitFor();
+    });
+  });
+
+  test('ask for a move and approve it', async () => {
+    await visit('/models/flight-delay?version=11', async (page) => {
+      await page.getByRole('button', { name: 'Ask for a move' }).click();
+      await page.getByLabel('Alias', { exact: true }).fill('champion');
+      await page.getByLabel('Why').fill('better on every airport');
+      await page.keyboard.press('Enter');
+      await page.getByRole('button', { name: 'Approve request 1' }).click();
+      await page.getByLabel('Comment').fill('agreed');
+      await page.getByRole('button', { name: 'Approve', exact: true }).click();
+      await page.locator('#requests').getByText('agreed').waitFor();
+      assert.match(await page.locator('#requests').innerText(), /approved alias champion[\s\S]*better on every airport[\s\S]*eve/);
+    });
+  });
+
   test('show what differs between two versions', async () => {
     await visit('/models/flight-delay?version=10', async (page) => {
       await page.getByLabel('Compare with').selectOption('9');
       await page.waitForSelector('#diff .differences');
       const text = await page.locator('#diff').innerText();
-      assert.match(text, /From v9 to v10[\s\S]*incompatible[\s\S]*distance was long and is double; dest_temp is new/);
+      assert.match(text, /From v9 to v10[\s\S]*incompatible[\s\S]*input `distance` was long and is double; input `dest_temp` is new and required/);
       assert.match(text, /auc\s+0\.\d+\s+0\.\d+\s+[+−]0\.\d+/);
       assert.match(text, /weather\s+–\s+both\s+added/);
       assert.doesNotMatch(text, /validated/);

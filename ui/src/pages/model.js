@@ -1,4 +1,4 @@
-// A registered model: its versions, its aliases and how they moved, one version, the difference between two.
+// A registered model: its versions, its aliases, its history, one version, the difference between two.
 import { useState } from '../../vendor/preact.js';
 import { go, link, metric, route, time, version, withParams } from '../client.js';
 import { Value } from '../records.js';
@@ -23,6 +23,19 @@ function Versions({ model, chosen }) {
         <td>${aliases.filter(([, number]) => number === v.number).map(([name]) => html`<${Badge} key=${name} value=${name} tone=${name === 'champion' ? 'good' : 'info'} /> `)}</td>${staged && html`<td>${v.current_stage && v.current_stage !== 'None' && html`<${Badge} value=${v.current_stage} tone=${TONES[v.current_stage]} />`}</td>`}<td class="when">${time(v.creation_timestamp)}</td>
         ${metrics.map((name) => html`<td class="num" key=${name}>${metric(values[name])}</td>`)}<td><${Chips} tags=${v.tags} most=${2} /></td><td class="short">${v.description}</td></tr>`;
     })}</tbody></table></${Scroll}>`;
+}
+
+const SAID = /** @type {Record<string, string>} */ ({ created: 'Created', renamed: 'Renamed', deleted: 'Deleted', version_deleted: 'Version deleted', requested: 'Asked for', approved: 'Approved', rejected: 'Refused' });
+
+/** A line of the history in words. @param {{entry: import('../tracking/versions.js').Entry}} props */
+function What({ entry: { kind, version: number, detail } }) {
+  const of = number === null ? '' : html` <strong>${version(number)}</strong>`;
+  if (kind === 'alias_moved') {
+    return html`<${Badge} value=${detail.alias} tone=${detail.alias === 'champion' ? 'good' : 'info'} /> ${number === null ? 'taken away' : html`${detail.from === null ? 'to' : html`${version(detail.from)} →`}${of}`}`;
+  }
+  if (kind === 'stage_moved') return html`Stage of${of}: ${detail.from} → <${Badge} value=${detail.to} tone=${TONES[detail.to]} />`;
+  const to = detail?.to && typeof detail.to === 'object' ? Object.entries(detail.to).map(([noun, name]) => `${noun} ${name}`).join(', ') : detail?.to;
+  return html`${SAID[kind] ?? kind.replaceAll('_', ' ')}${to ? html` <em>${to}</em> for` : ''}${of}${detail?.request ? html` <span class="dim">(request ${detail.request})</span>` : ''}`;
 }
 
 /** Rename, describe, tag, delete. @param {{model: Model, again: () => void}} props */
@@ -61,9 +74,9 @@ export function ModelPage({ id: name }) {
     ${model.versions.length === 0
       ? html`<${Empty} title="No version yet">A training run registers the first one. Start it by a trigger in <code>tidemill.yaml</code>, or register a model with MLflow's client.</${Empty}>`
       : html`<${Panel} title="Versions" id="versions"><${Versions} model=${model} chosen=${chosen} /></${Panel}>`}
-    <${Panel} title="How the aliases moved" id="history">${model.moves.length === 0
-      ? html`<p class="note">No alias has moved yet.</p>`
-      : html`<${Scroll} label="History"><table><thead><tr><th scope="col">When</th><th scope="col">Alias</th><th scope="col">From</th><th scope="col">To</th><th scope="col">By</th><th scope="col">Why</th></tr></thead>
-        <tbody>${model.moves.map((h, i) => html`<tr key=${i}><td class="when">${time(h.at)}</td><td><${Badge} value=${h.alias} tone=${h.alias === 'champion' ? 'good' : 'info'} /></td><td>${version(h.from)}</td><td>${version(h.to)}</td><td>${h.by}</td>
+    <${Panel} title="History" id="history">${model.history.length === 0
+      ? html`<p class="note">Nothing has happened yet.</p>`
+      : html`<${Scroll} label="History"><table><thead><tr><th scope="col">When</th><th scope="col">What</th><th scope="col">By</th><th scope="col">Why</th></tr></thead>
+        <tbody>${model.history.map((h, i) => html`<tr key=${i}><td class="when">${time(h.at)}</td><td><${What} entry=${h} /></td><td>${h.by}</td>
           <td>${h.decision ? html`<a href=${link('decisions', h.decision)}>${h.why || 'decision'}</a>` : html`<${Value} value=${h.why} />`}</td></tr>`)}</tbody></table></${Scroll}>`}</${Panel}>`;
 }

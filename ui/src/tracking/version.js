@@ -1,15 +1,15 @@
 // One version of a model, and what differs between two.
 import { useState } from '../../vendor/preact.js';
-import { link, setParams, signed, time, version as called, withParams } from '../client.js';
+import { get, link, setParams, signed, time, version as called, withParams } from '../client.js';
 import { Facts, Id } from '../records.js';
 import { Badge, html, Panel, Scroll, Waiting } from '../ui.js';
 import { figure, runLink, send, TONES, useLoad } from './api.js';
 import { Dialog, Field, Form, TagEditor } from './parts.js';
+import { Requests } from './requests.js';
 import { behind } from './versions.js';
 
 /** @typedef {import('./versions.js').Version} Version */
 /** @typedef {import('./versions.js').Model} Model */
-/** @typedef {import('./versions.js').Behind} Behind */
 /** @typedef {import('./versions.js').Side} Side */
 
 const STAGES = ['None', 'Staging', 'Production', 'Archived'];
@@ -55,6 +55,7 @@ export function VersionPart({ model, version, again }) {
   ]).filter(([, value]) => value);
   return html`<section id="version" aria-label=${`Version ${version.number}`}>
     <div class="title-row"><h2 class="version-title">Version ${version.number}</h2><div class="toolbar">${others.length > 0 && html`<label>Compare with <select class="input" onChange=${(/** @type {any} */ e) => e.currentTarget.value && setParams({ diff: e.currentTarget.value })}><option value="">a version</option>${others.map((other) => html`<option key=${other.number} value=${other.number}>v${other.number}</option>`)}</select></label>`}
+      <a href=${`/api/v1/models/${encodeURIComponent(model.name)}/versions/${version.number}/card`} target="_blank">Card</a>
       <a class="close" href=${withParams({ version: null })}>Close</a></div></div>
     <${Edit} model=${model} version=${version} again=${again} />
     ${version.description && html`<p class="lead note-text">${version.description}</p>`}
@@ -65,6 +66,7 @@ export function VersionPart({ model, version, again }) {
       <${Panel} title="Signature" id="signature">${data.signature ? html`<${Columns} side=${data.signature.inputs} title="Inputs" /><${Columns} side=${data.signature.outputs} title="Outputs" /><${Columns} side=${data.signature.params} title="Parameters" />` : html`<p class="note">None: the model has no <code>MLmodel</code> file with a signature.</p>`}</${Panel}>
       <${Panel} title="Tags" id="version-tags"><${TagEditor} tags=${version.tags} changed=${again} set=${(/** @type {string} */ key, /** @type {string} */ value) => send('model-versions/set-tag', { name: model.name, version: version.version, key, value })}
         remove=${(/** @type {string} */ key) => send('model-versions/delete-tag', { name: model.name, version: version.version, key }, 'DELETE')} /></${Panel}>
+      <${Requests} model=${model} version=${version} stages=${STAGES} again=${again} />
       ${version.loop && html`<${Panel} title="From the loop" id="loop"><${Facts} of=${version.loop} skip=${['metrics', 'params', 'version', 'model', 'signature', 'description']} /></${Panel}>`}</div>`}</section>`;
 }
 
@@ -81,21 +83,17 @@ function Group({ title, a, b, all, metric = false }) {
       <td class="num">${metric && row.a !== undefined && row.b !== undefined ? signed(row.b - row.a) : row.a === undefined ? html`<${Badge} value="added" tone="info" />` : row.b === undefined ? html`<${Badge} value="removed" tone="warn" />` : ''}</td></tr>`)}</tbody>`;
 }
 
-/** Whether the newer takes what the older took. @param {Behind} a @param {Behind} b */
-function compatible(a, b) {
-  if (!a.signature || !b.signature) return null;
-  const old = mapOf(a.signature.inputs);
-  const broken = b.signature.inputs.filter(({ name, type }) => (old.has(name) ? old.get(name) !== type : !type.endsWith(', optional')));
-  return broken.map(({ name, type }) => (old.has(name) ? `${name} was ${old.get(name)} and is ${type}` : `${name} is new`));
-}
+/** Whether the newer can take the older's place, as the registry judges it; null where it does not know. @param {Version} a @param {Version} b @returns {Promise<{compatible: boolean | null, reasons: string[]} | null>} */
+const judged = (a, b) => get(`/models/${encodeURIComponent(a.name)}/versions/${a.number}/compare/${b.number}`).catch(() => null);
 
 /** @param {{a: Version, b: Version, all: boolean}} props from `a` to `b` */
 export function VersionDiff({ a, b, all }) {
-  const { data } = useLoad(`${a.name}\n${a.number}\n${b.number}`, () => Promise.all([behind(a), behind(b)]));
-  const broken = data ? compatible(data[0], data[1]) : null;
+  const { data } = useLoad(`${a.name}\n${a.number}\n${b.number}`, () => Promise.all([behind(a), behind(b), judged(a, b)]));
+  const verdict = data?.[2];
   return html`<${Panel} title=${`From ${called(a.number)} to ${called(b.number)}`} id="diff" aside=${html`<a href=${withParams({ version: String(b.number), diff: String(a.number) })}>Swap</a>
       <label class="check"><input type="checkbox" checked=${!all} onChange=${() => setParams({ all: all ? null : '1' }, true)} /> Only differences</label><a class="close" href=${withParams({ diff: null, all: null })}>Close</a>`}>
-    ${!data ? html`<${Waiting} height=${240} />` : html`${broken && html`<p class="note">${broken.length === 0 ? html`<${Badge} value="compatible" tone="good" /> ${called(b.number)} takes whatever ${called(a.number)} takes.` : html`<${Badge} value="incompatible" tone="bad" /> What ${called(a.number)} takes is not enough for ${called(b.number)}: ${broken.join('; ')}.`}</p>`}
+    ${!data ? html`<${Waiting} height=${240} />` : html`${verdict && html`<p class="note">${verdict.compatible === null ? html`<${Badge} value="not known" />` : html`<${Badge} value=${verdict.compatible ? 'compatible' : 'incompatible'} tone=${verdict.compatible ? 'good' : 'bad'} />`}
+      ${verdict.compatible ? ` Who calls ${called(a.number)} can call ${called(b.number)} without a change.` : verdict.compatible === false ? ` Who calls ${called(a.number)} cannot call ${called(b.number)} as it is: ${verdict.reasons.join('; ')}.` : ` ${verdict.reasons.join('; ')}.`}</p>`}
     <${Scroll} label="Differences"><table class="differences"><thead><tr><td></td><th scope="col">${called(a.number)}</th><th scope="col">${called(b.number)}</th><th scope="col" class="num">Change</th></tr></thead>
       <${Group} title="Metrics" a=${data[0].metrics} b=${data[1].metrics} all=${all} metric />
       <${Group} title="Parameters" a=${data[0].params} b=${data[1].params} all=${all} />

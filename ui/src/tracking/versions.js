@@ -9,18 +9,32 @@ import { versionFile } from './stores.js';
 /** @typedef {import('./types.js').ModelVersion} ModelVersion */
 /** @typedef {import('./types.js').Tag} Tag */
 /** A version, as registry and loop know it. @typedef {ModelVersion & {number: number, loop: any, metrics: [string, any][]}} Version */
-/** @typedef {{at: any, alias: string, from: any, to: any, by: string, why: any, decision: any}} Move */
-/** @typedef {{name: string, description: string, tags: Tag[], aliases: [string, number][], versions: Version[], moves: Move[]}} Model */
+/** A line of the history: `alias_moved`, `stage_moved`, `created`, `renamed`, `requested`, `approved`… @typedef {{kind: string, at: any, version: number | null, detail: any, by: string, why: any, decision: any}} Entry */
+/** @typedef {{name: string, description: string, tags: Tag[], aliases: [string, number][], versions: Version[], history: Entry[], needsApproval: boolean}} Model */
 /** A side of a signature: a column each. @typedef {{name: string, type: string}[]} Side */
 /** @typedef {{inputs: Side, outputs: Side, params: Side}} Signature */
 
 /** @param {any} from `{alias: version}`, `[{alias, version}]` or `[[alias, version]]` @returns {[string, number][]} */
 const aliasesOf = (from) => (Array.isArray(from) ? from.map((a) => (Array.isArray(a) ? [a[0], Number(a[1])] : [a.alias ?? a.name, Number(a.version)])) : pairs(from).map(([alias, target]) => [alias, Number(target?.version ?? target)]));
 
+/** The history as the registry tells it, newest first; where it does not, the moves of aliases that the loop knows. @param {any} audit @param {any} own @returns {Entry[]} */
+function historyOf(audit, own) {
+  const moves = (own?.history ?? own?.alias_history ?? []).map((/** @type {any} */ h) => ({ kind: 'alias_moved', version: h.to ?? h.version ?? null, detail: { alias: h.alias ?? h.kind, from: h.from }, at: h.at, by: h.changed_by ?? h.actor, why: h.why ?? h.reason ?? h.text, decision: h.decision }));
+  const entries = /** @type {any[]} */ (audit?.items ?? moves);
+  /** @type {Map<string, any>} */
+  const last = new Map();
+  return entries.map(({ kind, version = null, detail = {}, at, by, why, decision = null }) => {
+    const moved = kind === 'alias_moved' ? { ...detail, from: detail.from ?? last.get(detail.alias) ?? null } : detail;
+    if (kind === 'alias_moved') last.set(detail.alias, version);
+    return { kind, version, detail: moved, at, by: by || '–', why, decision };
+  }).reverse();
+}
+
 /** What registry and loop know of a model; the loop alone for a server whose registry does not answer. @param {string} name @param {AbortSignal} signal @returns {Promise<Model>} */
 export async function loadModel(name, signal) {
-  const [registered, found, loop] = await Promise.allSettled([
-    read('registered-models/get', { name }, signal), read('model-versions/search', { filter: `name = ${quoted(name)}`, max_results: 1000 }, signal), get(`/models/${encodeURIComponent(name)}`),
+  const here = `/models/${encodeURIComponent(name)}`;
+  const [registered, found, loop, audit] = await Promise.allSettled([
+    read('registered-models/get', { name }, signal), read('model-versions/search', { filter: `name = ${quoted(name)}`, max_results: 1000 }, signal), get(here), get(`${here}/audit`),
   ]);
   const own = loop.status === 'fulfilled' ? loop.value : null;
   const model = /** @type {RegisteredModel | null} */ (registered.status === 'fulfilled' ? registered.value.registered_model : null);
@@ -30,8 +44,7 @@ export async function loadModel(name, signal) {
   const listed = /** @type {ModelVersion[]} */ (found.status === 'fulfilled' ? found.value.model_versions ?? [] : []);
   const versions = (listed.length > 0 ? listed : [...ofLoop.values()].map((v) => ({ name, version: String(v.version), creation_timestamp: v.created_at ?? v.registered_at ?? v.at, run_id: v.run_id ?? v.run })))
     .map((v) => ({ ...v, number: Number(v.version), loop: ofLoop.get(Number(v.version)) ?? null, metrics: pairs(ofLoop.get(Number(v.version))?.metrics) })).sort((a, b) => b.number - a.number);
-  const moves = (own?.history ?? own?.alias_history ?? []).map((/** @type {any} */ h) => ({ at: h.at, alias: h.alias ?? h.kind, from: h.from ?? null, to: h.to ?? h.version ?? null, by: h.changed_by ?? h.actor ?? '–', why: h.why ?? h.reason ?? h.text, decision: h.decision ?? null })).reverse();
-  return { name, description: model?.description ?? '', tags: model?.tags ?? [], aliases: aliasesOf(model?.aliases ?? own?.aliases), versions, moves };
+  return { name, description: model?.description ?? '', tags: model?.tags ?? [], aliases: aliasesOf(model?.aliases ?? own?.aliases), versions, history: historyOf(audit.status === 'fulfilled' ? audit.value : null, own), needsApproval: (model?.tags ?? []).some((tag) => tag.key === 'tidemill.approval' && tag.value === 'required') };
 }
 
 /** A column of a signature in MLflow's JSON. @param {any} column @param {number} i */
