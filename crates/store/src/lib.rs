@@ -41,8 +41,10 @@ pub mod snapshots;
 pub mod specs;
 pub mod steps;
 pub mod tracking;
+pub mod users;
 pub mod webhooks;
 pub mod windows;
+pub mod workspaces;
 
 pub use column::UnknownWord;
 pub use db::{Database, Dialect};

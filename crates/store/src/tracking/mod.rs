@@ -7,6 +7,7 @@ pub mod history;
 pub mod logged_models;
 pub mod metrics;
 pub mod params;
+pub mod purges;
 pub mod runs;
 pub mod tags;
 #[cfg(test)]
