@@ -7,5 +7,6 @@ mod fake;
 mod mlflow;
 mod open_inference;
 mod page;
+mod registry;
 mod robustness;
 mod v1;
