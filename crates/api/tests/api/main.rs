@@ -10,6 +10,7 @@ mod mlflow;
 mod open_inference;
 mod page;
 mod purge;
+mod registry;
 mod robustness;
 mod security;
 mod tracking_runs;
