@@ -9,4 +9,5 @@ mod open_inference;
 mod page;
 mod robustness;
 mod tracking_runs;
+mod tracking_search;
 mod v1;
