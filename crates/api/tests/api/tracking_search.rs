@@ -13,6 +13,7 @@ async fn ok(app: &App, path: &str, body: Value) -> Value {
 }
 
 async fn get(app: &App, path: &str) -> Value {
+    let path = path.replace('`', "%60").replace('<', "%3C").replace('>', "%3E");
     let reply = app.get(&format!("{API}/{path}")).await;
     assert_eq!(reply.status, 200, "{path}: {}", reply.text);
     reply.json()
