@@ -16,5 +16,6 @@ mod robustness;
 mod security;
 mod tracking_runs;
 mod users;
+mod tracking_search;
 mod v1;
 mod wandb;
