@@ -36,6 +36,22 @@ impl Digest {
     }
 }
 
+/// Computes the digest of bytes that arrive piece by piece.
+#[derive(Clone, Debug, Default)]
+pub struct Hasher(blake3::Hasher);
+
+impl Hasher {
+    /// Adds the next piece.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all pieces.
+    pub fn finish(&self) -> Digest {
+        Digest(*self.0.finalize().as_bytes())
+    }
+}
+
 /// The sticky position of a unit in `[0, 1)`: `be_u64(H(salt ‖ 0x00 ‖ unit)[0..8]) / 2^64` (`loop.md` F1, H = BLAKE3).
 /// A unit is in the canary while this is below its share, so raising the share keeps all earlier units.
 pub fn sticky_position(salt: &str, unit: &str) -> f64 {
@@ -105,6 +121,10 @@ mod tests {
         let digest = Digest::of(b"tidemill");
         assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);
         assert!("xyz".parse::<Digest>().is_err());
+        let mut pieces = Hasher::default();
+        pieces.update(b"tide");
+        pieces.update(b"mill");
+        assert_eq!(pieces.finish(), digest);
     }
 
     #[test]

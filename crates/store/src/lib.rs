@@ -36,12 +36,15 @@ pub mod predictions;
 pub mod registry;
 pub mod rollouts;
 pub mod runs;
+pub mod search;
 pub mod snapshots;
 pub mod specs;
 pub mod steps;
 pub mod tracking;
+pub mod users;
 pub mod webhooks;
 pub mod windows;
+pub mod workspaces;
 
 pub use column::UnknownWord;
 pub use db::{Database, Dialect};

@@ -9,17 +9,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::error::StoreError;
 
 /// Files on their way. On the same file system as their targets, and named so that no listing shows them.
-const UNFINISHED: &str = ".unfinished";
+pub(super) const UNFINISHED: &str = ".unfinished";
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// Writes `bytes` to `target` below `root`: after a crash there is all of it or what was there before.
-pub(super) fn write(root: &Path, target: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+/// A name for a file on its way.
+pub(super) fn temporary(root: &Path) -> Result<PathBuf, StoreError> {
     let unfinished = root.join(UNFINISHED);
     create_folders(root, &unfinished)?;
     // Digits after `#` are what `object_store` itself takes for a file on its way.
     let name = format!("{}#{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let temporary = unfinished.join(name);
+    Ok(unfinished.join(name))
+}
+
+/// Writes `bytes` to `target` below `root`: after a crash there is all of it or what was there before.
+pub(super) fn write(root: &Path, target: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let temporary = temporary(root)?;
     let written = write_synced(&temporary, bytes)
         .map_err(|e| StoreError::io("write", target, e))
         .and_then(|()| {
@@ -42,7 +47,7 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Creates `folder` and what is missing above it up to `root`, each durably in its parent.
-fn create_folders(root: &Path, folder: &Path) -> Result<(), StoreError> {
+pub(super) fn create_folders(root: &Path, folder: &Path) -> Result<(), StoreError> {
     if folder.is_dir() {
         return Ok(());
     }

@@ -1,8 +1,12 @@
 //! The object store: bytes under a key, durable once written, checked against their digest when read.
 
 mod bundles;
+mod folder;
+mod incoming;
 mod key;
 mod local;
+mod outgoing;
+mod streams;
 
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
@@ -13,12 +17,17 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use tidemill_core::digest::Digest;
+use tokio::sync::RwLock;
 
 use crate::error::StoreError;
 
 pub use bundles::{BundleFile, BundleFiles};
+pub use folder::{Entry, Folder, Obstacle};
+pub use incoming::{Arrived, Incoming};
 pub use key::{ContentKind, ObjectKey};
 pub(crate) use local::sync_folder;
+pub use outgoing::Outgoing;
+pub use streams::{Alone, Kept};
 
 /// Above this many bytes a digest is computed on a thread that may block.
 const BLOCKING_DIGEST: usize = 1 << 18;
@@ -28,10 +37,13 @@ const BLOCKING_DIGEST: usize = 1 << 18;
 pub struct Objects {
     store: Arc<dyn ObjectStore>,
     // The folder behind `store`, if it is one: writes go there by our own, durable way.
-    folder: Option<Arc<Folder>>,
+    folder: Option<Arc<LocalRoot>>,
+    // Held for reading between the moment that an object is found or made and the one that a row refers to it; held for writing
+    // while objects without a row are removed.
+    referring: Arc<RwLock<()>>,
 }
 
-struct Folder {
+struct LocalRoot {
     root: PathBuf,
     files: Arc<LocalFileSystem>,
 }
@@ -66,13 +78,18 @@ impl Objects {
             .map_err(|e| StoreError::objects(&Path::ROOT, e))?;
         Ok(Self {
             store: Arc::clone(&files) as Arc<dyn ObjectStore>,
-            folder: Some(Arc::new(Folder { root, files })),
+            folder: Some(Arc::new(LocalRoot { root, files })),
+            referring: Arc::default(),
         })
     }
 
     /// Objects in a store that is durable by itself: S3 and the like, or memory in tests.
     pub fn over(store: Arc<dyn ObjectStore>) -> Self {
-        Self { store, folder: None }
+        Self {
+            store,
+            folder: None,
+            referring: Arc::default(),
+        }
     }
 
     /// Removes what writes that were killed left behind. Only while nothing writes.

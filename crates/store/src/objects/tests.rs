@@ -119,3 +119,56 @@ async fn a_model_comes_back_file_by_file_and_the_same_files_are_the_same_model()
     let missing = objects.get_bundle(&Digest::of(b"none")).await.unwrap_err();
     assert!(missing.is_not_found());
 }
+
+#[tokio::test]
+async fn a_large_object_arrives_and_leaves_in_pieces_and_is_kept_once() {
+    let (_dir, store) = temp_store();
+    let objects = store.objects();
+    let bytes: Vec<u8> = (0..3_500_000u32).map(|i| (i % 251) as u8).collect();
+    for _ in 0..2 {
+        let mut incoming = objects.incoming().await.unwrap();
+        for piece in bytes.chunks(100_000) {
+            incoming.write(Bytes::copy_from_slice(piece)).await.unwrap();
+        }
+        let arrived = incoming.finish().await.unwrap();
+        let kept = objects.keep(arrived, ContentKind::Artifact).await.unwrap();
+        assert_eq!((kept.digest, kept.size), (Digest::of(&bytes), bytes.len() as u64));
+    }
+    assert_eq!(objects.list("").await.unwrap().len(), 1);
+    let digest = Digest::of(&bytes);
+    let opened = objects
+        .open(ContentKind::Artifact, digest)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(opened.rest(u64::MAX).await.unwrap().unwrap(), bytes);
+    let mut part = objects
+        .open(ContentKind::Artifact, digest)
+        .await
+        .unwrap()
+        .unwrap();
+    part.only(1_000_000, 2_200_000);
+    assert_eq!(
+        part.rest(u64::MAX).await.unwrap().unwrap(),
+        bytes[1_000_000..2_200_000]
+    );
+    let whole = objects
+        .open(ContentKind::Artifact, digest)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(whole.rest(1_000).await.unwrap(), None);
+
+    let alone = objects.alone().await;
+    objects
+        .remove_unreferenced(&alone, ContentKind::Artifact, &[digest])
+        .await
+        .unwrap();
+    assert!(
+        objects
+            .open(ContentKind::Artifact, digest)
+            .await
+            .unwrap()
+            .is_none()
+    );
+}

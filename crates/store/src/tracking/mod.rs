@@ -1,10 +1,13 @@
-//! Experiments and runs as MLflow's clients know them; one file a noun.
+//! Experiments, runs, logged models and artifacts as MLflow's clients know them; one file a noun.
 
+pub mod artifacts;
 pub mod datasets;
 pub mod experiments;
 pub mod history;
+pub mod logged_models;
 pub mod metrics;
 pub mod params;
+pub mod purges;
 pub mod runs;
 pub mod tags;
 #[cfg(test)]

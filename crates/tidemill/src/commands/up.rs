@@ -69,6 +69,7 @@ fn settings(args: &TrackingArgs) -> Result<Settings> {
             artifacts_destination: args.artifacts_destination.clone(),
             strict_sources: args.strict_sources,
             webhooks: webhooks::options_from_env()?,
+            ..TrackingOptions::default()
         },
     })
 }

@@ -1,0 +1,304 @@
+//! Artifacts: files that runs and models keep, in the server's own proxy or in folders that it may read.
+
+mod multipart;
+mod path;
+mod place;
+mod sweep;
+
+use bytes::Bytes;
+use tidemill_core::digest::Digest;
+use tidemill_store::ContentKind;
+use tidemill_store::objects::{Entry, Incoming, Outgoing};
+use tidemill_store::tracking::artifacts::{self, ArtifactRow};
+
+use super::{Caller, Result, Tracking, TrackingError};
+
+pub use multipart::{OpenedUpload, PartUpload, Uploads};
+pub(crate) use path::Root;
+pub use path::{safe_name, safe_path};
+pub(crate) use place::Place;
+pub use sweep::Swept;
+
+/// A file that is open for reading.
+#[derive(Debug)]
+pub struct Artifact {
+    /// Its last name.
+    pub name: String,
+    /// Changes when its bytes do.
+    pub etag: String,
+    /// Its bytes.
+    pub bytes: Outgoing,
+}
+
+/// A file on its way. What is dropped before [`ArtifactUpload::finish`] leaves nothing.
+#[derive(Debug)]
+pub struct ArtifactUpload {
+    tracking: Tracking,
+    place: Place,
+    incoming: Incoming,
+}
+
+impl ArtifactUpload {
+    /// Takes the next piece.
+    pub async fn write(&mut self, piece: Bytes) -> Result<()> {
+        Ok(self.incoming.write(piece).await?)
+    }
+
+    /// Makes the file visible; durable on return.
+    pub async fn finish(self) -> Result<()> {
+        let arrived = self.incoming.finish().await?;
+        self.tracking.keep_artifact(self.place, arrived).await
+    }
+}
+
+fn no_such(path: &str) -> TrackingError {
+    TrackingError::not_found(format!("No such artifact: '{path}'"))
+}
+
+fn occupied(path: &str) -> TrackingError {
+    TrackingError::invalid(format!(
+        "'{path}' cannot be a file: a folder has that name, or a file has the name of its folder"
+    ))
+}
+
+fn last_name(path: &str) -> &str {
+    path.rsplit_once('/').map_or(path, |(_, name)| name)
+}
+
+impl Tracking {
+    /// Starts an upload to the proxy.
+    pub async fn upload_artifact(&self, caller: &Caller, path: &str) -> Result<ArtifactUpload> {
+        let path = safe_name(path)?;
+        self.start_upload(self.proxy_place(caller, &path)?).await
+    }
+
+    /// Opens a file of the proxy.
+    pub async fn artifact(&self, caller: &Caller, path: &str) -> Result<Artifact> {
+        let path = safe_name(path)?;
+        self.open_artifact(self.proxy_place(caller, &path)?).await
+    }
+
+    /// What is in a folder of the proxy, by name.
+    pub async fn list_artifacts(&self, caller: &Caller, path: &str) -> Result<Vec<Entry>> {
+        let path = safe_path(path)?;
+        self.list_place(self.proxy_place(caller, &path)?).await
+    }
+
+    /// Removes a file or a folder of the proxy, and frees the bytes that no other name stands for.
+    pub async fn delete_artifact(&self, caller: &Caller, path: &str) -> Result<()> {
+        let path = safe_name(path)?;
+        let place = self.proxy_place(caller, &path)?;
+        if !self.remove_place(&place).await?.0 {
+            return Err(no_such(&path));
+        }
+        Ok(())
+    }
+
+    /// Starts an upload below an artifact root.
+    pub async fn upload_artifact_of(
+        &self,
+        caller: &Caller,
+        root: &str,
+        path: &str,
+    ) -> Result<ArtifactUpload> {
+        let path = safe_name(path)?;
+        self.start_upload(self.place_of(caller, root, &path).await?).await
+    }
+
+    /// Opens a file below an artifact root.
+    pub async fn artifact_of(&self, caller: &Caller, root: &str, path: &str) -> Result<Artifact> {
+        let path = safe_name(path)?;
+        self.open_artifact(self.place_of(caller, root, &path).await?)
+            .await
+            .map_err(|error| match error {
+                TrackingError::NotFound(_) => no_such(&path),
+                error => error,
+            })
+    }
+
+    /// What is in a folder below an artifact root, by name.
+    pub async fn artifacts_of(&self, caller: &Caller, root: &str, path: &str) -> Result<Vec<Entry>> {
+        let path = safe_path(path)?;
+        self.list_place(self.place_of(caller, root, &path).await?).await
+    }
+
+    /// The bytes of a file below an artifact root, such as a model's `MLmodel`; `None` if it is not there, is larger than `limit`
+    /// bytes, or the root is one that only clients reach.
+    pub async fn artifact_read(
+        &self,
+        caller: &Caller,
+        root: &str,
+        path: &str,
+        limit: u64,
+    ) -> Result<Option<Vec<u8>>> {
+        match self.artifact_of(caller, root, path).await {
+            Ok(artifact) => Ok(artifact.bytes.rest(limit).await?),
+            Err(TrackingError::Store(error)) => Err(error.into()),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Where a run keeps its artifacts.
+    pub async fn artifact_root_of_run(&self, caller: &Caller, run_id: &str) -> Result<String> {
+        let (workspace, id) = (caller.workspace.clone(), run_id.to_owned());
+        let root = self
+            .store()
+            .read(move |tx| artifacts::root_of_run(tx, &workspace, &id))
+            .await?;
+        root.ok_or_else(|| TrackingError::not_found(format!("Run with id={run_id} not found")))
+    }
+
+    /// Where a model version's files are.
+    pub async fn artifact_root_of_version(
+        &self,
+        caller: &Caller,
+        model: &str,
+        version: &str,
+    ) -> Result<String> {
+        let not_found = || {
+            TrackingError::not_found(format!(
+                "Model Version (name={model}, version={version}) not found"
+            ))
+        };
+        let number: i64 = version.parse().map_err(|_| not_found())?;
+        let (workspace, name) = (caller.workspace.clone(), model.to_owned());
+        let root = self
+            .store()
+            .read(move |tx| artifacts::root_of_version(tx, &workspace, &name, number))
+            .await?;
+        root.ok_or_else(not_found)
+    }
+
+    async fn start_upload(&self, place: Place) -> Result<ArtifactUpload> {
+        let incoming = match &place {
+            Place::Object(_) => self.store().objects().incoming().await?,
+            Place::File(folder, _) => folder.incoming().await?,
+        };
+        Ok(ArtifactUpload {
+            tracking: self.clone(),
+            place,
+            incoming,
+        })
+    }
+
+    async fn keep_artifact(&self, place: Place, arrived: tidemill_store::objects::Arrived) -> Result<()> {
+        match place {
+            Place::File(folder, path) => match folder.keep(arrived, &path).await? {
+                Ok(()) => Ok(()),
+                Err(obstacle) => Err(obstacle_error(obstacle, &path)),
+            },
+            Place::Object(path) => {
+                let objects = self.store().objects();
+                let kept = objects.keep(arrived, ContentKind::Artifact).await?;
+                let row = ArtifactRow {
+                    digest: kept.digest,
+                    size: kept.size,
+                    modified_at: self.now(),
+                };
+                let name = path.clone();
+                // The guard goes with the change: once that is queued, whoever looks for unreferenced objects comes after it.
+                let put = move |tx: &mut tidemill_store::Tx<'_>| {
+                    let _kept = kept;
+                    artifacts::put(tx, &name, &row)
+                };
+                match self.store().write(put).await? {
+                    Ok(None) => Ok(()),
+                    Ok(Some(before)) => self.free(vec![before]).await,
+                    Err(obstacle) => {
+                        self.free(vec![row.digest]).await?;
+                        Err(obstacle_error(obstacle, &path))
+                    }
+                }
+            }
+        }
+    }
+
+    async fn open_artifact(&self, place: Place) -> Result<Artifact> {
+        match place {
+            Place::File(folder, path) => {
+                let bytes = folder.open(&path).await?.ok_or_else(|| no_such(&path))?;
+                Ok(Artifact {
+                    name: last_name(&path).to_owned(),
+                    etag: format!("{:x}-{:x}", bytes.size(), bytes.modified_ms()),
+                    bytes,
+                })
+            }
+            Place::Object(path) => {
+                let name = path.clone();
+                let row = self.store().read(move |tx| artifacts::get(tx, &name)).await?;
+                let row = row.ok_or_else(|| no_such(&path))?;
+                let opened = self
+                    .store()
+                    .objects()
+                    .open(ContentKind::Artifact, row.digest)
+                    .await?;
+                Ok(Artifact {
+                    name: last_name(&path).to_owned(),
+                    etag: row.digest.to_string(),
+                    // Deleted in this very moment.
+                    bytes: opened.ok_or_else(|| no_such(&path))?,
+                })
+            }
+        }
+    }
+
+    async fn list_place(&self, place: Place) -> Result<Vec<Entry>> {
+        match place {
+            Place::File(folder, path) => Ok(folder.list(&path).await?),
+            Place::Object(path) => Ok(self.store().read(move |tx| artifacts::list(tx, &path)).await?),
+        }
+    }
+
+    /// Bytes below a place, each name counted.
+    pub(crate) async fn size_of_place(&self, place: &Place) -> Result<u64> {
+        match place {
+            Place::File(folder, path) => Ok(folder.size(path).await?),
+            Place::Object(path) => {
+                let path = path.clone();
+                Ok(self.store().read(move |tx| artifacts::size(tx, &path)).await?)
+            }
+        }
+    }
+
+    /// Removes what is at and below a place; whether there was anything, and what that freed.
+    pub(crate) async fn remove_place(&self, place: &Place) -> Result<(bool, Swept)> {
+        let path = match place {
+            Place::File(folder, path) => {
+                let bytes = folder.size(path).await?;
+                let any = folder.remove(path).await?;
+                let objects = u64::from(any);
+                return Ok((any, Swept { objects, bytes }));
+            }
+            Place::Object(path) => path,
+        };
+        let (mut any, mut swept) = (false, Swept::default());
+        loop {
+            let path = path.clone();
+            let some = self
+                .store()
+                .write(move |tx| artifacts::remove_some(tx, &path, sweep::CHUNK))
+                .await?;
+            any |= some.names > 0;
+            let freed = self.free_counted(some.digests).await?;
+            swept.objects += freed.objects;
+            swept.bytes += freed.bytes;
+            if some.names < u64::from(sweep::CHUNK) {
+                return Ok((any, swept));
+            }
+        }
+    }
+
+    /// Removes those objects among `digests` that no name stands for any more.
+    pub(crate) async fn free(&self, digests: Vec<Digest>) -> Result<()> {
+        self.free_counted(digests).await.map(|_| ())
+    }
+}
+
+fn obstacle_error(obstacle: tidemill_store::objects::Obstacle, path: &str) -> TrackingError {
+    match obstacle {
+        tidemill_store::objects::Obstacle::Outside => {
+            TrackingError::invalid("Invalid path: resolved path is outside the artifact directory")
+        }
+        tidemill_store::objects::Obstacle::Occupied => occupied(path),
+    }
+}

@@ -1,0 +1,284 @@
+//! Uploads in parts, so that a file larger than a proxy in front of us lets through, or a line that breaks, is no obstacle. Parts
+//! are files without a name until the upload is completed; an upload that nobody completes goes after a day, or with the server.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tidemill_core::clock::Timestamp;
+use tidemill_core::digest::Digest;
+use tidemill_core::ids;
+use tidemill_store::objects::{Arrived, Incoming};
+
+use super::super::{Caller, Result, Tracking, TrackingError};
+use super::{Artifact, Place, last_name, safe_name};
+
+/// As S3 has it.
+const MAX_PARTS: u32 = 10_000;
+const MAX_UPLOADS: usize = 1_000;
+const LIFETIME_MS: i64 = 24 * 3_600 * 1_000;
+/// How long a signed URL is good for.
+const URL_LIFETIME_MS: i64 = 3_600 * 1_000;
+
+/// Uploads that are under way.
+#[derive(Debug)]
+pub struct Uploads {
+    open: Mutex<HashMap<String, Upload>>,
+    /// Known to nobody, gone with the server.
+    secret: [u8; 32],
+}
+
+#[derive(Debug)]
+struct Upload {
+    place: Place,
+    started: Timestamp,
+    parts: BTreeMap<u32, Arrived>,
+    expected: u32,
+}
+
+impl Default for Uploads {
+    fn default() -> Self {
+        // Ids are random in their last 74 bits.
+        let parts: Vec<String> = (0..4).map(|n| ids::fresh(Timestamp::from_micros(n))).collect();
+        let secret = Digest::of_parts(parts.iter().map(String::as_bytes));
+        Self {
+            open: Mutex::default(),
+            secret: *secret.as_bytes(),
+        }
+    }
+}
+
+impl Uploads {
+    fn open(&self) -> MutexGuard<'_, HashMap<String, Upload>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Proves that we gave out these words.
+    fn token(&self, words: &[&str]) -> String {
+        let parts = std::iter::once(self.secret.as_slice()).chain(words.iter().map(|word| word.as_bytes()));
+        Digest::of_parts(parts).to_string()
+    }
+
+    fn check(&self, token: &str, words: &[&str]) -> Result<()> {
+        // Digests of both, so that the time it takes tells nothing.
+        if Digest::of(token.as_bytes()) == Digest::of(self.token(words).as_bytes()) {
+            return Ok(());
+        }
+        Err(expired())
+    }
+}
+
+fn expired() -> TrackingError {
+    TrackingError::Denied(
+        "the signature of this URL does not hold, or it has expired: ask for a new one".to_owned(),
+    )
+}
+
+/// An upload that was just opened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OpenedUpload {
+    /// Names it.
+    pub id: String,
+    /// The token of each part, from the first.
+    pub tokens: Vec<String>,
+}
+
+/// A part on its way.
+#[derive(Debug)]
+pub struct PartUpload {
+    tracking: Tracking,
+    upload: String,
+    number: u32,
+    incoming: Incoming,
+}
+
+impl PartUpload {
+    /// Takes the next piece.
+    pub async fn write(&mut self, piece: Bytes) -> Result<()> {
+        Ok(self.incoming.write(piece).await?)
+    }
+
+    /// Ends the part; returns what its `ETag` says. The same part may be sent again, and then counts.
+    pub async fn finish(self) -> Result<String> {
+        let arrived = self.incoming.finish().await?;
+        let etag = arrived.digest.to_string();
+        let mut open = self.tracking.uploads().open();
+        let upload = open
+            .get_mut(&self.upload)
+            .ok_or_else(|| no_upload(&self.upload))?;
+        upload.parts.insert(self.number, arrived);
+        Ok(etag)
+    }
+}
+
+fn no_upload(id: &str) -> TrackingError {
+    TrackingError::not_found(format!(
+        "there is no multipart upload `{id}`: it was ended, or took too long"
+    ))
+}
+
+/// The path of the file that an upload is for: `folder` and the last name of the client's own path.
+fn target(folder: &str, file: &str) -> Result<String> {
+    let name = last_name(file).to_owned();
+    safe_name(&if folder.is_empty() {
+        name
+    } else {
+        format!("{folder}/{name}")
+    })
+}
+
+impl Tracking {
+    /// Opens an upload in parts of a file to a folder of the proxy.
+    pub async fn open_upload(
+        &self,
+        caller: &Caller,
+        folder: &str,
+        file: &str,
+        parts: i64,
+    ) -> Result<OpenedUpload> {
+        let place = self.proxy_place(caller, &target(folder, file)?)?;
+        let expected = u32::try_from(parts)
+            .ok()
+            .filter(|parts| (1..=MAX_PARTS).contains(parts));
+        let expected = expected.ok_or_else(|| {
+            TrackingError::invalid(format!(
+                "Invalid value {parts} for parameter 'num_parts' supplied: expected a number from 1 to {MAX_PARTS}"
+            ))
+        })?;
+        let id = ids::fresh(self.now());
+        let uploads = self.uploads();
+        let tokens = (1..=expected)
+            .map(|number| uploads.token(&["part", &id, &number.to_string()]))
+            .collect();
+        let now_ms = self.now_ms();
+        let mut open = uploads.open();
+        open.retain(|_, upload| now_ms - upload.started.as_millis() < LIFETIME_MS);
+        if open.len() >= MAX_UPLOADS {
+            return Err(TrackingError::Conflict(format!(
+                "{MAX_UPLOADS} multipart uploads are open: complete or abort some of them"
+            )));
+        }
+        let upload = Upload {
+            place,
+            started: self.now(),
+            parts: BTreeMap::new(),
+            expected,
+        };
+        open.insert(id.clone(), upload);
+        Ok(OpenedUpload { id, tokens })
+    }
+
+    /// Starts to take a part.
+    pub async fn upload_part(&self, upload: &str, number: u32, token: &str) -> Result<PartUpload> {
+        self.uploads()
+            .check(token, &["part", upload, &number.to_string()])?;
+        let place = {
+            let open = self.uploads().open();
+            let found = open.get(upload).ok_or_else(|| no_upload(upload))?;
+            found.place.clone()
+        };
+        let incoming = match place {
+            Place::Object(_) => self.store().objects().incoming().await?,
+            Place::File(folder, _) => folder.incoming().await?,
+        };
+        Ok(PartUpload {
+            tracking: self.clone(),
+            upload: upload.to_owned(),
+            number,
+            incoming,
+        })
+    }
+
+    /// Puts the parts together, in order, and makes the file visible. Each is named by its number and its `ETag`.
+    pub async fn complete_upload(
+        &self,
+        caller: &Caller,
+        folder: &str,
+        file: &str,
+        id: &str,
+        parts: &[(i64, String)],
+    ) -> Result<()> {
+        let place = self.proxy_place(caller, &target(folder, file)?)?;
+        let mut upload = {
+            let mut open = self.uploads().open();
+            let upload = open.get(id).filter(|upload| upload.place == place);
+            check_parts(upload.ok_or_else(|| no_upload(id))?, parts)?;
+            open.remove(id).ok_or_else(|| no_upload(id))?
+        };
+        if upload.parts.len() == 1
+            && let Some((_, whole)) = upload.parts.pop_first()
+        {
+            return self.keep_artifact(place, whole).await;
+        }
+        let mut whole = self.start_upload(place).await?;
+        for part in upload.parts.into_values() {
+            let mut bytes = part.open().await?;
+            while let Some(piece) = bytes.next().await? {
+                whole.write(piece).await?;
+            }
+        }
+        whole.finish().await
+    }
+
+    /// Gives an upload up; one that is not there is fine.
+    pub async fn abort_upload(&self, caller: &Caller, folder: &str, file: &str, id: &str) -> Result<()> {
+        let place = self.proxy_place(caller, &target(folder, file)?)?;
+        let mut open = self.uploads().open();
+        if open.get(id).is_some_and(|upload| upload.place == place) {
+            open.remove(id);
+        }
+        Ok(())
+    }
+
+    /// A file's size, and the query of a URL that opens it without saying who asks.
+    pub async fn sign_download(&self, caller: &Caller, path: &str) -> Result<(u64, String, String)> {
+        let artifact = self.artifact(caller, path).await?;
+        let path = safe_name(path)?;
+        let until = (self.now_ms() + URL_LIFETIME_MS).to_string();
+        let token = self.uploads().token(&["get", &caller.workspace, &path, &until]);
+        let query = format!("workspace={}&until={until}&token={token}", caller.workspace);
+        Ok((artifact.bytes.size(), path, query))
+    }
+
+    /// Opens a file by a URL that was signed for it.
+    pub async fn signed_artifact(
+        &self,
+        workspace: &str,
+        path: &str,
+        until: &str,
+        token: &str,
+    ) -> Result<Artifact> {
+        let path = safe_name(path)?;
+        self.uploads().check(token, &["get", workspace, &path, until])?;
+        if until.parse().is_ok_and(|until: i64| until < self.now_ms()) {
+            return Err(expired());
+        }
+        let caller = Caller {
+            user: String::new(),
+            workspace: workspace.to_owned(),
+        };
+        self.artifact(&caller, &path).await
+    }
+}
+
+fn check_parts(upload: &Upload, parts: &[(i64, String)]) -> Result<()> {
+    let named: Vec<i64> = parts.iter().map(|(number, _)| *number).collect();
+    let all: Vec<i64> = (1..=i64::from(upload.expected)).collect();
+    if named != all {
+        return Err(TrackingError::invalid(format!(
+            "the upload has {} parts: name each once, in order",
+            upload.expected
+        )));
+    }
+    for (number, etag) in parts {
+        let arrived = u32::try_from(*number)
+            .ok()
+            .and_then(|number| upload.parts.get(&number));
+        if arrived.is_none_or(|arrived| arrived.digest.to_string() != etag.trim_matches('"')) {
+            return Err(TrackingError::invalid(format!(
+                "part {number} did not arrive, or with another ETag: send it again"
+            )));
+        }
+    }
+    Ok(())
+}
