@@ -19,7 +19,7 @@ impl Subject {
     pub(super) fn is_outside_the_body(self) -> bool {
         matches!(
             self,
-            Self::RunInQuery | Self::ModelInQuery | Self::Artifact | Self::Runs(_)
+            Self::RunInQuery | Self::ModelInQuery | Self::ModelInPath | Self::Artifact | Self::Runs(_)
         )
     }
 }
@@ -246,9 +246,11 @@ pub(super) async fn on(
             let permission = known.on(REGISTERED_MODEL, &name, &caller.workspace);
             need(permission.allows(wanted))
         }
-        Subject::RunInQuery | Subject::ModelInQuery | Subject::Artifact | Subject::Runs(_) => {
-            Err(Refused::Denied)
-        }
+        Subject::RunInQuery
+        | Subject::ModelInQuery
+        | Subject::ModelInPath
+        | Subject::Artifact
+        | Subject::Runs(_) => Err(Refused::Denied),
     }
 }
 
@@ -333,6 +335,13 @@ pub(super) async fn check_outside(
             }
             let may = |name: &String| known.on(REGISTERED_MODEL, name, &caller.workspace).allows(wanted);
             need(names.iter().all(may))
+        }
+        Subject::ModelInPath => {
+            let params = RawPathParams::from_request_parts(parts, &()).await;
+            let params = params.map_err(|_| Refused::Denied)?;
+            let named = params.iter().find(|(name, _)| *name == "model");
+            let (_, name) = named.ok_or(Refused::Denied)?;
+            need(known.on(REGISTERED_MODEL, name, &caller.workspace).allows(wanted))
         }
         Subject::Artifact => {
             let in_path = match RawPathParams::from_request_parts(parts, &()).await {
