@@ -25,7 +25,7 @@ pub(crate) fn describe(routes: &[Route]) -> Value {
             "description": "The Open Inference Protocol v2 under `/v2`, MLflow's scoring protocol under `/invocations`, and Tidemill's own under `/api/v1`.",
         },
         "paths": paths,
-        "components": { "schemas": schemas() },
+        "components": { "schemas": all_schemas() },
     })
 }
 
@@ -68,7 +68,7 @@ fn success_type(path: &str) -> &'static str {
     match path {
         "/metrics" | "/ping" | "/health" | "/version" => "text/plain",
         "/api/v1/events/stream" => "text/event-stream",
-        path if path.starts_with("/docs/") => "text/markdown",
+        path if path.starts_with("/docs/") || path.ends_with("/card") => "text/markdown",
         _ => "application/json",
     }
 }
@@ -108,6 +108,14 @@ fn reference(schema: &str) -> Value {
 /// An object of required and optional properties.
 fn object(required: &[&str], properties: Value) -> Value {
     json!({ "type": "object", "required": required, "properties": properties })
+}
+
+fn all_schemas() -> Value {
+    let mut all = schemas();
+    for (name, schema) in super::registry::schemas() {
+        all[name] = schema;
+    }
+    all
 }
 
 fn schemas() -> Value {
@@ -153,7 +161,48 @@ fn schemas() -> Value {
             reference("Feedback"),
             object(&["feedback"], json!({ "feedback": { "type": "array", "items": reference("Feedback"), "minItems": 1, "maxItems": 10_000 } })),
         ] },
+        "ImportMarks": object(&["source", "kind", "things"], json!({
+            "source": text(),
+            "kind": { "enum": ["run", "logged_model", "registered_model"] },
+            "things": list(object(&["id", "target", "counts"], json!({
+                "id": text(),
+                "target": text(),
+                "fingerprint": { "type": ["string", "null"] },
+                "counts": { "type": "object" },
+            }))),
+        })),
+        "ImportExperiments": object(&["source", "experiments"], json!({
+            "source": text(),
+            "experiments": list(object(&["id", "name", "lifecycle"], json!({
+                "id": text(),
+                "name": text(),
+                "lifecycle": { "enum": ["active", "deleted"] },
+                "created_ms": { "type": "integer" },
+                "updated_ms": { "type": "integer" },
+                "tags": list(list(text())),
+            }))),
+        })),
+        "ImportRuns": object(&["source"], json!({
+            "source": text(),
+            "runs": list(json!({ "type": "object" })),
+            "metrics": list(object(&["run_id", "metrics"], json!({
+                "run_id": text(),
+                "metrics": list(object(&["key", "step", "at_ms", "value", "is_nan"], json!({
+                    "key": text(),
+                    "step": { "type": "integer" },
+                    "at_ms": { "type": "integer" },
+                    "value": { "type": "number" },
+                    "is_nan": { "type": "boolean" },
+                }))),
+            }))),
+        })),
+        "ImportModels": object(&["source"], json!({
+            "source": text(),
+            "logged_models": list(json!({ "type": "object" })),
+            "registered_models": list(json!({ "type": "object" })),
+        })),
         "StartRun": object(&[], json!({ "reason": text() })),
+        "CreateToken": object(&[], json!({ "name": text(), "expires_in_days": { "type": "integer", "minimum": 1 } })),
         "Promote": object(&["version", "why"], json!({ "version": { "type": "integer" }, "why": text(), "by": text() })),
         "Rollback": object(&["why"], json!({ "why": text(), "by": text() })),
         "Purge": object(&[], json!({
@@ -207,7 +256,12 @@ mod tests {
             if let Some(body) = route.body {
                 assert!(document["components"]["schemas"][body].is_object(), "{body}");
             }
-            assert_eq!(route.body.is_some(), route.method == axum::http::Method::POST);
+            // What MLflow's own protocols take is described by MLflow.
+            let ours = ["/api/v1/", "/v2", "/invocations"]
+                .iter()
+                .any(|start| route.path.starts_with(start));
+            let posts = route.method == axum::http::Method::POST;
+            assert!(route.body.is_some() == posts || !ours, "{}", route.path);
         }
     }
 }

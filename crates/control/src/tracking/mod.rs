@@ -8,20 +8,29 @@ mod artifacts;
 mod error;
 mod experiments;
 mod history;
+pub mod import;
 mod inputs;
 mod locations;
 mod logged_models;
 mod logging;
 mod purge;
+pub mod registry;
 mod run_names;
 mod runs;
+pub mod search;
+pub mod sweeps;
 mod validate;
+pub mod wandb;
+pub mod webhooks;
+mod workspaces;
 
 use std::sync::Arc;
 
 use tidemill_core::clock::{Clock, Timestamp};
 use tidemill_store::Store;
 use tidemill_store::tracking::metrics::KnownKeys;
+
+use crate::users::{AuthOptions, Memory};
 
 pub use artifacts::{Artifact, ArtifactUpload, OpenedUpload, PartUpload, Swept, safe_name, safe_path};
 pub use error::{Result, TrackingError};
@@ -63,6 +72,12 @@ pub struct TrackingOptions {
     pub artifacts_destination: Option<std::path::PathBuf>,
     /// Whether a model version's source must belong to the run that the request names, as MLflow 3.17 has it.
     pub strict_sources: bool,
+    /// Where webhooks may go, and how hard to try.
+    pub webhooks: webhooks::WebhookOptions,
+    /// Whether requests have to say who sends them, and how.
+    pub auth: Option<AuthOptions>,
+    /// Whether there can be other workspaces than the default one.
+    pub workspaces: bool,
 }
 
 impl Default for TrackingOptions {
@@ -71,6 +86,9 @@ impl Default for TrackingOptions {
             default_artifact_root: "mlflow-artifacts:/".to_owned(),
             artifacts_destination: None,
             strict_sources: false,
+            webhooks: webhooks::WebhookOptions::default(),
+            auth: None,
+            workspaces: true,
         }
     }
 }
@@ -85,7 +103,11 @@ struct Inner {
     store: Store,
     clock: Arc<dyn Clock>,
     options: TrackingOptions,
+    users: Memory,
     uploads: artifacts::Uploads,
+    /// Rung when the outbox of webhooks has something new.
+    outbox: tokio::sync::Notify,
+    sender: std::sync::OnceLock<Arc<dyn webhooks::Sender>>,
     metric_keys: Arc<KnownKeys>,
 }
 
@@ -105,7 +127,10 @@ impl Tracking {
                 store,
                 clock,
                 options,
+                users: Memory::new(),
                 uploads: artifacts::Uploads::default(),
+                outbox: tokio::sync::Notify::new(),
+                sender: std::sync::OnceLock::new(),
                 metric_keys: Arc::default(),
             }),
         };
@@ -120,6 +145,11 @@ impl Tracking {
     /// State.
     pub fn store(&self) -> &Store {
         &self.inner.store
+    }
+
+    /// What is remembered of users.
+    pub(crate) fn users(&self) -> &Memory {
+        &self.inner.users
     }
 
     /// The names of metrics whose numbers are known.
