@@ -33,6 +33,7 @@ pub mod meta;
 pub mod models;
 pub mod objects;
 pub mod predictions;
+pub mod registry;
 pub mod rollouts;
 pub mod runs;
 pub mod search;
@@ -41,6 +42,7 @@ pub mod specs;
 pub mod steps;
 pub mod tracking;
 pub mod users;
+pub mod webhooks;
 pub mod windows;
 pub mod workspaces;
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use tidemill_api::Security;
 use tidemill_control::tracking::{Tracking, TrackingOptions};
 use tidemill_control::{Control, Parts};
 use tidemill_core::clock::{Clock, Timestamp, VirtualClock, WallClock};
@@ -28,6 +29,8 @@ pub struct Settings {
     pub database: Database,
     /// Tracking, registry and artifacts.
     pub tracking: TrackingOptions,
+    /// Under which names the server is reached, and which pages may use it.
+    pub security: Security,
 }
 
 /// A project on disk.
@@ -93,6 +96,8 @@ pub struct App {
     pub plane: Arc<Plane>,
     /// The data folder.
     pub data: PathBuf,
+    /// Under which names it is reached, and which pages may use it.
+    pub security: Security,
 }
 
 /// Opens the data folder and puts everything together.
@@ -122,11 +127,13 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
     })
     .await?;
     let tracking = Tracking::new(store, clock, settings.tracking.clone());
+    tracking.prepare_users().await?;
     let plane = Arc::new(Plane::new(control.clone(), tracking));
     Ok(App {
         control: Some(control),
         plane,
         data: project.data.clone(),
+        security: settings.security.clone(),
     })
 }
 
@@ -136,10 +143,12 @@ pub async fn open_without_project(data: &Path, settings: &Settings) -> Result<Ap
     let clock: Arc<dyn Clock> = Arc::new(WallClock);
     let serving = open_serving(data, &clock).await?;
     let tracking = Tracking::new(store, Arc::clone(&clock), settings.tracking.clone());
+    tracking.prepare_users().await?;
     Ok(App {
         control: None,
         plane: Arc::new(Plane::without_project(tracking, serving, clock)),
         data: data.to_owned(),
+        security: settings.security.clone(),
     })
 }
 
@@ -213,7 +222,7 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
         tracing::warn!(path = %address_file.display(), %error, "cannot write where this server listens");
     }
     let (stop, stopped) = oneshot::channel::<()>();
-    let router = tidemill_api::router(app.plane);
+    let router = tidemill_api::router_with(app.plane, app.security);
     let server = tokio::spawn(tidemill_api::serve(listener, router, async move {
         // A dropped sender stops the server too.
         let _ = stopped.await;

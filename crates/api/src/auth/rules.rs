@@ -9,8 +9,8 @@ use Rule::{
     SeesWorkspace, Signed, Themselves, User, VersionOf, Workspace,
 };
 use Subject::{
-    Artifact, Experiment, ExperimentName, Experiments, LoggedModel, Model, ModelInQuery, Run, RunInQuery,
-    RunOrModel, Runs,
+    Artifact, Experiment, ExperimentName, Experiments, LoggedModel, Model, ModelInPath, ModelInQuery, Run,
+    RunInQuery, RunOrModel, Runs,
 };
 
 /// What a request must fulfil.
@@ -75,6 +75,8 @@ pub(crate) enum Subject {
     Model,
     /// The same, in the query.
     ModelInQuery,
+    /// `model` in the path
+    ModelInPath,
     /// The path of an artifact, whose first part is an experiment's number.
     Artifact,
 }
@@ -137,6 +139,11 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("POST", "/api/v1/endpoints/{}/rollback", EDITOR),
     ("POST", "/api/v1/runs", EDITOR),
     ("POST", "/api/v1/feedback", EDITOR),
+    ("POST", "/api/v1/models/{}/versions/{}/requests", On(Update, ModelInPath)),
+    ("POST", "/api/v1/models/{}/versions/{}/requests/{}/approve", On(Manage, ModelInPath)),
+    ("POST", "/api/v1/models/{}/versions/{}/requests/{}/reject", On(Manage, ModelInPath)),
+    ("GET", "/api/v1/models/{}", On(Read, ModelInPath)),
+    ("GET", "/api/v1/models/{}/*", On(Read, ModelInPath)),
     ("GET", "/api/v1/*", SeesLoop),
 
     // Users, roles, grants

@@ -12,10 +12,12 @@ mod inputs;
 mod locations;
 mod logged_models;
 mod logging;
+pub mod registry;
 mod run_names;
 mod runs;
 pub mod search;
 mod validate;
+pub mod webhooks;
 mod workspaces;
 
 use std::sync::Arc;
@@ -69,6 +71,8 @@ pub struct TrackingOptions {
     pub auth: Option<AuthOptions>,
     /// Whether there can be other workspaces than the default one.
     pub workspaces: bool,
+    /// Where webhooks may go, and how hard to try.
+    pub webhooks: webhooks::WebhookOptions,
 }
 
 impl Default for TrackingOptions {
@@ -79,6 +83,7 @@ impl Default for TrackingOptions {
             strict_sources: false,
             auth: None,
             workspaces: true,
+            webhooks: webhooks::WebhookOptions::default(),
         }
     }
 }
@@ -95,6 +100,9 @@ struct Inner {
     options: TrackingOptions,
     users: Memory,
     uploads: artifacts::Uploads,
+    /// Rung when the outbox of webhooks has something new.
+    outbox: tokio::sync::Notify,
+    sender: std::sync::OnceLock<Arc<dyn webhooks::Sender>>,
     metric_keys: Arc<KnownKeys>,
 }
 
@@ -116,6 +124,8 @@ impl Tracking {
                 options,
                 users: Memory::new(),
                 uploads: artifacts::Uploads::default(),
+                outbox: tokio::sync::Notify::new(),
+                sender: std::sync::OnceLock::new(),
                 metric_keys: Arc::default(),
             }),
         };

@@ -12,6 +12,8 @@ pub(crate) mod logged_models;
 pub(crate) mod logging;
 pub(crate) mod messages;
 pub(crate) mod permissions;
+pub(crate) mod registry;
+mod registry_messages;
 mod request;
 pub(crate) mod roles;
 pub(crate) mod runs;
@@ -21,4 +23,7 @@ pub(crate) mod users;
 pub(crate) mod workspaces;
 
 pub(crate) use caller::{Called, User, WORKSPACE, named_workspace};
+pub(crate) mod webhooks;
+
+pub(crate) use registry_messages::{model_message, version_message};
 pub(crate) use request::{Fields, as_integer, as_number, form_pairs, require_json};
