@@ -10,8 +10,10 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use crate::control_plane::{App, ControlPlane};
 use crate::mlflow::tracking::{permissions, roles, signup, users, workspaces};
 use crate::security::{self, Security};
-use crate::v1::{clock, endpoints, events, feedback, lists, models, openapi, runs, spec, status, tokens};
-use crate::{auth, docs, edge, mlflow, open_inference, page, prometheus};
+use crate::v1::{
+    clock, endpoints, events, feedback, import, lists, models, openapi, runs, spec, status, sweeps, tokens,
+};
+use crate::{auth, docs, edge, mlflow, open_inference, page, prometheus, wandb};
 
 /// A route, and what the OpenAPI document says of it.
 pub(crate) struct Route {
@@ -110,7 +112,7 @@ pub(crate) fn routes() -> Vec<Route> {
 /// `/ajax-api/` too.
 #[rustfmt::skip]
 fn tracking_routes() -> Vec<Route> {
-    use crate::mlflow::tracking::{experiments, graphql, history, inputs, logging, runs, server};
+    use crate::mlflow::tracking::{experiments, graphql, history, inputs, logging, runs, search, server};
     vec![
         // Experiments
         post("/api/2.0/mlflow/experiments/create", experiments::create, "Create an experiment"),
@@ -121,12 +123,15 @@ fn tracking_routes() -> Vec<Route> {
         post("/api/2.0/mlflow/experiments/update", experiments::update, "Rename an experiment"),
         post("/api/2.0/mlflow/experiments/set-experiment-tag", experiments::set_tag, "Set a tag of an experiment"),
         post("/api/2.0/mlflow/experiments/delete-experiment-tag", experiments::delete_tag, "Delete a tag of an experiment"),
+        get("/api/2.0/mlflow/experiments/search", search::experiments, "Search experiments").query(&["filter", "order_by", "view_type", "max_results", "page_token"]),
+        post("/api/2.0/mlflow/experiments/search", search::experiments, "Search experiments"),
         get("/api/2.0/mlflow/experiments/search-datasets", inputs::search_datasets, "Datasets that runs of experiments read").query(&["experiment_ids"]),
         post("/api/2.0/mlflow/experiments/search-datasets", inputs::search_datasets, "Datasets that runs of experiments read"),
 
         // Runs
         post("/api/2.0/mlflow/runs/create", runs::create, "Start a tracked run"),
         get("/api/2.0/mlflow/runs/get", runs::get, "A tracked run with what was logged of it").query(&["run_id"]),
+        post("/api/2.0/mlflow/runs/search", search::runs, "Search runs"),
         post("/api/2.0/mlflow/runs/update", runs::update, "Say how far a tracked run is"),
         post("/api/2.0/mlflow/runs/delete", runs::delete, "Delete a tracked run"),
         post("/api/2.0/mlflow/runs/restore", runs::restore, "Restore a tracked run"),
@@ -147,7 +152,7 @@ fn tracking_routes() -> Vec<Route> {
 
         // What MLflow's own pages ask
         get("/graphql", graphql::answer, "MLflow's GraphQL queries").query(&["query", "variables", "operationName"]),
-        post("/graphql", graphql::answer, "MLflow's GraphQL queries"),
+        post("/graphql", crate::graphql::answer, "MLflow's GraphQL queries, and the operations of W&B's client by their names"),
 
         // What this server is, and is not
         get("/api/3.0/mlflow/server-info", server::info, "What clients of MLflow may count on"),
@@ -159,12 +164,13 @@ fn tracking_routes() -> Vec<Route> {
 /// MLflow's registered models, model versions and webhooks.
 #[rustfmt::skip]
 fn registry_routes() -> Vec<Route> {
-    use crate::mlflow::tracking::{registry, webhooks};
+    use crate::mlflow::tracking::{registry, search, webhooks};
     use crate::v1::registry as ours;
     vec![
         // Registered models
         post("/api/2.0/mlflow/registered-models/create", registry::create_model, "Register a model"),
         get("/api/2.0/mlflow/registered-models/get", registry::get_model, "A registered model").query(&["name"]),
+        get("/api/2.0/mlflow/registered-models/search", search::registered_models, "Search registered models").query(&["filter", "order_by", "max_results", "page_token"]),
         post("/api/2.0/mlflow/registered-models/rename", registry::rename_model, "Rename a registered model"),
         patch("/api/2.0/mlflow/registered-models/update", registry::update_model, "Say what a registered model is for"),
         delete("/api/2.0/mlflow/registered-models/delete", registry::delete_model, "Delete a registered model and its versions"),
@@ -179,6 +185,7 @@ fn registry_routes() -> Vec<Route> {
         // Model versions
         post("/api/2.0/mlflow/model-versions/create", registry::create_version, "Register a model version"),
         get("/api/2.0/mlflow/model-versions/get", registry::get_version, "A model version").query(&["name", "version"]),
+        get("/api/2.0/mlflow/model-versions/search", search::model_versions, "Search model versions").query(&["filter", "order_by", "max_results", "page_token"]),
         patch("/api/2.0/mlflow/model-versions/update", registry::update_version, "Say what a model version is"),
         post("/api/2.0/mlflow/model-versions/transition-stage", registry::transition_stage, "Put a model version into a stage"),
         delete("/api/2.0/mlflow/model-versions/delete", registry::delete_version, "Delete a model version"),
@@ -208,9 +215,10 @@ fn registry_routes() -> Vec<Route> {
 /// MLflow's logged models.
 #[rustfmt::skip]
 fn logged_model_routes() -> Vec<Route> {
-    use crate::mlflow::tracking::logged_models;
+    use crate::mlflow::tracking::{logged_models, search};
     vec![
         post("/api/2.0/mlflow/logged-models", logged_models::create, "Announce a model whose files are about to be written"),
+        post("/api/2.0/mlflow/logged-models/search", search::logged_models, "Search logged models"),
         get("/api/2.0/mlflow/logged-models/{model_id}", logged_models::get, "A logged model").query(&["allow_deleted"]),
         patch("/api/2.0/mlflow/logged-models/{model_id}", logged_models::finalize, "Say how far a logged model's files have come"),
         delete("/api/2.0/mlflow/logged-models/{model_id}", logged_models::delete, "Delete a logged model"),
@@ -224,6 +232,7 @@ fn logged_model_routes() -> Vec<Route> {
 #[rustfmt::skip]
 fn artifact_routes() -> Vec<Route> {
     use crate::mlflow::tracking::artifacts::{self, multipart, of_runs};
+    use crate::v1::purge;
     vec![
         // The proxy
         get("/api/2.0/mlflow-artifacts/artifacts", artifacts::list, "What is in a folder of the artifact proxy").query(&["path"]),
@@ -244,6 +253,11 @@ fn artifact_routes() -> Vec<Route> {
         post("/api/2.0/mlflow/upload-artifact", of_runs::upload, "Store a small file of a run").query(&["run_uuid", "path"]),
         get("/api/2.0/mlflow/logged-models/{model_id}/artifacts/files", of_runs::get_of_model, "A file of a logged model").query(&["artifact_file_path"]),
         get("/api/2.0/mlflow/logged-models/{model_id}/artifacts/directories", of_runs::list_of_model, "What is in a folder of a logged model").query(&["artifact_directory_path"]),
+
+        // Deletion for good
+        post("/api/v1/tracking/gc", purge::purge, "Delete for good what was deleted long enough ago").body("Purge"),
+        delete("/api/v1/tracking/experiments/{id}", purge::experiment, "Delete an experiment for good, with all that is in it"),
+        delete("/api/v1/tracking/runs/{id}", purge::run, "Delete a run for good"),
     ]
 }
 
@@ -305,7 +319,19 @@ fn user_routes() -> Vec<Route> {
 /// Weights & Biases' client.
 #[rustfmt::skip]
 fn wandb_routes() -> Vec<Route> {
-    vec![]
+    vec![
+        post("/files/{entity}/{project}/{run}/file_stream", wandb::http::file_stream, "Lines of a W&B run: history, system metrics, summary, console"),
+        put("/wandb/upload/{token}", wandb::http::upload, "Send bytes by a URL that allows it"),
+        get("/wandb/download/{token}", wandb::http::download, "Fetch bytes by a URL that allows it"),
+        get("/api/v1/tracking/artifact-lineage", wandb::http::artifact_lineage, "Which artifacts a run read and wrote").query(&["run_id"]),
+        get("/api/v1/tracking/console", wandb::http::console, "What a run printed").query(&["run_id", "from", "limit"]),
+        get("/api/v1/sweeps", sweeps::list, "Sweeps").query(&["project"]),
+        post("/api/v1/sweeps", sweeps::create, "Make a sweep"),
+        get("/api/v1/sweeps/{id}", sweeps::show, "A sweep and its trials"),
+        patch("/api/v1/sweeps/{id}", sweeps::change, "Rename, pause, resume or end a sweep"),
+        post("/api/v1/sweeps/{id}/next", sweeps::next, "Ask for the next trial"),
+        post("/api/v1/sweeps/{id}/trials/{number}/report", sweeps::report, "Report what a trial measured, and hear whether to stop"),
+    ]
 }
 
 /// Serving and our own protocol.
@@ -356,6 +382,11 @@ fn own_routes() -> Vec<Route> {
         get("/api/v1/windows", lists::windows, "Closed monitor windows").query(LIST),
         get("/api/v1/lineage/predictions/{id}", status::lineage, "Everything behind a prediction, and what came of it"),
         post("/api/v1/feedback", feedback::record, "Say what was true of predictions").body("FeedbackBody"),
+        post("/api/v1/tracking/import/known", import::known, "Which things an import has brought whole").body("ImportMarks"),
+        post("/api/v1/tracking/import/marks", import::mark, "Remember that an import has brought things whole").body("ImportMarks"),
+        post("/api/v1/tracking/import/experiments", import::experiments, "Bring experiments from elsewhere").body("ImportExperiments"),
+        post("/api/v1/tracking/import/runs", import::runs, "Bring runs and histories of metrics from elsewhere").body("ImportRuns"),
+        post("/api/v1/tracking/import/models", import::models, "Bring logged and registered models from elsewhere").body("ImportModels"),
         get("/api/v1/events", events::list, "The event log").query(&["after", "limit"]),
         get("/api/v1/events/stream", events::stream, "The event log, live, by server-sent events").query(&["after"]),
         get("/api/v1/spec", spec::spec, "The project's spec"),

@@ -8,15 +8,19 @@ mod artifacts;
 mod error;
 mod experiments;
 mod history;
+pub mod import;
 mod inputs;
 mod locations;
 mod logged_models;
 mod logging;
+mod purge;
 pub mod registry;
 mod run_names;
 mod runs;
 pub mod search;
+pub mod sweeps;
 mod validate;
+pub mod wandb;
 pub mod webhooks;
 mod workspaces;
 
@@ -34,6 +38,7 @@ pub use experiments::CreateExperiment;
 pub use history::{MAX_BUCKETS, MAX_PAGE, MAX_RUNS, MAX_SAMPLED_STEPS, RunPoints};
 pub use logged_models::CreateLoggedModel;
 pub use logging::Batch;
+pub use purge::{PurgeRequest, Purged};
 pub use runs::CreateRun;
 
 /// What belongs to no other workspace belongs to this one.
@@ -67,12 +72,12 @@ pub struct TrackingOptions {
     pub artifacts_destination: Option<std::path::PathBuf>,
     /// Whether a model version's source must belong to the run that the request names, as MLflow 3.17 has it.
     pub strict_sources: bool,
+    /// Where webhooks may go, and how hard to try.
+    pub webhooks: webhooks::WebhookOptions,
     /// Whether requests have to say who sends them, and how.
     pub auth: Option<AuthOptions>,
     /// Whether there can be other workspaces than the default one.
     pub workspaces: bool,
-    /// Where webhooks may go, and how hard to try.
-    pub webhooks: webhooks::WebhookOptions,
 }
 
 impl Default for TrackingOptions {
@@ -81,9 +86,9 @@ impl Default for TrackingOptions {
             default_artifact_root: "mlflow-artifacts:/".to_owned(),
             artifacts_destination: None,
             strict_sources: false,
+            webhooks: webhooks::WebhookOptions::default(),
             auth: None,
             workspaces: true,
-            webhooks: webhooks::WebhookOptions::default(),
         }
     }
 }

@@ -13,6 +13,7 @@ use tidemill_store::Database;
 use crate::cli::{Listen, Project, TrackingArgs};
 use crate::compose::{self, ClockChoice, Running, Settings};
 use crate::exit::{BadInput, Code, bad_input};
+use crate::webhooks;
 
 /// The clock that the flags ask for.
 pub fn choice(virtual_clock: Option<Timestamp>, wall_clock: bool) -> ClockChoice {
@@ -83,6 +84,7 @@ fn settings(args: &TrackingArgs) -> Result<Settings> {
             } else {
                 None
             },
+            webhooks: webhooks::options_from_env()?,
             ..TrackingOptions::default()
         },
         security: Security {
