@@ -75,7 +75,7 @@ pub(crate) enum Subject {
     Model,
     /// The same, in the query.
     ModelInQuery,
-    /// `model` in the path, of our own protocol.
+    /// `model` in the path
     ModelInPath,
     /// The path of an artifact, whose first part is an experiment's number.
     Artifact,
@@ -139,13 +139,11 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("POST", "/api/v1/endpoints/{}/rollback", EDITOR),
     ("POST", "/api/v1/runs", EDITOR),
     ("POST", "/api/v1/feedback", EDITOR),
-    ("GET", "/api/v1/models/{}/audit", On(Read, ModelInPath)),
-    ("GET", "/api/v1/models/{}/versions/{}/card", On(Read, ModelInPath)),
-    ("GET", "/api/v1/models/{}/versions/{}/compare/{}", On(Read, ModelInPath)),
-    ("GET", "/api/v1/models/{}/versions/{}/requests", On(Read, ModelInPath)),
     ("POST", "/api/v1/models/{}/versions/{}/requests", On(Update, ModelInPath)),
     ("POST", "/api/v1/models/{}/versions/{}/requests/{}/approve", On(Manage, ModelInPath)),
     ("POST", "/api/v1/models/{}/versions/{}/requests/{}/reject", On(Manage, ModelInPath)),
+    ("GET", "/api/v1/models/{}", On(Read, ModelInPath)),
+    ("GET", "/api/v1/models/{}/*", On(Read, ModelInPath)),
     ("GET", "/api/v1/*", SeesLoop),
 
     // Users, roles, grants

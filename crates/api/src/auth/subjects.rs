@@ -247,8 +247,8 @@ pub(super) async fn on(
             need(permission.allows(wanted))
         }
         Subject::RunInQuery
-        | Subject::ModelInQuery
         | Subject::ModelInPath
+        | Subject::ModelInQuery
         | Subject::Artifact
         | Subject::Runs(_) => Err(Refused::Denied),
     }
@@ -337,17 +337,16 @@ pub(super) async fn check_outside(
             need(names.iter().all(may))
         }
         Subject::ModelInPath => {
-            let params = RawPathParams::from_request_parts(parts, &()).await;
-            let params = params.map_err(|_| Refused::Denied)?;
-            let named = params.iter().find(|(name, _)| *name == "model");
-            let (_, name) = named.ok_or(Refused::Denied)?;
-            need(known.on(REGISTERED_MODEL, name, &caller.workspace).allows(wanted))
+            let name = path_params(parts)
+                .await
+                .into_iter()
+                .find(|(name, _)| name == "model");
+            let name = name.map(|(_, value)| value).unwrap_or_default();
+            let permission = known.on(REGISTERED_MODEL, &name, &caller.workspace);
+            need(permission.allows(wanted))
         }
         Subject::Artifact => {
-            let in_path = match RawPathParams::from_request_parts(parts, &()).await {
-                Ok(params) => params.iter().last().map(|(_, value)| value.to_owned()),
-                Err(_) => None,
-            };
+            let in_path = path_params(parts).await.pop().map(|(_, value)| value);
             let paths = match in_path {
                 Some(path) => vec![path],
                 None => given("path"),
@@ -361,6 +360,16 @@ pub(super) async fn check_outside(
             Ok(())
         }
         _ => Err(Refused::Denied),
+    }
+}
+
+async fn path_params(parts: &mut Parts) -> Vec<(String, String)> {
+    match RawPathParams::from_request_parts(parts, &()).await {
+        Ok(params) => params
+            .iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
+        Err(_) => Vec::new(),
     }
 }
 
