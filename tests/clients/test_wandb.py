@@ -137,9 +137,9 @@ def test_a_whole_run_is_a_tracked_run(server, tmp_path):
     lines = api(server, "/api/v1/tracking/console", run_id=run_id)["lines"]
     assert "hello from the console" in lines[0]["text"]
 
-    events = api(server, "/api/v1/events", limit=1000)["items"]
-    alert = next(e for e in events if e["kind"] == "run.alert")
-    assert alert["subject"] == run_id and alert["payload"]["title"] == "Look"
+    events = api(server, "/api/v1/events", limit=1000)["events"]
+    alert = next(e for e in events if e["kind"] == "tracked_run.alert")
+    assert run_id in alert["subject"] and alert["payload"]["title"] == "Look"
 
 
 def test_a_run_goes_on_where_it_ended(server, tmp_path):

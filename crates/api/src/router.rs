@@ -147,7 +147,50 @@ fn tracking_routes() -> Vec<Route> {
 /// MLflow's registered models, model versions and webhooks.
 #[rustfmt::skip]
 fn registry_routes() -> Vec<Route> {
-    vec![]
+    use crate::mlflow::tracking::{registry, webhooks};
+    use crate::v1::registry as ours;
+    vec![
+        // Registered models
+        post("/api/2.0/mlflow/registered-models/create", registry::create_model, "Register a model"),
+        get("/api/2.0/mlflow/registered-models/get", registry::get_model, "A registered model").query(&["name"]),
+        post("/api/2.0/mlflow/registered-models/rename", registry::rename_model, "Rename a registered model"),
+        patch("/api/2.0/mlflow/registered-models/update", registry::update_model, "Say what a registered model is for"),
+        delete("/api/2.0/mlflow/registered-models/delete", registry::delete_model, "Delete a registered model and its versions"),
+        get("/api/2.0/mlflow/registered-models/get-latest-versions", registry::latest_versions, "The latest version of each stage").query(&["name", "stages"]),
+        post("/api/2.0/mlflow/registered-models/get-latest-versions", registry::latest_versions, "The latest version of each stage"),
+        post("/api/2.0/mlflow/registered-models/set-tag", registry::set_model_tag, "Set a tag of a registered model"),
+        delete("/api/2.0/mlflow/registered-models/delete-tag", registry::delete_model_tag, "Delete a tag of a registered model"),
+        post("/api/2.0/mlflow/registered-models/alias", registry::set_alias, "Point an alias at a version"),
+        delete("/api/2.0/mlflow/registered-models/alias", registry::delete_alias, "Delete an alias"),
+        get("/api/2.0/mlflow/registered-models/alias", registry::get_by_alias, "The version that an alias names").query(&["name", "alias"]),
+
+        // Model versions
+        post("/api/2.0/mlflow/model-versions/create", registry::create_version, "Register a model version"),
+        get("/api/2.0/mlflow/model-versions/get", registry::get_version, "A model version").query(&["name", "version"]),
+        patch("/api/2.0/mlflow/model-versions/update", registry::update_version, "Say what a model version is"),
+        post("/api/2.0/mlflow/model-versions/transition-stage", registry::transition_stage, "Put a model version into a stage"),
+        delete("/api/2.0/mlflow/model-versions/delete", registry::delete_version, "Delete a model version"),
+        get("/api/2.0/mlflow/model-versions/get-download-uri", registry::download_uri, "Where a model version's files are").query(&["name", "version"]),
+        post("/api/2.0/mlflow/model-versions/set-tag", registry::set_version_tag, "Set a tag of a model version"),
+        delete("/api/2.0/mlflow/model-versions/delete-tag", registry::delete_version_tag, "Delete a tag of a model version"),
+
+        // Webhooks
+        post("/api/2.0/mlflow/webhooks", webhooks::create, "Ask to be told of events"),
+        get("/api/2.0/mlflow/webhooks", webhooks::list, "Webhooks").query(&["max_results", "page_token"]),
+        get("/api/2.0/mlflow/webhooks/{webhook_id}", webhooks::get, "A webhook"),
+        patch("/api/2.0/mlflow/webhooks/{webhook_id}", webhooks::update, "Change a webhook"),
+        delete("/api/2.0/mlflow/webhooks/{webhook_id}", webhooks::delete, "Delete a webhook"),
+        post("/api/2.0/mlflow/webhooks/{webhook_id}/test", webhooks::test, "Send an example to a webhook"),
+
+        // Beyond MLflow
+        get("/api/v1/models/{model}/audit", ours::audit, "A model's whole history, also after it is gone"),
+        post("/api/v1/models/{model}/versions/{version}/requests", ours::request, "Ask that a version gets an alias or a stage").body("MoveRequest"),
+        get("/api/v1/models/{model}/versions/{version}/requests", ours::requests, "What was asked of a version, and decided"),
+        post("/api/v1/models/{model}/versions/{version}/requests/{id}/approve", ours::approve, "Grant a request, which moves the alias or stage").body("Comment"),
+        post("/api/v1/models/{model}/versions/{version}/requests/{id}/reject", ours::reject, "Refuse a request").body("Comment"),
+        get("/api/v1/models/{model}/versions/{version}/card", ours::card, "A version's card, as Markdown"),
+        get("/api/v1/models/{model}/versions/{version}/compare/{other}", ours::compare, "How another version differs from this one, and whether it can take its place"),
+    ]
 }
 
 /// MLflow's logged models.

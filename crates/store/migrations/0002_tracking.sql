@@ -68,7 +68,8 @@ CREATE TABLE latest_metrics (
     is_nan BOOLEAN NOT NULL,
     PRIMARY KEY (run, key)
 ) WITHOUT ROWID;
-CREATE INDEX latest_metrics_by_value ON latest_metrics (key, value, run);
+-- A search by value or order of a metric reads this alone, NaN apart from the numbers.
+CREATE INDEX latest_metrics_by_value ON latest_metrics (key, is_nan, value, run);
 
 CREATE TABLE run_params (
     run   INTEGER NOT NULL,
@@ -150,7 +151,7 @@ CREATE TABLE logged_model_metrics (
     is_nan         BOOLEAN NOT NULL,
     PRIMARY KEY (model, key, dataset_name, dataset_digest, run, at_ms, step)
 ) WITHOUT ROWID;
-CREATE INDEX logged_model_metrics_by_value ON logged_model_metrics (key, value, model);
+-- No index by value: an experiment has few models, and a search asks each for the key, which the primary key answers.
 
 -- Models that a run read or wrote.
 CREATE TABLE run_models (

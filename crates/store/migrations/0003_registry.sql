@@ -71,11 +71,13 @@ CREATE TABLE aliases (
     PRIMARY KEY (model, alias),
     FOREIGN KEY (model, version) REFERENCES model_versions (model, version) ON DELETE CASCADE
 );
--- Only ever appended to. By name: the history outlives the model.
+-- Only ever appended to. By name: the history outlives the model. `number` is the model's, by which its history is found under the
+-- names that it had.
 CREATE TABLE alias_history (
     seq        INTEGER PRIMARY KEY AUTOINCREMENT,
     workspace  TEXT NOT NULL,
     model      TEXT NOT NULL,
+    number     INTEGER,
     alias      TEXT NOT NULL,
     version    INTEGER,
     at         INTEGER NOT NULL,
@@ -84,11 +86,13 @@ CREATE TABLE alias_history (
     decision   TEXT
 );
 CREATE INDEX alias_history_by_model ON alias_history (workspace, model, seq);
+CREATE INDEX alias_history_by_number ON alias_history (number, seq);
 -- Only ever appended to.
 CREATE TABLE stage_history (
     seq        INTEGER PRIMARY KEY AUTOINCREMENT,
     workspace  TEXT NOT NULL,
     model      TEXT NOT NULL,
+    number     INTEGER NOT NULL,
     version    INTEGER NOT NULL,
     from_stage TEXT NOT NULL,
     to_stage   TEXT NOT NULL,
@@ -98,6 +102,73 @@ CREATE TABLE stage_history (
     decision   TEXT
 );
 CREATE INDEX stage_history_by_model ON stage_history (workspace, model, seq);
+CREATE INDEX stage_history_by_number ON stage_history (number, seq);
+-- What else befell a model: created, renamed, deleted, asked for, approved, rejected. Only ever appended to. `detail` is JSON.
+CREATE TABLE registry_history (
+    seq        INTEGER PRIMARY KEY AUTOINCREMENT,
+    workspace  TEXT NOT NULL,
+    model      TEXT NOT NULL,
+    number     INTEGER NOT NULL,
+    version    INTEGER,
+    kind       TEXT NOT NULL,
+    detail     TEXT NOT NULL,
+    at         INTEGER NOT NULL,
+    changed_by TEXT NOT NULL,
+    why        TEXT NOT NULL
+);
+CREATE INDEX registry_history_by_model ON registry_history (workspace, model, seq);
+CREATE INDEX registry_history_by_number ON registry_history (number, seq);
+-- Someone asks that a version gets an alias or a stage (`target`); somebody decides.
+CREATE TABLE approval_requests (
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
+    model        INTEGER NOT NULL,
+    version      INTEGER NOT NULL,
+    kind         TEXT NOT NULL,
+    target       TEXT NOT NULL,
+    why          TEXT NOT NULL,
+    requested_by TEXT NOT NULL,
+    requested_at INTEGER NOT NULL,
+    state        TEXT NOT NULL,
+    decided_by   TEXT,
+    decided_at   INTEGER,
+    comment      TEXT,
+    FOREIGN KEY (model, version) REFERENCES model_versions (model, version) ON DELETE CASCADE
+);
+CREATE INDEX approval_requests_by_version ON approval_requests (model, version, id);
+
+CREATE TABLE webhooks (
+    id          TEXT PRIMARY KEY,
+    workspace   TEXT NOT NULL REFERENCES workspaces (name),
+    name        TEXT NOT NULL,
+    description TEXT,
+    url         TEXT NOT NULL,
+    secret      TEXT,
+    status      TEXT NOT NULL,
+    created_at  INTEGER NOT NULL,
+    updated_at  INTEGER NOT NULL
+);
+CREATE INDEX webhooks_by_time ON webhooks (workspace, created_at DESC, id);
+CREATE TABLE webhook_events (
+    webhook  TEXT NOT NULL REFERENCES webhooks (id) ON DELETE CASCADE,
+    event    TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    PRIMARY KEY (webhook, event)
+) WITHOUT ROWID;
+-- What is to be sent, written with the change that it tells of. A row goes when it was delivered; one that was given up stays a
+-- while, with what the receiver said last.
+CREATE TABLE webhook_outbox (
+    seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+    delivery_id TEXT NOT NULL,
+    webhook     TEXT NOT NULL REFERENCES webhooks (id) ON DELETE CASCADE,
+    event       TEXT NOT NULL,
+    body        TEXT NOT NULL,
+    created_at  INTEGER NOT NULL,
+    attempts    INTEGER NOT NULL,
+    due_at      INTEGER NOT NULL,
+    state       TEXT NOT NULL,
+    error       TEXT
+);
+CREATE INDEX webhook_outbox_by_due ON webhook_outbox (state, due_at);
 
 INSERT INTO models (workspace, name, description, created_at, updated_at, next_version)
     SELECT 'default', name, description, created_at, created_at,
@@ -110,8 +181,9 @@ INSERT INTO model_versions (model, version, run, bundle, snapshot, signature, me
     FROM kept_versions;
 INSERT INTO aliases (model, alias, version, set_at)
     SELECT (SELECT number FROM models WHERE name = kept_aliases.model), alias, version, set_at FROM kept_aliases;
-INSERT INTO alias_history (seq, workspace, model, alias, version, at, changed_by, why, decision)
-    SELECT seq, 'default', model, alias, version, at, changed_by, why, decision FROM kept_history;
+INSERT INTO alias_history (seq, workspace, model, number, alias, version, at, changed_by, why, decision)
+    SELECT seq, 'default', model, (SELECT number FROM models WHERE name = kept_history.model), alias, version, at, changed_by, why, decision
+    FROM kept_history;
 DROP TABLE kept_models;
 DROP TABLE kept_versions;
 DROP TABLE kept_aliases;

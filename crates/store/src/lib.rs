@@ -33,14 +33,17 @@ pub mod meta;
 pub mod models;
 pub mod objects;
 pub mod predictions;
+pub mod registry;
 pub mod rollouts;
 pub mod runs;
+pub mod search;
 pub mod snapshots;
 pub mod specs;
 pub mod steps;
 pub mod sweeps;
 pub mod tracking;
 pub mod wandb;
+pub mod webhooks;
 pub mod windows;
 
 pub use column::UnknownWord;

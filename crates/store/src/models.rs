@@ -284,6 +284,7 @@ pub fn set_alias(tx: &mut Tx<'_>, change: &AliasChange) -> Result<bool, StoreErr
     }
     let values = bind![
         "default",
+        number,
         change.model,
         change.alias,
         change.version,
@@ -292,7 +293,11 @@ pub fn set_alias(tx: &mut Tx<'_>, change: &AliasChange) -> Result<bool, StoreErr
         change.why,
         change.decision
     ];
-    tx.insert("alias_history", &format!("workspace, {CHANGE_COLUMNS}"), values)?;
+    tx.insert(
+        "alias_history",
+        &format!("workspace, number, {CHANGE_COLUMNS}"),
+        values,
+    )?;
     Ok(true)
 }
 

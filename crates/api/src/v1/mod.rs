@@ -7,6 +7,7 @@ pub(crate) mod feedback;
 pub(crate) mod lists;
 pub(crate) mod models;
 pub(crate) mod openapi;
+pub(crate) mod registry;
 pub(crate) mod runs;
 pub(crate) mod spec;
 pub(crate) mod status;

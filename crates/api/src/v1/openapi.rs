@@ -25,7 +25,7 @@ pub(crate) fn describe(routes: &[Route]) -> Value {
             "description": "The Open Inference Protocol v2 under `/v2`, MLflow's scoring protocol under `/invocations`, and Tidemill's own under `/api/v1`.",
         },
         "paths": paths,
-        "components": { "schemas": schemas() },
+        "components": { "schemas": all_schemas() },
     })
 }
 
@@ -68,7 +68,7 @@ fn success_type(path: &str) -> &'static str {
     match path {
         "/metrics" | "/ping" | "/health" | "/version" => "text/plain",
         "/api/v1/events/stream" => "text/event-stream",
-        path if path.starts_with("/docs/") => "text/markdown",
+        path if path.starts_with("/docs/") || path.ends_with("/card") => "text/markdown",
         _ => "application/json",
     }
 }
@@ -108,6 +108,14 @@ fn reference(schema: &str) -> Value {
 /// An object of required and optional properties.
 fn object(required: &[&str], properties: Value) -> Value {
     json!({ "type": "object", "required": required, "properties": properties })
+}
+
+fn all_schemas() -> Value {
+    let mut all = schemas();
+    for (name, schema) in super::registry::schemas() {
+        all[name] = schema;
+    }
+    all
 }
 
 fn schemas() -> Value {

@@ -8,5 +8,6 @@ mod mlflow;
 mod open_inference;
 mod page;
 mod robustness;
+mod tracking_runs;
 mod v1;
 mod wandb;

@@ -12,11 +12,14 @@ mod inputs;
 mod locations;
 mod logged_models;
 mod logging;
+pub mod registry;
 mod run_names;
 mod runs;
+pub mod search;
 pub mod sweeps;
 mod validate;
 pub mod wandb;
+pub mod webhooks;
 
 use std::sync::Arc;
 
@@ -63,6 +66,8 @@ pub struct TrackingOptions {
     pub artifacts_destination: Option<std::path::PathBuf>,
     /// Whether a model version's source must belong to the run that the request names, as MLflow 3.17 has it.
     pub strict_sources: bool,
+    /// Where webhooks may go, and how hard to try.
+    pub webhooks: webhooks::WebhookOptions,
 }
 
 impl Default for TrackingOptions {
@@ -71,6 +76,7 @@ impl Default for TrackingOptions {
             default_artifact_root: "mlflow-artifacts:/".to_owned(),
             artifacts_destination: None,
             strict_sources: false,
+            webhooks: webhooks::WebhookOptions::default(),
         }
     }
 }
@@ -86,6 +92,9 @@ struct Inner {
     clock: Arc<dyn Clock>,
     options: TrackingOptions,
     uploads: artifacts::Uploads,
+    /// Rung when the outbox of webhooks has something new.
+    outbox: tokio::sync::Notify,
+    sender: std::sync::OnceLock<Arc<dyn webhooks::Sender>>,
     metric_keys: Arc<KnownKeys>,
 }
 
@@ -106,6 +115,8 @@ impl Tracking {
                 clock,
                 options,
                 uploads: artifacts::Uploads::default(),
+                outbox: tokio::sync::Notify::new(),
+                sender: std::sync::OnceLock::new(),
                 metric_keys: Arc::default(),
             }),
         };

@@ -67,6 +67,7 @@ fn settings(args: &TrackingArgs) -> Result<Settings> {
             default_artifact_root: args.default_artifact_root.clone(),
             artifacts_destination: args.artifacts_destination.clone(),
             strict_sources: args.strict_sources,
+            ..TrackingOptions::default()
         },
     })
 }

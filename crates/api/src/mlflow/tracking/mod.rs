@@ -10,9 +10,13 @@ pub(crate) mod inputs;
 pub(crate) mod logged_models;
 pub(crate) mod logging;
 pub(crate) mod messages;
+pub(crate) mod registry;
+mod registry_messages;
 mod request;
 pub(crate) mod runs;
 pub(crate) mod server;
+pub(crate) mod webhooks;
 
 pub(crate) use caller::{Called, User, WORKSPACE};
+pub(crate) use registry_messages::{model_message, version_message};
 pub(crate) use request::{Fields, as_integer, as_number, form_pairs, require_json};
