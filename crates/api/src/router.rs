@@ -8,8 +8,12 @@ use axum::middleware;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use crate::control_plane::{App, ControlPlane};
-use crate::v1::{clock, endpoints, events, feedback, lists, models, openapi, runs, spec, status, sweeps};
-use crate::{docs, edge, mlflow, open_inference, page, prometheus, wandb};
+use crate::mlflow::tracking::{permissions, roles, signup, users, workspaces};
+use crate::security::{self, Security};
+use crate::v1::{
+    clock, endpoints, events, feedback, import, lists, models, openapi, runs, spec, status, sweeps, tokens,
+};
+use crate::{auth, docs, edge, mlflow, open_inference, page, prometheus, wandb};
 
 /// A route, and what the OpenAPI document says of it.
 pub(crate) struct Route {
@@ -24,6 +28,12 @@ pub(crate) struct Route {
 }
 
 impl Route {
+    /// The path under which MLflow's page asks for the same.
+    fn twin(&self) -> Option<String> {
+        let mlflows = self.path.starts_with("/api/2.0/") || self.path.starts_with("/api/3.0/");
+        mlflows.then(|| format!("/ajax-api{}", &self.path[4..]))
+    }
+
     fn query(mut self, names: &'static [&'static str]) -> Self {
         self.query = names;
         self
@@ -102,7 +112,7 @@ pub(crate) fn routes() -> Vec<Route> {
 /// `/ajax-api/` too.
 #[rustfmt::skip]
 fn tracking_routes() -> Vec<Route> {
-    use crate::mlflow::tracking::{experiments, history, inputs, logging, runs, server};
+    use crate::mlflow::tracking::{experiments, graphql, history, inputs, logging, runs, search, server};
     vec![
         // Experiments
         post("/api/2.0/mlflow/experiments/create", experiments::create, "Create an experiment"),
@@ -113,12 +123,15 @@ fn tracking_routes() -> Vec<Route> {
         post("/api/2.0/mlflow/experiments/update", experiments::update, "Rename an experiment"),
         post("/api/2.0/mlflow/experiments/set-experiment-tag", experiments::set_tag, "Set a tag of an experiment"),
         post("/api/2.0/mlflow/experiments/delete-experiment-tag", experiments::delete_tag, "Delete a tag of an experiment"),
+        get("/api/2.0/mlflow/experiments/search", search::experiments, "Search experiments").query(&["filter", "order_by", "view_type", "max_results", "page_token"]),
+        post("/api/2.0/mlflow/experiments/search", search::experiments, "Search experiments"),
         get("/api/2.0/mlflow/experiments/search-datasets", inputs::search_datasets, "Datasets that runs of experiments read").query(&["experiment_ids"]),
         post("/api/2.0/mlflow/experiments/search-datasets", inputs::search_datasets, "Datasets that runs of experiments read"),
 
         // Runs
         post("/api/2.0/mlflow/runs/create", runs::create, "Start a tracked run"),
         get("/api/2.0/mlflow/runs/get", runs::get, "A tracked run with what was logged of it").query(&["run_id"]),
+        post("/api/2.0/mlflow/runs/search", search::runs, "Search runs"),
         post("/api/2.0/mlflow/runs/update", runs::update, "Say how far a tracked run is"),
         post("/api/2.0/mlflow/runs/delete", runs::delete, "Delete a tracked run"),
         post("/api/2.0/mlflow/runs/restore", runs::restore, "Restore a tracked run"),
@@ -137,6 +150,10 @@ fn tracking_routes() -> Vec<Route> {
         get("/api/2.0/mlflow/metrics/get-history-bulk-interval", history::sampled, "The points of a metric in several runs at sampled steps").query(&["run_ids", "metric_key", "start_step", "end_step", "max_results"]),
         get("/api/2.0/mlflow/metrics/get-history-downsampled", history::downsampled, "A metric for a chart: first, last, smallest and largest point of each stretch of steps").query(&["run_id", "metric_key", "points", "start_step", "end_step"]),
 
+        // What MLflow's own pages ask
+        get("/graphql", graphql::answer, "MLflow's GraphQL queries").query(&["query", "variables", "operationName"]),
+        post("/graphql", crate::graphql::answer, "MLflow's GraphQL queries, and the operations of W&B's client by their names"),
+
         // What this server is, and is not
         get("/api/3.0/mlflow/server-info", server::info, "What clients of MLflow may count on"),
         post("/api/3.0/mlflow/traces/search", server::no_traces, "No traces: this server keeps none"),
@@ -147,12 +164,13 @@ fn tracking_routes() -> Vec<Route> {
 /// MLflow's registered models, model versions and webhooks.
 #[rustfmt::skip]
 fn registry_routes() -> Vec<Route> {
-    use crate::mlflow::tracking::{registry, webhooks};
+    use crate::mlflow::tracking::{registry, search, webhooks};
     use crate::v1::registry as ours;
     vec![
         // Registered models
         post("/api/2.0/mlflow/registered-models/create", registry::create_model, "Register a model"),
         get("/api/2.0/mlflow/registered-models/get", registry::get_model, "A registered model").query(&["name"]),
+        get("/api/2.0/mlflow/registered-models/search", search::registered_models, "Search registered models").query(&["filter", "order_by", "max_results", "page_token"]),
         post("/api/2.0/mlflow/registered-models/rename", registry::rename_model, "Rename a registered model"),
         patch("/api/2.0/mlflow/registered-models/update", registry::update_model, "Say what a registered model is for"),
         delete("/api/2.0/mlflow/registered-models/delete", registry::delete_model, "Delete a registered model and its versions"),
@@ -167,6 +185,7 @@ fn registry_routes() -> Vec<Route> {
         // Model versions
         post("/api/2.0/mlflow/model-versions/create", registry::create_version, "Register a model version"),
         get("/api/2.0/mlflow/model-versions/get", registry::get_version, "A model version").query(&["name", "version"]),
+        get("/api/2.0/mlflow/model-versions/search", search::model_versions, "Search model versions").query(&["filter", "order_by", "max_results", "page_token"]),
         patch("/api/2.0/mlflow/model-versions/update", registry::update_version, "Say what a model version is"),
         post("/api/2.0/mlflow/model-versions/transition-stage", registry::transition_stage, "Put a model version into a stage"),
         delete("/api/2.0/mlflow/model-versions/delete", registry::delete_version, "Delete a model version"),
@@ -196,9 +215,10 @@ fn registry_routes() -> Vec<Route> {
 /// MLflow's logged models.
 #[rustfmt::skip]
 fn logged_model_routes() -> Vec<Route> {
-    use crate::mlflow::tracking::logged_models;
+    use crate::mlflow::tracking::{logged_models, search};
     vec![
         post("/api/2.0/mlflow/logged-models", logged_models::create, "Announce a model whose files are about to be written"),
+        post("/api/2.0/mlflow/logged-models/search", search::logged_models, "Search logged models"),
         get("/api/2.0/mlflow/logged-models/{model_id}", logged_models::get, "A logged model").query(&["allow_deleted"]),
         patch("/api/2.0/mlflow/logged-models/{model_id}", logged_models::finalize, "Say how far a logged model's files have come"),
         delete("/api/2.0/mlflow/logged-models/{model_id}", logged_models::delete, "Delete a logged model"),
@@ -212,6 +232,7 @@ fn logged_model_routes() -> Vec<Route> {
 #[rustfmt::skip]
 fn artifact_routes() -> Vec<Route> {
     use crate::mlflow::tracking::artifacts::{self, multipart, of_runs};
+    use crate::v1::purge;
     vec![
         // The proxy
         get("/api/2.0/mlflow-artifacts/artifacts", artifacts::list, "What is in a folder of the artifact proxy").query(&["path"]),
@@ -232,20 +253,73 @@ fn artifact_routes() -> Vec<Route> {
         post("/api/2.0/mlflow/upload-artifact", of_runs::upload, "Store a small file of a run").query(&["run_uuid", "path"]),
         get("/api/2.0/mlflow/logged-models/{model_id}/artifacts/files", of_runs::get_of_model, "A file of a logged model").query(&["artifact_file_path"]),
         get("/api/2.0/mlflow/logged-models/{model_id}/artifacts/directories", of_runs::list_of_model, "What is in a folder of a logged model").query(&["artifact_directory_path"]),
+
+        // Deletion for good
+        post("/api/v1/tracking/gc", purge::purge, "Delete for good what was deleted long enough ago").body("Purge"),
+        delete("/api/v1/tracking/experiments/{id}", purge::experiment, "Delete an experiment for good, with all that is in it"),
+        delete("/api/v1/tracking/runs/{id}", purge::run, "Delete a run for good"),
     ]
 }
 
 /// Users, roles, tokens and workspaces.
 #[rustfmt::skip]
 fn user_routes() -> Vec<Route> {
-    vec![]
+    vec![
+        post("/api/2.0/mlflow/users/create", users::create, "Add a user"),
+        get("/api/2.0/mlflow/users/get", users::get, "A user").query(&["username"]),
+        get("/api/2.0/mlflow/users/list", users::list, "Users"),
+        get("/api/2.0/mlflow/users/current", users::current, "The user who asks"),
+        patch("/api/2.0/mlflow/users/update-password", users::update_password, "Give a user another password"),
+        patch("/api/2.0/mlflow/users/update-admin", users::update_admin, "Make a user an administrator, or no longer one"),
+        patch("/api/3.0/mlflow/users/update-role", users::update_role, "Give a user another role on the server"),
+        delete("/api/2.0/mlflow/users/delete", users::delete, "Remove a user"),
+        get("/signup", signup::form, "A form to add a user in a browser"),
+        post("/api/2.0/mlflow/users/create-ui", signup::submit, "Add a user from the form"),
+        get("/api/3.0/mlflow/users/current/permissions", users::current_permissions, "What the user who asks is granted"),
+        get("/api/3.0/mlflow/users/permissions/list", users::permissions, "What a user is granted").query(&["username"]),
+        get("/api/3.0/mlflow/users/permissions/get", permissions::get, "What a user may do to a resource").query(&["username", "resource_type", "resource_id"]),
+        post("/api/3.0/mlflow/users/permissions/grant", permissions::grant, "Grant a user something"),
+        post("/api/3.0/mlflow/users/permissions/revoke", permissions::revoke, "Take back what a user was granted"),
+        post("/api/2.0/mlflow/experiments/permissions/create", permissions::create_on_experiment, "Grant a user something on an experiment"),
+        get("/api/2.0/mlflow/experiments/permissions/get", permissions::get_on_experiment, "What a user is granted on an experiment").query(&["experiment_id", "username"]),
+        patch("/api/2.0/mlflow/experiments/permissions/update", permissions::update_on_experiment, "Change what a user is granted on an experiment"),
+        delete("/api/2.0/mlflow/experiments/permissions/delete", permissions::delete_on_experiment, "Take back what a user was granted on an experiment"),
+        post("/api/2.0/mlflow/registered-models/permissions/create", permissions::create_on_model, "Grant a user something on a registered model"),
+        get("/api/2.0/mlflow/registered-models/permissions/get", permissions::get_on_model, "What a user is granted on a registered model").query(&["name", "username"]),
+        patch("/api/2.0/mlflow/registered-models/permissions/update", permissions::update_on_model, "Change what a user is granted on a registered model"),
+        delete("/api/2.0/mlflow/registered-models/permissions/delete", permissions::delete_on_model, "Take back what a user was granted on a registered model"),
+        post("/api/3.0/mlflow/roles/create", roles::create, "Add a role"),
+        get("/api/3.0/mlflow/roles/get", roles::get, "A role").query(&["role_id"]),
+        get("/api/3.0/mlflow/roles/list", roles::list, "Roles").query(&["workspace"]),
+        patch("/api/3.0/mlflow/roles/update", roles::update, "Rename or describe a role"),
+        delete("/api/3.0/mlflow/roles/delete", roles::delete, "Remove a role"),
+        post("/api/3.0/mlflow/roles/permissions/add", roles::add_permission, "Let a role permit something"),
+        delete("/api/3.0/mlflow/roles/permissions/remove", roles::remove_permission, "Let a role no longer permit something"),
+        get("/api/3.0/mlflow/roles/permissions/list", roles::list_permissions, "What a role permits").query(&["role_id"]),
+        patch("/api/3.0/mlflow/roles/permissions/update", roles::update_permission, "Change what a role permits"),
+        post("/api/3.0/mlflow/roles/assign", roles::assign, "Give a user a role"),
+        delete("/api/3.0/mlflow/roles/unassign", roles::unassign, "Take a role from a user"),
+        get("/api/3.0/mlflow/roles/users/list", roles::users, "Who has a role").query(&["role_id"]),
+        get("/api/3.0/mlflow/users/roles/list", roles::of_user, "The roles that a user has").query(&["username"]),
+        get("/api/3.0/mlflow/workspaces", workspaces::list, "Workspaces"),
+        post("/api/3.0/mlflow/workspaces", workspaces::create, "Add a workspace"),
+        get("/api/3.0/mlflow/workspaces/{workspace_name}", workspaces::get, "A workspace"),
+        patch("/api/3.0/mlflow/workspaces/{workspace_name}", workspaces::update, "Change what is said of a workspace"),
+        delete("/api/3.0/mlflow/workspaces/{workspace_name}", workspaces::delete, "Remove a workspace").query(&["mode"]),
+        get("/api/3.0/mlflow/workspaces/{workspace_name}/permissions", permissions::list_on_workspace, "Who is granted something on a workspace"),
+        post("/api/3.0/mlflow/workspaces/{workspace_name}/permissions", permissions::set_on_workspace, "Grant a user something on a workspace"),
+        delete("/api/3.0/mlflow/workspaces/{workspace_name}/permissions", permissions::delete_on_workspace, "Take back what a user was granted on a workspace"),
+        get("/api/3.0/mlflow/workspace-permissions", permissions::list_workspaces_of_user, "What a user is granted on workspaces").query(&["username"]),
+        post("/api/v1/tokens", tokens::create, "Make a token for the user who asks").body("CreateToken"),
+        get("/api/v1/tokens", tokens::list, "Tokens of the user who asks"),
+        delete("/api/v1/tokens/{id}", tokens::revoke, "Make a token worthless"),
+    ]
 }
 
 /// Weights & Biases' client.
 #[rustfmt::skip]
 fn wandb_routes() -> Vec<Route> {
     vec![
-        post("/graphql", wandb::http::graphql, "The operations that W&B's client sends, by their names"),
         post("/files/{entity}/{project}/{run}/file_stream", wandb::http::file_stream, "Lines of a W&B run: history, system metrics, summary, console"),
         put("/wandb/upload/{token}", wandb::http::upload, "Send bytes by a URL that allows it"),
         get("/wandb/download/{token}", wandb::http::download, "Fetch bytes by a URL that allows it"),
@@ -308,6 +382,11 @@ fn own_routes() -> Vec<Route> {
         get("/api/v1/windows", lists::windows, "Closed monitor windows").query(LIST),
         get("/api/v1/lineage/predictions/{id}", status::lineage, "Everything behind a prediction, and what came of it"),
         post("/api/v1/feedback", feedback::record, "Say what was true of predictions").body("FeedbackBody"),
+        post("/api/v1/tracking/import/known", import::known, "Which things an import has brought whole").body("ImportMarks"),
+        post("/api/v1/tracking/import/marks", import::mark, "Remember that an import has brought things whole").body("ImportMarks"),
+        post("/api/v1/tracking/import/experiments", import::experiments, "Bring experiments from elsewhere").body("ImportExperiments"),
+        post("/api/v1/tracking/import/runs", import::runs, "Bring runs and histories of metrics from elsewhere").body("ImportRuns"),
+        post("/api/v1/tracking/import/models", import::models, "Bring logged and registered models from elsewhere").body("ImportModels"),
         get("/api/v1/events", events::list, "The event log").query(&["after", "limit"]),
         get("/api/v1/events/stream", events::stream, "The event log, live, by server-sent events").query(&["after"]),
         get("/api/v1/spec", spec::spec, "The project's spec"),
@@ -322,18 +401,38 @@ fn own_routes() -> Vec<Route> {
     ]
 }
 
-/// The whole of HTTP over the rest of the house: every protocol, and the page on every other path.
+/// [`router_with`] for a server that only its own machine reaches.
 pub fn router(control: Arc<dyn ControlPlane>) -> axum::Router {
+    router_with(control, Security::default())
+}
+
+/// The whole of HTTP over the rest of the house: every protocol, and the page on every other path.
+pub fn router_with(control: Arc<dyn ControlPlane>, security: Security) -> axum::Router {
     let mut router = axum::Router::new();
-    for route in routes() {
-        if route.path.starts_with("/api/2.0/") || route.path.starts_with("/api/3.0/") {
-            router = router.route(&format!("/ajax-api{}", &route.path[4..]), route.handler.clone());
+    let routes = routes();
+    let guard = {
+        let paths = routes.iter().flat_map(|route| {
+            let twin = route.twin();
+            std::iter::once(route.path.to_owned())
+                .chain(twin)
+                .map(|path| (&route.method, path))
+        });
+        auth::Guard::new(Arc::clone(&control), paths)
+    };
+    for route in routes {
+        if let Some(twin) = route.twin() {
+            router = router.route(&twin, route.handler.clone());
         }
         router = router.route(route.path, route.handler);
     }
     router
         .method_not_allowed_fallback(edge::method_not_allowed)
         .fallback(page::fallback)
+        .layer(middleware::from_fn_with_state(Arc::new(guard), auth::layer))
+        .layer(middleware::from_fn_with_state(
+            Arc::new(security),
+            security::layer,
+        ))
         .layer(middleware::from_fn_with_state(Arc::clone(&control), edge::layer))
         .with_state(control)
 }

@@ -174,3 +174,14 @@ CREATE TABLE artifacts (
     PRIMARY KEY (parent, name)
 ) WITHOUT ROWID;
 CREATE INDEX artifacts_by_digest ON artifacts (digest) WHERE digest IS NOT NULL;
+
+-- What was deleted for good and is still being cleared away, in pieces: neither the thing nor its name is there any more, but rows and
+-- artifacts may be. A server that was stopped half-way goes on from here.
+CREATE TABLE purges (
+    seq          INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind         TEXT NOT NULL,
+    number       INTEGER NOT NULL,
+    id           TEXT NOT NULL,
+    workspace    TEXT NOT NULL,
+    artifact_uri TEXT NOT NULL
+);

@@ -8,8 +8,8 @@ use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tidemill_control::tracking::TrackingError;
 use tidemill_control::tracking::wandb::{Chunk, FileStream, name_of};
+use tidemill_control::tracking::{Caller, TrackingError};
 
 use super::name_in;
 use crate::control_plane::App;
@@ -28,28 +28,23 @@ struct GraphQl {
     variables: Option<Map<String, Value>>,
 }
 
-/// `POST /graphql`
+/// What is answered to an operation of W&B's client; none if the body holds no such operation.
 pub(crate) async fn graphql(
-    State(app): State<App>,
-    Called(caller): Called,
-    headers: HeaderMap,
-    Bytes(body): Bytes,
-) -> Result<Response, ApiError> {
-    let asked: GraphQl = parse_json(&body)?;
+    app: &App,
+    caller: &Caller,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Option<Response> {
+    let asked: GraphQl = serde_json::from_slice(body).ok()?;
     let name = asked
         .operation_name
         .as_deref()
         .filter(|name| !name.is_empty())
-        .or_else(|| name_in(&asked.query));
-    let (name, variables) = (name.unwrap_or_default(), asked.variables.unwrap_or_default());
-    if let Some((status, answer)) = super::graphql(&app, &caller, &origin(&headers), name, &variables).await {
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        return Ok((status, Json(answer)).into_response());
-    }
-    // MLflow's own operations go here.
-    let message = format!("the operation `{name}` is not known here");
-    tracing::debug!(operation = name, "unknown GraphQL operation");
-    Ok(Json(json!({ "data": null, "errors": [{ "message": message }] })).into_response())
+        .or_else(|| name_in(&asked.query))?;
+    let variables = asked.variables.unwrap_or_default();
+    let (status, answer) = super::graphql(app, caller, &origin(headers), name, &variables).await?;
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    Some((status, Json(answer)).into_response())
 }
 
 /// Scheme and host by which the client reached us: the URLs that it is given must lead the same way.

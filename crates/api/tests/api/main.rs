@@ -1,13 +1,18 @@
 //! Every protocol over a real serving path with tiny models, through the router and without a network.
 #![allow(clippy::unwrap_used, clippy::panic)] // clippy.toml allows both in test functions, and all of this is one
 
+mod artifacts;
 mod errors;
 mod events;
 mod fake;
+mod logged_models;
 mod mlflow;
 mod open_inference;
 mod page;
+mod purge;
 mod robustness;
+mod security;
 mod tracking_runs;
+mod users;
 mod v1;
 mod wandb;

@@ -1,10 +1,12 @@
 //! Logged models: models that runs write, from `PENDING` to `READY`.
 
 use tidemill_core::ids;
+use tidemill_store::tracking::experiments;
 use tidemill_store::tracking::logged_models::{self, LoggedModel, LoggedModelStatus, NewLoggedModel};
-use tidemill_store::{ReadTx, StoreError};
+use tidemill_store::{ReadTx, StoreError, Tx};
 
-use super::{Caller, Result, Tracking, TrackingError};
+use super::experiments::{Outcome, no_experiment, not_active};
+use super::{Caller, Result, Tracking, TrackingError, locations, run_names, validate};
 
 /// Signs that a model's name must not have, as Python shows them.
 const BAD_SIGNS: (&[char], &str) = (
@@ -37,14 +39,10 @@ fn not_found(model_id: &str) -> TrackingError {
 
 fn check_name(name: &str) -> Result<()> {
     if name.is_empty() || name.contains(BAD_SIGNS.0) {
-        let quote = if name.contains('\'') && !name.contains('"') {
-            '"'
-        } else {
-            '\''
-        };
         return Err(TrackingError::invalid(format!(
-            "Invalid model name ({quote}{name}{quote}) provided. Model name must be a non-empty string and cannot contain \
+            "Invalid model name ({}) provided. Model name must be a non-empty string and cannot contain \
              the following characters: {}",
+            validate::python_repr(name),
             BAD_SIGNS.1
         )));
     }
@@ -79,28 +77,6 @@ fn by_key(pairs: Vec<(String, String)>, what: &str, write_once: bool) -> Result<
     Ok(unique)
 }
 
-/// The number of an experiment, from what a client calls it.
-fn experiment_number(id: &str) -> Result<i64> {
-    id.trim().parse().map_err(|_| {
-        TrackingError::invalid(format!(
-            "Invalid experiment ID '{id}'. Experiment ID must be a valid integer."
-        ))
-    })
-}
-
-/// Appends to the path of a URI, in front of its query.
-pub(crate) fn join_uri(uri: &str, suffix: &str) -> String {
-    let (path, query) = match uri.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (uri, None),
-    };
-    let joined = format!("{}/{suffix}", path.trim_end_matches('/'));
-    match query {
-        Some(query) => format!("{joined}?{query}"),
-        None => joined,
-    }
-}
-
 fn number_of(
     tx: &ReadTx<'_>,
     caller: &Caller,
@@ -125,29 +101,22 @@ impl Tracking {
         }
         let params = by_key(request.params, "Param", true)?;
         let tags = by_key(request.tags, "Tag", false)?;
-        let experiment = experiment_number(&request.experiment_id)?;
+        let experiment = validate::experiment_id(&request.experiment_id)?;
         let model_id = format!("m-{}", ids::fresh(self.now()));
-        let made_up = || format!("model-{}", model_id.chars().rev().take(8).collect::<String>());
-        let name = request.name.unwrap_or_else(made_up);
+        let name = request.name.unwrap_or_else(|| run_names::of(&model_id));
         let (workspace, now_ms) = (caller.workspace.clone(), self.now_ms());
-        let change = move |tx: &mut tidemill_store::Tx<'_>| {
-            let location = match logged_models::experiment_location(tx, &workspace, experiment)? {
-                None => {
-                    return Ok(Err(TrackingError::not_found(format!(
-                        "No Experiment with id={experiment} exists"
-                    ))));
-                }
-                Some((_, true)) => {
-                    return Ok(Err(TrackingError::invalid(format!(
-                        "The experiment {experiment} must be in the 'active' state. Current state is deleted."
-                    ))));
-                }
-                Some((location, false)) => location,
+        let change = move |tx: &mut Tx<'_>| {
+            let Some(experiment) = experiments::head(tx, &workspace, experiment)? else {
+                return Ok(Err(no_experiment(experiment)));
             };
-            let artifact_location = join_uri(&location, &format!("models/{model_id}/artifacts"));
+            if let Some(refusal) = not_active(&experiment) {
+                return Ok(Err(refusal));
+            }
+            let folder = format!("models/{model_id}/artifacts");
+            let artifact_location = locations::append(&experiment.artifact_location, &folder);
             let model = NewLoggedModel {
                 model_id,
-                experiment,
+                experiment: experiment.id,
                 name,
                 model_type: request.model_type,
                 source_run_id: request.source_run_id,
@@ -258,12 +227,10 @@ impl Tracking {
         &self,
         caller: &Caller,
         model_id: &str,
-        change: impl FnOnce(&mut tidemill_store::Tx<'_>, i64) -> std::result::Result<Result<T>, StoreError>
-        + Send
-        + 'static,
+        change: impl FnOnce(&mut Tx<'_>, i64) -> Outcome<T> + Send + 'static,
     ) -> Result<T> {
         let (caller, id) = (caller.clone(), model_id.to_owned());
-        let work = move |tx: &mut tidemill_store::Tx<'_>| match number_of(tx, &caller, &id, false)? {
+        let work = move |tx: &mut Tx<'_>| match number_of(tx, &caller, &id, false)? {
             Some(number) => change(tx, number),
             None => Ok(Err(not_found(&id))),
         };
@@ -274,14 +241,6 @@ impl Tracking {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_uris_path_grows_in_front_of_its_query() {
-        assert_eq!(join_uri("mlflow-artifacts:/1", "a/b"), "mlflow-artifacts:/1/a/b");
-        assert_eq!(join_uri("mlflow-artifacts:/", "a"), "mlflow-artifacts:/a");
-        assert_eq!(join_uri("s3://bucket/x/?k=v", "a"), "s3://bucket/x/a?k=v");
-        assert_eq!(join_uri("/srv/mlruns", "a"), "/srv/mlruns/a");
-    }
 
     #[test]
     fn a_name_is_refused_in_mlflows_words() {

@@ -8,10 +8,12 @@ mod artifacts;
 mod error;
 mod experiments;
 mod history;
+pub mod import;
 mod inputs;
 mod locations;
 mod logged_models;
 mod logging;
+mod purge;
 pub mod registry;
 mod run_names;
 mod runs;
@@ -20,6 +22,7 @@ pub mod sweeps;
 mod validate;
 pub mod wandb;
 pub mod webhooks;
+mod workspaces;
 
 use std::sync::Arc;
 
@@ -27,12 +30,15 @@ use tidemill_core::clock::{Clock, Timestamp};
 use tidemill_store::Store;
 use tidemill_store::tracking::metrics::KnownKeys;
 
+use crate::users::{AuthOptions, Memory};
+
 pub use artifacts::{Artifact, ArtifactUpload, OpenedUpload, PartUpload, Swept, safe_name, safe_path};
 pub use error::{Result, TrackingError};
 pub use experiments::CreateExperiment;
 pub use history::{MAX_BUCKETS, MAX_PAGE, MAX_RUNS, MAX_SAMPLED_STEPS, RunPoints};
 pub use logged_models::CreateLoggedModel;
 pub use logging::Batch;
+pub use purge::{PurgeRequest, Purged};
 pub use runs::CreateRun;
 
 /// What belongs to no other workspace belongs to this one.
@@ -68,6 +74,10 @@ pub struct TrackingOptions {
     pub strict_sources: bool,
     /// Where webhooks may go, and how hard to try.
     pub webhooks: webhooks::WebhookOptions,
+    /// Whether requests have to say who sends them, and how.
+    pub auth: Option<AuthOptions>,
+    /// Whether there can be other workspaces than the default one.
+    pub workspaces: bool,
 }
 
 impl Default for TrackingOptions {
@@ -77,6 +87,8 @@ impl Default for TrackingOptions {
             artifacts_destination: None,
             strict_sources: false,
             webhooks: webhooks::WebhookOptions::default(),
+            auth: None,
+            workspaces: true,
         }
     }
 }
@@ -91,6 +103,7 @@ struct Inner {
     store: Store,
     clock: Arc<dyn Clock>,
     options: TrackingOptions,
+    users: Memory,
     uploads: artifacts::Uploads,
     /// Rung when the outbox of webhooks has something new.
     outbox: tokio::sync::Notify,
@@ -114,6 +127,7 @@ impl Tracking {
                 store,
                 clock,
                 options,
+                users: Memory::new(),
                 uploads: artifacts::Uploads::default(),
                 outbox: tokio::sync::Notify::new(),
                 sender: std::sync::OnceLock::new(),
@@ -131,6 +145,11 @@ impl Tracking {
     /// State.
     pub fn store(&self) -> &Store {
         &self.inner.store
+    }
+
+    /// What is remembered of users.
+    pub(crate) fn users(&self) -> &Memory {
+        &self.inner.users
     }
 
     /// The names of metrics whose numbers are known.

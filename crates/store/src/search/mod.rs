@@ -10,6 +10,7 @@
 
 mod build;
 mod columns;
+mod load;
 mod page;
 mod runs;
 #[cfg(test)]
@@ -21,11 +22,10 @@ mod scan;
 mod scan_tests;
 mod tree;
 
+pub use load::{Keys, Projection, load_runs};
 pub use page::{Cursor, CursorValue, Page};
 pub use runs::{RunScope, runs};
-pub use scan::{
-    DatasetScope, ModelScope, VersionKey, experiments, logged_models, model_versions, registered_models,
-};
+pub use scan::{DatasetScope, ModelScope, experiments, logged_models, model_versions, registered_models};
 pub use tree::{Attribute, Clause, Compare, DatasetField, OrderKey, Subject, Test, View};
 
 /// What a page shall hold.

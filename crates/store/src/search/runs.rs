@@ -5,7 +5,7 @@ use crate::error::StoreError;
 use crate::search::build::Sql;
 use crate::search::columns::RUNS;
 use crate::search::page::{Kind, Page, Reader, SortKey, after, order_by, select_keys};
-use crate::search::scan::in_workspace;
+use crate::search::scan::scope_of;
 use crate::search::tree::{Attribute, Clause, Compare, Subject, Test, View};
 use crate::search::{OrderKey, Query};
 use crate::tx::ReadTx;
@@ -46,13 +46,7 @@ pub(super) fn runs_with(
     query: &Query,
     few: usize,
 ) -> Result<Page<i64>, StoreError> {
-    let mut experiments = match scope.experiments {
-        Some(ids) => in_workspace(tx, scope.workspace, ids)?,
-        None => active_experiments(tx, scope.workspace)?,
-    };
-    if let Some(visible) = &query.visible {
-        experiments.retain(|id| visible.contains(id));
-    }
+    let experiments = scope_of(tx, scope.workspace, scope.experiments, query)?;
     if experiments.is_empty() {
         return Ok(Page::empty());
     }
@@ -65,11 +59,6 @@ pub(super) fn runs_with(
         natural: is_natural(&query.order),
     };
     search.page(tx, &sql, start)
-}
-
-fn active_experiments(tx: &ReadTx<'_>, workspace: &str) -> Result<Vec<i64>, StoreError> {
-    let sql = "SELECT id FROM experiments WHERE workspace = ?1 AND lifecycle = 'active'";
-    tx.rows(sql, &[&workspace], |row| Fields::of(row).next())
 }
 
 /// Whether an order is the one that the index of an experiment's runs has.

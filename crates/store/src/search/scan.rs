@@ -8,6 +8,7 @@ use crate::search::build::Sql;
 use crate::search::columns::{EXPERIMENTS, LOGGED_MODELS, MODEL_VERSIONS, REGISTERED_MODELS, Searched};
 use crate::search::page::{Page, Reader, SortKey, after, order_by, select_keys};
 use crate::search::tree::{Attribute, Clause, Subject, Test, View};
+use crate::tracking::experiments;
 use crate::tx::ReadTx;
 
 /// The tag that makes a registered model a prompt.
@@ -22,22 +23,13 @@ pub struct DatasetScope {
     pub digest: Option<String>,
 }
 
-/// A version of a model, by the model's number.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct VersionKey {
-    /// The model.
-    pub model: i64,
-    /// The version.
-    pub version: i64,
-}
-
 /// Where logged models are searched.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ModelScope<'a> {
     /// The workspace of the experiments.
     pub workspace: &'a str,
-    /// The experiments' ids.
-    pub experiments: &'a [i64],
+    /// The experiments' ids; `None` for all that are not deleted.
+    pub experiments: Option<&'a [i64]>,
     /// What metric clauses look at; without any, the models that have a metric on one of these. All metrics if empty.
     pub datasets: &'a [DatasetScope],
 }
@@ -179,13 +171,13 @@ pub fn registered_models(tx: &ReadTx<'_>, workspace: &str, query: &Query) -> Res
     scan.page(tx, sql, &query, |fields| fields.next(), 1)
 }
 
-/// Model versions of a workspace. Their natural order has those changed last first. Prompts are left out unless the filter asks for
+/// Model versions of a workspace: numbers of models with versions. Their natural order has those changed last first. Prompts are left out unless the filter asks for
 /// them by their tag.
 pub fn model_versions(
     tx: &ReadTx<'_>,
     workspace: &str,
     query: &Query,
-) -> Result<Page<VersionKey>, StoreError> {
+) -> Result<Page<(i64, i64)>, StoreError> {
     let (of_prompts, query) = prompts(query);
     let mut sql = Sql::for_query(tx, &query)?;
     let workspace = sql.bind(workspace);
@@ -210,12 +202,7 @@ pub fn model_versions(
         ties,
         datasets: &[],
     };
-    let key = |fields: &mut Fields<'_>| {
-        Ok(VersionKey {
-            model: fields.next()?,
-            version: fields.next()?,
-        })
-    };
+    let key = |fields: &mut Fields<'_>| Ok((fields.next()?, fields.next()?));
     scan.page(tx, sql, &query, key, 2)
 }
 
@@ -226,21 +213,15 @@ pub fn logged_models(
     query: &Query,
 ) -> Result<Page<i64>, StoreError> {
     let mut sql = Sql::for_query(tx, query)?;
-    let workspace = sql.bind(scope.workspace);
+    let experiments = scope_of(tx, scope.workspace, scope.experiments, query)?;
     let mut conditions = vec![
-        sql.one_of("l.experiment", scope.experiments.iter().copied()),
+        sql.one_of("l.experiment", experiments),
         "l.lifecycle = 'active'".to_owned(),
-        format!(
-            "EXISTS (SELECT 1 FROM experiments e WHERE e.id = l.experiment AND e.workspace = {workspace})"
-        ),
     ];
-    conditions.extend(visible(&mut sql, "l.experiment", query));
     let asks_metric = |clause: &Clause| matches!(clause.subject, Subject::Metric(_));
     if !scope.datasets.is_empty() && !query.filter.iter().any(asks_metric) {
         let on = sql.on_datasets(scope.datasets);
-        conditions.push(format!(
-            "EXISTS (SELECT 1 FROM logged_model_metrics x WHERE x.model = l.number{on})"
-        ));
+        conditions.push(sql.exists(&format!("logged_model_metrics x WHERE x.model = l.number{on}")));
     }
     let scan = Scan {
         searched: &LOGGED_MODELS,
@@ -253,17 +234,24 @@ pub fn logged_models(
     scan.page(tx, sql, query, |fields| fields.next(), 1)
 }
 
-/// Ids of experiments that a workspace has, of those given.
-pub(super) fn in_workspace(tx: &ReadTx<'_>, workspace: &str, ids: &[i64]) -> Result<Vec<i64>, StoreError> {
-    let mut known = Vec::with_capacity(ids.len());
-    for some in ids.chunks(1000) {
-        let mut sql = Sql::for_query(tx, &Query::default())?;
-        let of = sql.one_of("id", some.iter().copied());
-        let workspace = sql.bind(workspace);
-        let text = format!("SELECT id FROM experiments WHERE {of} AND workspace = {workspace}");
-        known.extend(tx.rows(&text, &sql.params()?, |row| Fields::of(row).next::<i64>())?);
+/// The ids of the experiments that a search of a workspace looks into: those given, or all that are not deleted.
+pub(super) fn scope_of(
+    tx: &ReadTx<'_>,
+    workspace: &str,
+    ids: Option<&[i64]>,
+    query: &Query,
+) -> Result<Vec<i64>, StoreError> {
+    let mut found = match ids {
+        Some(ids) => experiments::of_workspace(tx, workspace, ids)?,
+        None => {
+            let sql = "SELECT id FROM experiments WHERE workspace = ?1 AND lifecycle = 'active'";
+            tx.rows(sql, &[&workspace], |row| Fields::of(row).next())?
+        }
+    };
+    if let Some(visible) = &query.visible {
+        found.retain(|id| visible.contains(id));
     }
-    known.sort_unstable();
-    known.dedup();
-    Ok(known)
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
 }

@@ -1,8 +1,8 @@
 //! Logged models: a model that a run wrote, with its parameters, tags and what was measured of it.
 
-use rusqlite::types::ToSql;
+use std::collections::HashMap;
 
-use crate::column::{Bound, Fields, bind, text_enum};
+use crate::column::{Fields, bind, text_enum};
 use crate::db::Row;
 use crate::error::StoreError;
 use crate::tx::{ReadTx, Tx};
@@ -198,118 +198,57 @@ pub fn get(tx: &ReadTx<'_>, number: i64) -> Result<LoggedModel, StoreError> {
         .ok_or_else(|| StoreError::not_found("logged model", number))
 }
 
-/// Models, whole, in the order of `numbers`; those that are gone are left out.
+/// Models, whole, in the order of `numbers`, with few queries however many they are; those that are gone are left out.
 pub fn load(tx: &ReadTx<'_>, numbers: &[i64]) -> Result<Vec<LoggedModel>, StoreError> {
-    let mut models: Vec<LoggedModel> = Vec::with_capacity(numbers.len());
-    for batch in numbers.chunks(BATCH) {
-        let from = models.len();
-        let mut found = rows_of(
-            tx,
-            batch,
-            |marks| format!("SELECT {COLUMNS} FROM logged_models WHERE number IN ({marks})"),
-            read,
-        )?;
-        // In the order that was asked for.
-        let place = |model: &LoggedModel| batch.iter().position(|number| *number == model.number);
-        found.sort_by_key(place);
-        models.append(&mut found);
-        fill(tx, batch, &mut models[from..])?;
-    }
-    Ok(models)
-}
-
-/// How many models one statement reads.
-const BATCH: usize = 100;
-
-/// Runs a query for a batch of numbers. Its marks always number [`BATCH`] or one, so that few statements are prepared.
-fn rows_of<T>(
-    tx: &ReadTx<'_>,
-    batch: &[i64],
-    sql: impl FnOnce(&str) -> String,
-    map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
-) -> Result<Vec<T>, StoreError> {
-    let Some(last) = batch.last() else {
-        return Ok(Vec::new());
-    };
-    let width = if batch.len() == 1 { 1 } else { BATCH };
-    let padded: Vec<Bound<'_, i64>> = batch
-        .iter()
-        .chain(std::iter::repeat(last))
-        .take(width)
-        .map(Bound)
-        .collect();
-    let params: Vec<&dyn ToSql> = padded.iter().map(|number| number as &dyn ToSql).collect();
-    let marks: Vec<String> = (1..=width).map(|index| format!("?{index}")).collect();
-    tx.rows(&sql(&marks.join(", ")), &params, map)
-}
-
-fn fill(tx: &ReadTx<'_>, batch: &[i64], models: &mut [LoggedModel]) -> Result<(), StoreError> {
-    let pair = |row: &Row<'_>| {
-        let mut fields = Fields::of(row);
-        Ok((fields.next::<i64>()?, (fields.next()?, fields.next()?)))
-    };
-    let pairs_of = |table: &str| {
-        rows_of(
-            tx,
-            batch,
-            |marks| {
-                format!("SELECT model, key, value FROM {table} WHERE model IN ({marks}) ORDER BY model, key")
-            },
-            pair,
-        )
-    };
-    let (tags, params) = (pairs_of("logged_model_tags")?, pairs_of("logged_model_params")?);
-    let metrics = rows_of(
-        tx,
-        batch,
-        |marks| {
-            format!(
-                "SELECT m.model, k.name, m.value, m.is_nan, m.at_ms, m.step, coalesce(r.run_id, ''), m.dataset_name,
-                    m.dataset_digest
-                 FROM logged_model_metrics m JOIN metric_keys k ON k.number = m.key
-                    LEFT JOIN tracked_runs r ON r.number = m.run
-                 WHERE m.model IN ({marks}) ORDER BY m.model, k.name, m.step, m.at_ms"
-            )
-        },
-        |row| {
+    let mut found: HashMap<i64, LoggedModel> = HashMap::with_capacity(numbers.len());
+    let sql = format!("SELECT {COLUMNS} FROM logged_models WHERE number IN");
+    tx.each_in(&sql, numbers, "", |row| {
+        let model = read(row)?;
+        found.insert(model.number, model);
+        Ok(())
+    })?;
+    let pairs = [("logged_model_tags", true), ("logged_model_params", false)];
+    for (table, tags) in pairs {
+        let sql = format!("SELECT model, key, value FROM {table} WHERE model IN");
+        tx.each_in(&sql, numbers, "ORDER BY model, key", |row| {
             let mut fields = Fields::of(row);
-            let model: i64 = fields.next()?;
-            let key = fields.next()?;
-            let value: f64 = fields.next()?;
-            let is_nan: bool = fields.next()?;
-            let metric = LoggedModelMetric {
-                key,
-                value: if is_nan { f64::NAN } else { value },
-                at_ms: fields.next()?,
-                step: fields.next()?,
-                run_id: fields.next()?,
-                dataset_name: fields.next()?,
-                dataset_digest: fields.next()?,
-            };
-            Ok((model, metric))
-        },
-    )?;
-    let places: std::collections::HashMap<i64, usize> = models
-        .iter()
-        .enumerate()
-        .map(|(place, model)| (model.number, place))
-        .collect();
-    for (model, pair) in tags {
-        if let Some(place) = places.get(&model) {
-            models[*place].tags.push(pair);
-        }
+            if let Some(model) = found.get_mut(&fields.next::<i64>()?) {
+                let pair = (fields.next()?, fields.next()?);
+                if tags {
+                    model.tags.push(pair)
+                } else {
+                    model.params.push(pair)
+                }
+            }
+            Ok(())
+        })?;
     }
-    for (model, pair) in params {
-        if let Some(place) = places.get(&model) {
-            models[*place].params.push(pair);
+    let sql = "SELECT m.model, k.name, m.value, m.is_nan, m.at_ms, m.step, coalesce(r.run_id, ''), m.dataset_name, m.dataset_digest
+        FROM logged_model_metrics m JOIN metric_keys k ON k.number = m.key LEFT JOIN tracked_runs r ON r.number = m.run
+        WHERE m.model IN";
+    tx.each_in(sql, numbers, "ORDER BY m.model, k.name, m.step, m.at_ms", |row| {
+        let mut fields = Fields::of(row);
+        if let Some(model) = found.get_mut(&fields.next::<i64>()?) {
+            model.metrics.push(read_metric(&mut fields)?);
         }
-    }
-    for (model, metric) in metrics {
-        if let Some(place) = places.get(&model) {
-            models[*place].metrics.push(metric);
-        }
-    }
-    Ok(())
+        Ok(())
+    })?;
+    Ok(numbers.iter().filter_map(|number| found.remove(number)).collect())
+}
+
+fn read_metric(fields: &mut Fields<'_>) -> rusqlite::Result<LoggedModelMetric> {
+    let key = fields.next()?;
+    let value: f64 = fields.next()?;
+    let is_nan: bool = fields.next()?;
+    Ok(LoggedModelMetric {
+        key,
+        value: if is_nan { f64::NAN } else { value },
+        at_ms: fields.next()?,
+        step: fields.next()?,
+        run_id: fields.next()?,
+        dataset_name: fields.next()?,
+        dataset_digest: fields.next()?,
+    })
 }
 
 /// Says how far a model's files have come.
@@ -376,19 +315,6 @@ pub fn add_params(
         )?;
     }
     Ok(None)
-}
-
-/// Where an experiment of a workspace keeps its artifacts, and whether it was deleted.
-pub fn experiment_location(
-    tx: &ReadTx<'_>,
-    workspace: &str,
-    experiment: i64,
-) -> Result<Option<(String, bool)>, StoreError> {
-    let sql = "SELECT artifact_location, lifecycle FROM experiments WHERE id = ?1 AND workspace = ?2";
-    tx.first(sql, bind![experiment, workspace], |row| {
-        let mut fields = Fields::of(row);
-        Ok((fields.next()?, fields.next::<String>()? == "deleted"))
-    })
 }
 
 #[cfg(test)]

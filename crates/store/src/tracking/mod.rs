@@ -4,9 +4,11 @@ pub mod artifacts;
 pub mod datasets;
 pub mod experiments;
 pub mod history;
+pub mod import;
 pub mod logged_models;
 pub mod metrics;
 pub mod params;
+pub mod purges;
 pub mod runs;
 pub mod tags;
 #[cfg(test)]

@@ -25,13 +25,14 @@ const MAY_NAME: [(&str, &[&str]); 9] = [
 ];
 
 /// Heavy outside crates and the only ones that may depend on them (beyond tests).
-const ONLY_IN: [(&str, &[&str]); 10] = [
+const ONLY_IN: [(&str, &[&str]); 11] = [
     ("axum", &["api"]),
     ("tonic", &["api"]),
     ("datafusion", &["data"]),
     ("arrow", &["data"]),
     ("parquet", &["data"]),
     ("rusqlite", &["store"]),
+    ("postgres", &["store"]),
     ("object_store", &["store"]),
     ("perpetual", &["models"]),
     ("clap", &["tidemill"]),

@@ -88,7 +88,7 @@ impl Tracking {
     pub async fn delete_artifact(&self, caller: &Caller, path: &str) -> Result<()> {
         let path = safe_name(path)?;
         let place = self.proxy_place(caller, &path)?;
-        if !self.remove_place(&place).await? {
+        if !self.remove_place(&place).await?.0 {
             return Err(no_such(&path));
         }
         Ok(())
@@ -260,24 +260,30 @@ impl Tracking {
         }
     }
 
-    /// Removes what is at and below a place; whether there was anything.
-    pub(crate) async fn remove_place(&self, place: &Place) -> Result<bool> {
-        match place {
-            Place::File(folder, path) => Ok(folder.remove(path).await?),
-            Place::Object(path) => {
-                let mut any = false;
-                loop {
-                    let path = path.clone();
-                    let some = self
-                        .store()
-                        .write(move |tx| artifacts::remove_some(tx, &path, sweep::CHUNK))
-                        .await?;
-                    any |= some.names > 0;
-                    self.free(some.digests).await?;
-                    if some.names < u64::from(sweep::CHUNK) {
-                        return Ok(any);
-                    }
-                }
+    /// Removes what is at and below a place; whether there was anything, and what that freed.
+    pub(crate) async fn remove_place(&self, place: &Place) -> Result<(bool, Swept)> {
+        let path = match place {
+            Place::File(folder, path) => {
+                let bytes = folder.size(path).await?;
+                let any = folder.remove(path).await?;
+                let objects = u64::from(any);
+                return Ok((any, Swept { objects, bytes }));
+            }
+            Place::Object(path) => path,
+        };
+        let (mut any, mut swept) = (false, Swept::default());
+        loop {
+            let path = path.clone();
+            let some = self
+                .store()
+                .write(move |tx| artifacts::remove_some(tx, &path, sweep::CHUNK))
+                .await?;
+            any |= some.names > 0;
+            let freed = self.free_counted(some.digests).await?;
+            swept.objects += freed.objects;
+            swept.bytes += freed.bytes;
+            if some.names < u64::from(sweep::CHUNK) {
+                return Ok((any, swept));
             }
         }
     }

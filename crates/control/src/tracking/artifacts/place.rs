@@ -118,11 +118,6 @@ impl Tracking {
             folder.display()
         )))
     }
-
-    /// The folder that the proxy keeps files in, if it does.
-    pub(crate) fn proxy_folder(&self) -> Option<Folder> {
-        self.options().artifacts_destination.as_ref().map(Folder::at)
-    }
 }
 
 fn resolved(folder: &Path) -> PathBuf {

@@ -4,6 +4,7 @@
 //! `entity.key` or an attribute; a key with odd signs stands in backticks or double quotes. There is no OR, no NOT, and there are no
 //! parentheses around clauses. What MLflow takes, this takes; it also takes `/`, `-`, `@`, `:` in a key without quotes.
 
+mod calls;
 mod lexer;
 mod list;
 mod order;
@@ -13,6 +14,7 @@ mod parser_tests;
 mod target;
 mod token;
 
+pub use calls::{Found, Search};
 pub use order::{ModelOrder, parse_model_order, parse_order};
 pub use parser::parse_filter;
 pub use target::Target;
