@@ -291,7 +291,8 @@ def test_any_program_can_ask_for_trials(server):
 
 def test_what_is_not_known_here_is_refused_and_holds_nothing_up(server, tmp_path):
     query = {"query": "query Nonsense { nonsense }", "variables": {}}
-    answer = requests.post(f"{server.url}/graphql", json=query, timeout=30).json()
+    client = {"X-Wandb-Username": ""}
+    answer = requests.post(f"{server.url}/graphql", json=query, headers=client, timeout=30).json()
     assert answer["data"] is None and "Nonsense" in answer["errors"][0]["message"]
     run(server, tmp_path, """
         import wandb
