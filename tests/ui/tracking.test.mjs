@@ -564,6 +564,8 @@ describe('models', () => {
       assert.match(text, /weather\s+–\s+both\s+added/);
       assert.doesNotMatch(text, /validated/);
       assert.equal(param(page, 'diff'), '9');
+      await page.goto(`${fixture.url}/models/flight-delay?version=10&diff=8`);
+      await page.getByText('cannot call v10 as it is: input `distance` was long and is double').waitFor();
     });
   });
 });
