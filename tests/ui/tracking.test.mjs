@@ -274,6 +274,27 @@ describe('the table of runs', () => {
     });
   });
 
+  test('adds new runs above, and keeps in place what is looked at', async () => {
+    await visit('/experiments/1', async (page) => {
+      await ready(page);
+      await page.locator('.runs-table').evaluate((box) => { box.scrollTop = 1650; });
+      const name = `lgbm-${RUNS - 1 - 55}`;
+      const before = (await page.getByRole('link', { name, exact: true }).boundingBox())?.y;
+      const first = /** @type {any} */ (fixture.tracked.runs[0]);
+      const added = structuredClone(first);
+      Object.assign(added.info, { run_id: 'f'.repeat(32), run_name: 'brand new', start_time: first.info.start_time + 1000 });
+      fixture.tracked.runs.unshift(added);
+      try {
+        await page.waitForFunction(() => /251/.test(document.querySelector('.told')?.textContent ?? ''), null, { timeout: 9000 });
+        assert.equal((await page.getByRole('link', { name, exact: true }).boundingBox())?.y, before);
+        await page.locator('.runs-table').evaluate((box) => { box.scrollTop = 0; });
+        await page.getByRole('link', { name: 'brand new' }).waitFor();
+      } finally {
+        fixture.tracked.runs.shift();
+      }
+    });
+  });
+
   test('shows what running runs tell, without a reload', async () => {
     await visit('/experiments/1?filter=attributes.status+%3D+%27RUNNING%27', async (page) => {
       await page.getByText('running').waitFor();
