@@ -10,8 +10,10 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use crate::control_plane::{App, ControlPlane};
 use crate::mlflow::tracking::{permissions, roles, signup, users, workspaces};
 use crate::security::{self, Security};
-use crate::v1::{clock, endpoints, events, feedback, lists, models, openapi, runs, spec, status, tokens};
-use crate::{auth, docs, edge, mlflow, open_inference, page, prometheus};
+use crate::v1::{
+    clock, endpoints, events, feedback, import, lists, models, openapi, runs, spec, status, sweeps, tokens,
+};
+use crate::{auth, docs, edge, mlflow, open_inference, page, prometheus, wandb};
 
 /// A route, and what the OpenAPI document says of it.
 pub(crate) struct Route {
@@ -150,7 +152,7 @@ fn tracking_routes() -> Vec<Route> {
 
         // What MLflow's own pages ask
         get("/graphql", graphql::answer, "MLflow's GraphQL queries").query(&["query", "variables", "operationName"]),
-        post("/graphql", graphql::answer, "MLflow's GraphQL queries"),
+        post("/graphql", crate::graphql::answer, "MLflow's GraphQL queries, and the operations of W&B's client by their names"),
 
         // What this server is, and is not
         get("/api/3.0/mlflow/server-info", server::info, "What clients of MLflow may count on"),
@@ -317,7 +319,19 @@ fn user_routes() -> Vec<Route> {
 /// Weights & Biases' client.
 #[rustfmt::skip]
 fn wandb_routes() -> Vec<Route> {
-    vec![]
+    vec![
+        post("/files/{entity}/{project}/{run}/file_stream", wandb::http::file_stream, "Lines of a W&B run: history, system metrics, summary, console"),
+        put("/wandb/upload/{token}", wandb::http::upload, "Send bytes by a URL that allows it"),
+        get("/wandb/download/{token}", wandb::http::download, "Fetch bytes by a URL that allows it"),
+        get("/api/v1/tracking/artifact-lineage", wandb::http::artifact_lineage, "Which artifacts a run read and wrote").query(&["run_id"]),
+        get("/api/v1/tracking/console", wandb::http::console, "What a run printed").query(&["run_id", "from", "limit"]),
+        get("/api/v1/sweeps", sweeps::list, "Sweeps").query(&["project"]),
+        post("/api/v1/sweeps", sweeps::create, "Make a sweep"),
+        get("/api/v1/sweeps/{id}", sweeps::show, "A sweep and its trials"),
+        patch("/api/v1/sweeps/{id}", sweeps::change, "Rename, pause, resume or end a sweep"),
+        post("/api/v1/sweeps/{id}/next", sweeps::next, "Ask for the next trial"),
+        post("/api/v1/sweeps/{id}/trials/{number}/report", sweeps::report, "Report what a trial measured, and hear whether to stop"),
+    ]
 }
 
 /// Serving and our own protocol.
@@ -368,6 +382,11 @@ fn own_routes() -> Vec<Route> {
         get("/api/v1/windows", lists::windows, "Closed monitor windows").query(LIST),
         get("/api/v1/lineage/predictions/{id}", status::lineage, "Everything behind a prediction, and what came of it"),
         post("/api/v1/feedback", feedback::record, "Say what was true of predictions").body("FeedbackBody"),
+        post("/api/v1/tracking/import/known", import::known, "Which things an import has brought whole").body("ImportMarks"),
+        post("/api/v1/tracking/import/marks", import::mark, "Remember that an import has brought things whole").body("ImportMarks"),
+        post("/api/v1/tracking/import/experiments", import::experiments, "Bring experiments from elsewhere").body("ImportExperiments"),
+        post("/api/v1/tracking/import/runs", import::runs, "Bring runs and histories of metrics from elsewhere").body("ImportRuns"),
+        post("/api/v1/tracking/import/models", import::models, "Bring logged and registered models from elsewhere").body("ImportModels"),
         get("/api/v1/events", events::list, "The event log").query(&["after", "limit"]),
         get("/api/v1/events/stream", events::stream, "The event log, live, by server-sent events").query(&["after"]),
         get("/api/v1/spec", spec::spec, "The project's spec"),

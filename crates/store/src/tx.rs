@@ -162,6 +162,19 @@ impl<'c> Tx<'c> {
         rows: &'r [R],
         bind: impl Fn(&'r R, &mut Vec<&'r dyn ToSql>),
     ) -> Result<(), StoreError> {
+        self.insert_rows_counted(table, columns, tail, rows, bind)?;
+        Ok(())
+    }
+
+    /// [`Tx::insert_rows`] that tells how many rows were inserted or changed.
+    pub(crate) fn insert_rows_counted<'r, R>(
+        &mut self,
+        table: &str,
+        columns: &str,
+        tail: &str,
+        rows: &'r [R],
+        bind: impl Fn(&'r R, &mut Vec<&'r dyn ToSql>),
+    ) -> Result<usize, StoreError> {
         let insert = Insert { table, columns, tail };
         self.read.conn.insert_rows(&insert, rows, bind)
     }

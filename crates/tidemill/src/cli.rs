@@ -57,6 +57,53 @@ pub struct Listen {
     pub port: u16,
 }
 
+/// How an import is done.
+#[derive(Debug, Args, Clone)]
+pub struct ImportArgs {
+    #[command(flatten)]
+    pub target: Target,
+    /// Where the metadata is, if no server runs and there is no project: as for `up`.
+    #[arg(
+        long,
+        env = "TIDEMILL_DATABASE",
+        default_value = "sqlite",
+        hide_env_values = true
+    )]
+    pub database: String,
+    /// Leave artifacts where they are.
+    #[arg(long)]
+    pub no_artifacts: bool,
+    /// Read and count, and bring nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Look again at what an earlier import has brought whole.
+    #[arg(long)]
+    pub recheck: bool,
+}
+
+/// What is imported.
+#[derive(Debug, Subcommand)]
+pub enum ImportSource {
+    /// From MLflow: experiments, runs, models, artifacts.
+    Mlflow {
+        /// `http(s)://server`, an `mlruns` folder (a path or `file://`), `sqlite:///path` or `postgresql://…`.
+        #[arg(long)]
+        uri: String,
+        /// The folder in which the source's server keeps proxied artifacts, where `--uri` is its database or folder.
+        #[arg(long, value_name = "DIR")]
+        artifacts_destination: Option<PathBuf>,
+        #[command(flatten)]
+        how: ImportArgs,
+    },
+    /// From Weights & Biases' offline runs.
+    Wandb {
+        /// A folder with `offline-run-*` or `run-*` folders, or one of these.
+        folder: PathBuf,
+        #[command(flatten)]
+        how: ImportArgs,
+    },
+}
+
 /// Tracking, registry and artifacts.
 #[derive(Debug, Args, Clone)]
 pub struct TrackingArgs {
@@ -238,6 +285,11 @@ pub enum Command {
         target: Target,
         /// The prediction's id.
         prediction_id: String,
+    },
+    /// Bring experiments, runs, models and artifacts from elsewhere; may be interrupted and started again.
+    Import {
+        #[command(subcommand)]
+        source: ImportSource,
     },
     /// What is served, and what the loop is doing.
     Status {

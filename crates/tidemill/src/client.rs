@@ -7,6 +7,31 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+/// The longest that the transfer of a file may take.
+const A_DAY: Duration = Duration::from_hours(24);
+
+/// A client for any server, over TLS too, that takes as long as it takes.
+pub fn http() -> Result<reqwest::Client> {
+    // Fails only if a provider is there already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Ok(reqwest::Client::builder()
+        .connect_timeout(Duration::from_secs(30))
+        .build()?)
+}
+
+/// Text as it stands in a URL; `/` may stay, for paths.
+pub fn encoded(text: &str, slashes: bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || slashes && byte == b'/' {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
 /// The server said no.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -27,6 +52,8 @@ pub struct Client {
 impl Client {
     /// A client of the server at `base`.
     pub fn new(base: &str) -> Result<Self> {
+        // Fails only if a provider is there already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         // Training and clock moves answer when they are done, which can take minutes.
         let http = reqwest::Client::builder()
             .timeout(Duration::from_hours(1))
@@ -59,6 +86,13 @@ impl Client {
                 .await,
         )
         .await
+    }
+
+    /// Sends bytes as they come; for as long as it takes.
+    pub async fn put(&self, path: &str, body: reqwest::Body) -> Result<()> {
+        let request = self.http.put(format!("{}{path}", self.base)).body(body);
+        let _: Value = self.read(request.timeout(A_DAY).send().await).await?;
+        Ok(())
     }
 
     async fn read<T: DeserializeOwned>(&self, sent: reqwest::Result<reqwest::Response>) -> Result<T> {

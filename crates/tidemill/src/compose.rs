@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use tidemill_api::ControlPlane as _;
 use tidemill_control::tracking::{Tracking, TrackingOptions};
 use tidemill_control::{Control, Parts};
 use tidemill_core::clock::{Clock, Timestamp, VirtualClock, WallClock};
@@ -17,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::plane::Plane;
+use crate::webhooks::HttpSender;
 
 /// The file in the data folder that says where its server listens.
 pub const ADDRESS_FILE: &str = "server.json";
@@ -168,6 +170,7 @@ pub struct Running {
     stop: Option<oneshot::Sender<()>>,
     server: tokio::task::JoinHandle<std::io::Result<()>>,
     looping: Option<tokio::task::JoinHandle<()>>,
+    webhooks: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
@@ -183,6 +186,8 @@ impl Running {
             let _ = stop.send(());
         }
         let served = (&mut self.server).await;
+        // What is under way and was not noted as received is sent again by the next start.
+        self.webhooks.abort();
         if let Some(looping) = &self.looping {
             looping.abort();
         }
@@ -213,6 +218,9 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
         tracing::warn!(path = %address_file.display(), %error, "cannot write where this server listens");
     }
     let (stop, stopped) = oneshot::channel::<()>();
+    let tracking = app.plane.tracking().clone();
+    tracking.send_webhooks_by(Arc::new(HttpSender));
+    let webhooks = tokio::spawn(async move { tracking.deliver_webhooks().await });
     let router = tidemill_api::router(app.plane);
     let server = tokio::spawn(tidemill_api::serve(listener, router, async move {
         // A dropped sender stops the server too.
@@ -230,5 +238,6 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
         stop: Some(stop),
         server,
         looping,
+        webhooks,
     })
 }

@@ -1,14 +1,14 @@
 //! A command's way to its project: through the server that runs, or else by opening the data folder for the command's own time.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use tidemill_store::StoreError;
+use tidemill_store::{Database, StoreError};
 
 use crate::cli::Target;
 use crate::client::Client;
-use crate::compose::{self, ADDRESS_FILE, App, ClockChoice, ProjectFiles, Running};
+use crate::compose::{self, ADDRESS_FILE, App, ClockChoice, ProjectFiles, Running, Settings};
 
 /// A client, and the server behind it if it is this command's own.
 pub struct Session {
@@ -41,6 +41,33 @@ impl Session {
                     },
                     Some(project),
                 )),
+                None => Err(error),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// [`Session::open`] for commands that need no project: without one, a data folder is opened for tracking alone.
+    pub async fn open_tracking(target: &Target, database: &Database) -> Result<Self> {
+        if target.url.is_some() || compose::has_project(&target.project.project) {
+            return Ok(Self::open(target).await?.0);
+        }
+        let data = target
+            .project
+            .data
+            .clone()
+            .unwrap_or_else(|| PathBuf::from("tidemill-data"));
+        let settings = Settings {
+            database: database.clone(),
+            ..Settings::default()
+        };
+        match compose::open_without_project(&data, &settings).await {
+            Ok(app) => Self::own(app).await,
+            Err(error) if is_locked(&error) => match address_of(&data) {
+                Some(url) => Ok(Self {
+                    client: Client::new(&url)?,
+                    own: None,
+                }),
                 None => Err(error),
             },
             Err(error) => Err(error),

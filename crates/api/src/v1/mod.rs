@@ -4,6 +4,7 @@ pub(crate) mod clock;
 pub(crate) mod endpoints;
 pub(crate) mod events;
 pub(crate) mod feedback;
+pub(crate) mod import;
 pub(crate) mod lists;
 pub(crate) mod models;
 pub(crate) mod openapi;
@@ -12,6 +13,7 @@ pub(crate) mod registry;
 pub(crate) mod runs;
 pub(crate) mod spec;
 pub(crate) mod status;
+pub(crate) mod sweeps;
 pub(crate) mod tokens;
 
 use axum::Json;

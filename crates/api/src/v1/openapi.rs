@@ -161,6 +161,46 @@ fn schemas() -> Value {
             reference("Feedback"),
             object(&["feedback"], json!({ "feedback": { "type": "array", "items": reference("Feedback"), "minItems": 1, "maxItems": 10_000 } })),
         ] },
+        "ImportMarks": object(&["source", "kind", "things"], json!({
+            "source": text(),
+            "kind": { "enum": ["run", "logged_model", "registered_model"] },
+            "things": list(object(&["id", "target", "counts"], json!({
+                "id": text(),
+                "target": text(),
+                "fingerprint": { "type": ["string", "null"] },
+                "counts": { "type": "object" },
+            }))),
+        })),
+        "ImportExperiments": object(&["source", "experiments"], json!({
+            "source": text(),
+            "experiments": list(object(&["id", "name", "lifecycle"], json!({
+                "id": text(),
+                "name": text(),
+                "lifecycle": { "enum": ["active", "deleted"] },
+                "created_ms": { "type": "integer" },
+                "updated_ms": { "type": "integer" },
+                "tags": list(list(text())),
+            }))),
+        })),
+        "ImportRuns": object(&["source"], json!({
+            "source": text(),
+            "runs": list(json!({ "type": "object" })),
+            "metrics": list(object(&["run_id", "metrics"], json!({
+                "run_id": text(),
+                "metrics": list(object(&["key", "step", "at_ms", "value", "is_nan"], json!({
+                    "key": text(),
+                    "step": { "type": "integer" },
+                    "at_ms": { "type": "integer" },
+                    "value": { "type": "number" },
+                    "is_nan": { "type": "boolean" },
+                }))),
+            }))),
+        })),
+        "ImportModels": object(&["source"], json!({
+            "source": text(),
+            "logged_models": list(json!({ "type": "object" })),
+            "registered_models": list(json!({ "type": "object" })),
+        })),
         "StartRun": object(&[], json!({ "reason": text() })),
         "CreateToken": object(&[], json!({ "name": text(), "expires_in_days": { "type": "integer", "minimum": 1 } })),
         "Promote": object(&["version", "why"], json!({ "version": { "type": "integer" }, "why": text(), "by": text() })),

@@ -8,6 +8,7 @@ mod artifacts;
 mod error;
 mod experiments;
 mod history;
+pub mod import;
 mod inputs;
 mod locations;
 mod logged_models;
@@ -17,7 +18,9 @@ pub mod registry;
 mod run_names;
 mod runs;
 pub mod search;
+pub mod sweeps;
 mod validate;
+pub mod wandb;
 pub mod webhooks;
 mod workspaces;
 

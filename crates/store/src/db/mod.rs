@@ -97,6 +97,33 @@ impl Source {
     }
 }
 
+/// Opens a database that another program made, for looking only.
+pub(crate) fn open_foreign(place: &ForeignPlace) -> Result<Connection, StoreError> {
+    match place {
+        ForeignPlace::Sqlite(path) => sqlite::open(path, Purpose::Inspect).map(Connection::Sqlite),
+        ForeignPlace::Postgres(url) => postgres::Client::connect(url, Purpose::Inspect)
+            .map(Box::new)
+            .map(Connection::Postgres),
+    }
+}
+
+/// Where a database of another program is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum ForeignPlace {
+    Sqlite(PathBuf),
+    Postgres(String),
+}
+
+impl ForeignPlace {
+    /// What messages call it. Without its password.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Sqlite(path) => format!("sqlite:///{}", path.display()),
+            Self::Postgres(url) => postgres::without_password(url),
+        }
+    }
+}
+
 /// A connection to either database.
 pub(crate) enum Connection {
     Sqlite(rusqlite::Connection),
@@ -202,15 +229,16 @@ impl Connection {
         insert: &Insert<'_>,
         rows: &'r [R],
         bind: impl Fn(&'r R, &mut Vec<&'r dyn ToSql>),
-    ) -> Result<(), StoreError> {
+    ) -> Result<usize, StoreError> {
         let mut params = Vec::new();
+        let mut inserted = 0;
         match self {
             Self::Sqlite(conn) => {
                 let mut statement = conn.prepare_cached(&insert.sql(1))?;
                 for row in rows {
                     params.clear();
                     bind(row, &mut params);
-                    statement.execute(params.as_slice())?;
+                    inserted += statement.execute(params.as_slice())?;
                 }
             }
             Self::Postgres(client) => {
@@ -222,12 +250,12 @@ impl Connection {
                     for row in chunk {
                         bind(row, &mut params);
                     }
-                    client.execute(&insert.sql(size), &params)?;
+                    inserted += client.execute(&insert.sql(size), &params)?;
                     rest = after;
                 }
             }
         }
-        Ok(())
+        Ok(inserted)
     }
 
     /// Whether a transaction is open. A database that fails may end it by itself.
@@ -286,6 +314,17 @@ impl Connection {
     /// Refuses a schema other than the one this binary reads.
     pub fn check_schema(&self, name: &Path) -> Result<(), StoreError> {
         schema::check(self, name)
+    }
+
+    /// The columns of a table; none if there is no such table.
+    pub fn columns(&self, table: &str) -> Result<Vec<String>, StoreError> {
+        let sql = match self.dialect() {
+            Dialect::Sqlite => "SELECT name FROM pragma_table_info(?1)",
+            Dialect::Postgres => {
+                "SELECT column_name::text FROM information_schema.columns WHERE table_schema = current_schema() AND table_name = ?1"
+            }
+        };
+        self.rows(sql, &[&table], |row| Ok(row.get_ref(0)?.as_str()?.to_owned()))
     }
 
     /// Whether there is a table of this name.

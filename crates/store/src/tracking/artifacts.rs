@@ -159,7 +159,9 @@ pub fn unreferenced(tx: &ReadTx<'_>, digests: &[Digest]) -> Result<Vec<Digest>, 
     distinct.dedup();
     let mut free = Vec::new();
     for digest in distinct {
-        if !tx.exists("SELECT 1 FROM artifacts WHERE digest = ?1 LIMIT 1", bind![digest])? {
+        if !tx.exists("SELECT 1 FROM artifacts WHERE digest = ?1 LIMIT 1", bind![digest])?
+            && !crate::wandb::artifacts::refers(tx, digest)?
+        {
             free.push(digest);
         }
     }

@@ -4,6 +4,7 @@ pub mod artifacts;
 pub mod datasets;
 pub mod experiments;
 pub mod history;
+pub mod import;
 pub mod logged_models;
 pub mod metrics;
 pub mod params;

@@ -3,6 +3,7 @@
 mod backtest;
 mod demo;
 mod doctor;
+mod import;
 mod init;
 mod inspect;
 mod operate;
@@ -106,6 +107,7 @@ pub async fn run(cli: Cli) -> Result<Code> {
             target,
             prediction_id,
         } => inspect::lineage(&target, &prediction_id, json).await,
+        Command::Import { source } => import::run(source, json).await,
         Command::Status { target } => inspect::status(&target, json).await,
         Command::Doctor { project } => doctor::run(&project, json).await,
         Command::Schema => {

@@ -11,6 +11,7 @@ use tidemill_store::Database;
 use crate::cli::{Listen, Project, TrackingArgs};
 use crate::compose::{self, ClockChoice, Running, Settings};
 use crate::exit::Code;
+use crate::webhooks;
 
 /// The clock that the flags ask for.
 pub fn choice(virtual_clock: Option<Timestamp>, wall_clock: bool) -> ClockChoice {
@@ -67,6 +68,7 @@ fn settings(args: &TrackingArgs) -> Result<Settings> {
             default_artifact_root: args.default_artifact_root.clone(),
             artifacts_destination: args.artifacts_destination.clone(),
             strict_sources: args.strict_sources,
+            webhooks: webhooks::options_from_env()?,
             ..TrackingOptions::default()
         },
     })
