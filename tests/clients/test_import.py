@@ -6,9 +6,11 @@ import os
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 from mlflow import MlflowClient
@@ -20,6 +22,8 @@ from conftest import binary
 
 def fill(uri: str, artifacts: Path) -> None:
     """A small life: experiments, runs in every state, long histories, awkward names, models, versions, aliases."""
+    # A version of a logged model is looked up at the global place.
+    mlflow.set_tracking_uri(uri)
     client = MlflowClient(uri, uri)
     place = lambda name: (artifacts / name).as_uri()
     wine = client.create_experiment("wine / größe", artifact_location=place("wine"), tags={"team": "red"})
@@ -97,10 +101,15 @@ def told(uri: str, folder: Path) -> dict:
     return found
 
 
+def number(value: float) -> str:
+    """Infinity is the largest number in a database, MLflow's too, but not in a folder."""
+    return repr(max(-sys.float_info.max, min(sys.float_info.max, value)))
+
+
 def told_run(client, experiment, run, folder):
     info = run.info
     history = {
-        key: sorted((p.step, p.timestamp, repr(p.value)) for p in client.get_metric_history(info.run_id, key))
+        key: sorted((p.step, p.timestamp, number(p.value)) for p in client.get_metric_history(info.run_id, key))
         for key in run.data.metrics
     }
     files = {}
@@ -115,7 +124,7 @@ def told_run(client, experiment, run, folder):
     ]
     return (
         experiment.name, info.run_name, info.status, info.lifecycle_stage, info.start_time, info.end_time, run.data.params,
-        run.data.tags, {k: repr(v) for k, v in run.data.metrics.items()}, history, files, inputs,
+        run.data.tags, {k: number(v) for k, v in run.data.metrics.items()}, history, files, inputs,
     )
 
 
@@ -157,6 +166,7 @@ def test_everything_of_a_source_is_here_afterwards_and_a_second_import_changes_n
     tally = run_import(server, "mlflow", "--uri", sources[kind])
     assert tally["failures"] == []
     counts = {k: (c["found"], c["imported"]) for k, c in tally["kinds"].items()}
+    assert counts["artifacts"] == (4, 4) and counts["model versions"] == (2, 2), counts
     assert counts["runs"] == (35, 35) and counts["metrics"][0] == 12_000 + 4 + 1 + 30 * 20, counts
     there, here = told(sources[kind], tmp_path / "there"), told(server.url, tmp_path / "here")
     same(there, here)

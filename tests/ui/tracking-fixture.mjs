@@ -174,7 +174,7 @@ export function tracking() {
   function registry([model, number, noun, id, verdict], method, body) {
     if (model !== 'flight-delay') return noun || model === 'house-prices' ? ok({ items: [] }) : missing(`model ${model}`);
     if (noun === undefined) return ok({ items: audit });
-    if (noun === 'compare') return ok({ model, a: Number(number), b: Number(id), compatible: number !== '9', reasons: number === '9' ? ['input `distance` was long and is double', 'input `dest_temp` is new and required'] : [] });
+    if (noun === 'compare') return ok({ model, a: Number(number), b: Number(id), compatible: number === '9' ? false : number === '8' ? null : true, reasons: number === '9' ? ['input `distance` was long and is double', 'input `dest_temp` is new and required'] : number === '8' ? ['version 8 has no signature that is known here'] : [] });
     if (method === 'GET') return ok({ items: requests.filter((r) => String(r.version) === number) });
     const told = JSON.parse(body);
     if (verdict) return ok(Object.assign(requests.find((r) => String(r.id) === id) ?? {}, { state: verdict === 'approve' ? 'approved' : 'rejected', decided_by: 'eve', decided_at: '2013-12-14T00:00:00Z', comment: told.comment }));

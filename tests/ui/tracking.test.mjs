@@ -274,6 +274,27 @@ describe('the table of runs', () => {
     });
   });
 
+  test('adds new runs above, and keeps in place what is looked at', async () => {
+    await visit('/experiments/1', async (page) => {
+      await ready(page);
+      await page.locator('.runs-table').evaluate((box) => { box.scrollTop = 1650; });
+      const name = `lgbm-${RUNS - 1 - 55}`;
+      const before = (await page.getByRole('link', { name, exact: true }).boundingBox())?.y;
+      const first = /** @type {any} */ (fixture.tracked.runs[0]);
+      const added = structuredClone(first);
+      Object.assign(added.info, { run_id: 'f'.repeat(32), run_name: 'brand new', start_time: first.info.start_time + 1000 });
+      fixture.tracked.runs.unshift(added);
+      try {
+        await page.waitForFunction(() => /251/.test(document.querySelector('.told')?.textContent ?? ''), null, { timeout: 9000 });
+        assert.equal((await page.getByRole('link', { name, exact: true }).boundingBox())?.y, before);
+        await page.locator('.runs-table').evaluate((box) => { box.scrollTop = 0; });
+        await page.getByRole('link', { name: 'brand new' }).waitFor();
+      } finally {
+        fixture.tracked.runs.shift();
+      }
+    });
+  });
+
   test('shows what running runs tell, without a reload', async () => {
     await visit('/experiments/1?filter=attributes.status+%3D+%27RUNNING%27', async (page) => {
       await page.getByText('running').waitFor();
@@ -564,6 +585,8 @@ describe('models', () => {
       assert.match(text, /weather\s+–\s+both\s+added/);
       assert.doesNotMatch(text, /validated/);
       assert.equal(param(page, 'diff'), '9');
+      await page.goto(`${fixture.url}/models/flight-delay?version=10&diff=8`);
+      await page.getByText('cannot call v10 as it is: input `distance` was long and is double').waitFor();
     });
   });
 });
@@ -572,27 +595,28 @@ describe('every page of tracking', () => {
   const PAGES = ['/experiments', '/experiments/1?live=off', RUN, `${RUN}?tab=charts`, `${RUN}?tab=artifacts&path=conf.json`, `${COMPARE}&tab=table`, `${COMPARE}&tab=scatter`, '/experiments/1/compare?tab=importance', '/models', '/models/flight-delay?version=10', '/models/flight-delay?version=10&diff=9'];
   const settle = (/** @type {Page} */ page) => page.waitForFunction(() => document.querySelector('main :is(table, .panel)') && !document.querySelector('.waiting, .chart-wait'));
 
-  test('can be read where it is dark', async () => {
+  /** Goes to one after the other. @param {Page} page @param {(url: string) => Promise<void>} check */
+  const tour = async (page, check) => {
     for (const url of PAGES) {
-      await visit(url, async (page) => {
-        await settle(page);
-        assert.deepEqual(await pale(page), [], url);
-      }, { colorScheme: 'dark' });
+      await page.goto(fixture.url + url);
+      await settle(page);
+      await check(url);
     }
+  };
+
+  test('can be read where it is dark', async () => {
+    await visit('/models', (page) => tour(page, async (url) => assert.deepEqual(await pale(page), [], url)), { colorScheme: 'dark' });
   });
 
   test('can be read in 360 pixels of light, and names what can be used', async () => {
-    for (const url of PAGES) {
-      await visit(url, async (page) => {
-        await settle(page);
-        assert.deepEqual(await pale(page), [], url);
-        assert.ok((await page.evaluate(() => document.documentElement.scrollWidth)) <= 360, url);
-        const nameless = await page.evaluate(() => [...document.querySelectorAll('button, a, input, select, textarea, iframe')].filter((e) => {
-          const labelled = e.getAttribute('aria-label') || e.textContent?.trim() || e.getAttribute('title') || /** @type {any} */ (e).labels?.[0]?.textContent?.trim() || e.querySelector('img')?.getAttribute('alt');
-          return !labelled;
-        }).map((e) => e.outerHTML.slice(0, 120)));
-        assert.deepEqual(nameless, [], url);
-      }, { width: 360 });
-    }
+    await visit('/models', (page) => tour(page, async (url) => {
+      assert.deepEqual(await pale(page), [], url);
+      assert.ok((await page.evaluate(() => document.documentElement.scrollWidth)) <= 360, url);
+      const nameless = await page.evaluate(() => [...document.querySelectorAll('button, a, input, select, textarea, iframe')].filter((e) => {
+        const labelled = e.getAttribute('aria-label') || e.textContent?.trim() || e.getAttribute('title') || /** @type {any} */ (e).labels?.[0]?.textContent?.trim() || e.querySelector('img')?.getAttribute('alt');
+        return !labelled;
+      }).map((e) => e.outerHTML.slice(0, 120)));
+      assert.deepEqual(nameless, [], url);
+    }), { width: 360 });
   });
 });

@@ -20,7 +20,7 @@ pub(crate) async fn answer(
     Body(body): Body,
 ) -> Result<Response, ApiError> {
     require_json(media_type(&headers).as_deref())?;
-    if let Some(answer) = wandb::http::graphql(&app, &caller, &headers, &body).await {
+    if let Some(answer) = wandb::http::graphql(&app, &caller, known.0.as_deref(), &headers, &body).await {
         return Ok(answer);
     }
     let answer = graphql::answer(State(app), Called(caller), known, Fields::of_body(&body)?).await?;

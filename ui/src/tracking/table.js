@@ -101,6 +101,17 @@ export function RunsTable({ rows, columns, order, sort, chosen, choose, hasMore,
     event.preventDefault();
   };
 
+  // New runs come in above: what is looked at stays where it is.
+  const top = useRef(rows[0]?.id);
+  useLayoutEffect(() => {
+    const added = top.current === rows[0]?.id ? 0 : rows.findIndex((row) => row.id === top.current);
+    top.current = rows[0]?.id;
+    if (added <= 0) return;
+    picked.current += added;
+    setActive((i) => i + added);
+    if (box.current && box.current.scrollTop > 0) box.current.scrollTop += added * ROW;
+  }, [rows]);
+
   // The focus stays with its row; when that leaves the document it goes to the table, and comes back by an arrow key.
   useLayoutEffect(() => {
     const element = box.current;

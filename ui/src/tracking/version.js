@@ -11,6 +11,7 @@ import { behind } from './versions.js';
 /** @typedef {import('./versions.js').Version} Version */
 /** @typedef {import('./versions.js').Model} Model */
 /** @typedef {import('./versions.js').Side} Side */
+/** @typedef {import('./versions.js').Behind} Behind */
 
 const STAGES = ['None', 'Staging', 'Production', 'Archived'];
 
@@ -86,10 +87,21 @@ function Group({ title, a, b, all, metric = false }) {
 /** Whether the newer can take the older's place, as the registry judges it; null where it does not know. @param {Version} a @param {Version} b @returns {Promise<{compatible: boolean | null, reasons: string[]} | null>} */
 const judged = (a, b) => get(`/models/${encodeURIComponent(a.name)}/versions/${a.number}/compare/${b.number}`).catch(() => null);
 
+/** The same by the signatures in the versions' `MLmodel` files, where the registry does not know them. @param {Behind} a @param {Behind} b */
+function judgedHere(a, b) {
+  if (!a.signature || !b.signature) return null;
+  const [taken, given] = [mapOf(a.signature.inputs), mapOf(b.signature.outputs)];
+  const reasons = [
+    ...b.signature.inputs.filter(({ name, type }) => (taken.has(name) ? taken.get(name) !== type : !type.endsWith(', optional'))).map(({ name, type }) => (taken.has(name) ? `input \`${name}\` was ${taken.get(name)} and is ${type}` : `input \`${name}\` is new and required`)),
+    ...a.signature.outputs.filter(({ name, type }) => given.get(name) !== type).map(({ name, type }) => (given.has(name) ? `output \`${name}\` was ${type} and is ${given.get(name)}` : `output \`${name}\` is gone`)),
+  ];
+  return { compatible: reasons.length === 0, reasons };
+}
+
 /** @param {{a: Version, b: Version, all: boolean}} props from `a` to `b` */
 export function VersionDiff({ a, b, all }) {
   const { data } = useLoad(`${a.name}\n${a.number}\n${b.number}`, () => Promise.all([behind(a), behind(b), judged(a, b)]));
-  const verdict = data?.[2];
+  const verdict = data && (typeof data[2]?.compatible === 'boolean' ? data[2] : judgedHere(data[0], data[1]) ?? data[2]);
   return html`<${Panel} title=${`From ${called(a.number)} to ${called(b.number)}`} id="diff" aside=${html`<a href=${withParams({ version: String(b.number), diff: String(a.number) })}>Swap</a>
       <label class="check"><input type="checkbox" checked=${!all} onChange=${() => setParams({ all: all ? null : '1' }, true)} /> Only differences</label><a class="close" href=${withParams({ diff: null, all: null })}>Close</a>`}>
     ${!data ? html`<${Waiting} height=${240} />` : html`${verdict && html`<p class="note">${verdict.compatible === null ? html`<${Badge} value="not known" />` : html`<${Badge} value=${verdict.compatible ? 'compatible' : 'incompatible'} tone=${verdict.compatible ? 'good' : 'bad'} />`}

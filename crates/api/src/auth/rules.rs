@@ -9,8 +9,8 @@ use Rule::{
     SeesWorkspace, Signed, Themselves, User, VersionOf, Workspace,
 };
 use Subject::{
-    Artifact, Experiment, ExperimentName, Experiments, LoggedModel, Model, ModelInQuery, Run, RunInQuery,
-    RunOrModel, Runs,
+    Artifact, Experiment, ExperimentName, Experiments, LoggedModel, Model, ModelInPath, ModelInQuery, Run,
+    RunInQuery, RunOrModel, Runs,
 };
 
 /// What a request must fulfil.
@@ -75,6 +75,8 @@ pub(crate) enum Subject {
     Model,
     /// The same, in the query.
     ModelInQuery,
+    /// `model` in the path
+    ModelInPath,
     /// The path of an artifact, whose first part is an experiment's number.
     Artifact,
 }
@@ -137,6 +139,18 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("POST", "/api/v1/endpoints/{}/rollback", EDITOR),
     ("POST", "/api/v1/runs", EDITOR),
     ("POST", "/api/v1/feedback", EDITOR),
+    ("POST", "/api/v1/models/{}/versions/{}/requests", On(Update, ModelInPath)),
+    ("POST", "/api/v1/models/{}/versions/{}/requests/{}/approve", On(Manage, ModelInPath)),
+    ("POST", "/api/v1/models/{}/versions/{}/requests/{}/reject", On(Manage, ModelInPath)),
+    ("GET", "/api/v1/models/{}", On(Read, ModelInPath)),
+    ("GET", "/api/v1/models/{}/*", On(Read, ModelInPath)),
+    // Their handlers look whether the user may change what is in the workspace.
+    ("POST", "/api/v1/sweeps", User),
+    ("PATCH", "/api/v1/sweeps/{}", User),
+    ("POST", "/api/v1/sweeps/{}/next", User),
+    ("POST", "/api/v1/sweeps/{}/trials/{}/report", User),
+    ("GET", "/api/v1/tracking/artifact-lineage", On(Read, Run)),
+    ("GET", "/api/v1/tracking/console", On(Read, Run)),
     ("GET", "/api/v1/*", SeesLoop),
 
     // Users, roles, grants
@@ -191,6 +205,10 @@ const RULES: &[(&str, &str, Rule)] = &[
     // Each of its fields is checked by itself.
     ("GET", "/graphql", User),
     ("POST", "/graphql", User),
+    // W&B's client: its handlers look, as those of sweeps; a URL for bytes carries its own permission.
+    ("POST", "/files/{}/{}/{}/file_stream", User),
+    ("PUT", "/wandb/upload/{}", Signed),
+    ("GET", "/wandb/download/{}", Signed),
     // There are none.
     ("POST", "/api/3.0/mlflow/traces/search", User),
     ("GET", "/api/2.0/mlflow/traces", User),

@@ -19,7 +19,7 @@ impl Subject {
     pub(super) fn is_outside_the_body(self) -> bool {
         matches!(
             self,
-            Self::RunInQuery | Self::ModelInQuery | Self::Artifact | Self::Runs(_)
+            Self::RunInQuery | Self::ModelInQuery | Self::ModelInPath | Self::Artifact | Self::Runs(_)
         )
     }
 }
@@ -246,9 +246,11 @@ pub(super) async fn on(
             let permission = known.on(REGISTERED_MODEL, &name, &caller.workspace);
             need(permission.allows(wanted))
         }
-        Subject::RunInQuery | Subject::ModelInQuery | Subject::Artifact | Subject::Runs(_) => {
-            Err(Refused::Denied)
-        }
+        Subject::RunInQuery
+        | Subject::ModelInPath
+        | Subject::ModelInQuery
+        | Subject::Artifact
+        | Subject::Runs(_) => Err(Refused::Denied),
     }
 }
 
@@ -334,11 +336,17 @@ pub(super) async fn check_outside(
             let may = |name: &String| known.on(REGISTERED_MODEL, name, &caller.workspace).allows(wanted);
             need(names.iter().all(may))
         }
+        Subject::ModelInPath => {
+            let name = path_params(parts)
+                .await
+                .into_iter()
+                .find(|(name, _)| name == "model");
+            let name = name.map(|(_, value)| value).unwrap_or_default();
+            let permission = known.on(REGISTERED_MODEL, &name, &caller.workspace);
+            need(permission.allows(wanted))
+        }
         Subject::Artifact => {
-            let in_path = match RawPathParams::from_request_parts(parts, &()).await {
-                Ok(params) => params.iter().last().map(|(_, value)| value.to_owned()),
-                Err(_) => None,
-            };
+            let in_path = path_params(parts).await.pop().map(|(_, value)| value);
             let paths = match in_path {
                 Some(path) => vec![path],
                 None => given("path"),
@@ -352,6 +360,16 @@ pub(super) async fn check_outside(
             Ok(())
         }
         _ => Err(Refused::Denied),
+    }
+}
+
+async fn path_params(parts: &mut Parts) -> Vec<(String, String)> {
+    match RawPathParams::from_request_parts(parts, &()).await {
+        Ok(params) => params
+            .iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
+        Err(_) => Vec::new(),
     }
 }
 

@@ -13,6 +13,7 @@ use super::Answer;
 use crate::control_plane::App;
 use crate::error::ApiError;
 use crate::mlflow::tracking::{Called, Fields};
+use crate::wandb::Tracks;
 
 fn sweep(of: &Sweep) -> Value {
     json!({
@@ -31,7 +32,7 @@ fn trial(of: &Trial) -> Value {
 /// `POST /api/v1/sweeps`
 pub(crate) async fn create(
     State(app): State<App>,
-    Called(caller): Called,
+    Tracks(caller): Tracks,
     fields: Fields,
 ) -> Result<(StatusCode, Written<Value>), ApiError> {
     let change = SweepChange {
@@ -67,7 +68,7 @@ pub(crate) async fn show(State(app): State<App>, Called(caller): Called, Path(id
 /// `PATCH /api/v1/sweeps/{id}`: its name or state, such as `PAUSED`.
 pub(crate) async fn change(
     State(app): State<App>,
-    Called(caller): Called,
+    Tracks(caller): Tracks,
     Path(id): Path<String>,
     fields: Fields,
 ) -> Answer {
@@ -81,7 +82,7 @@ pub(crate) async fn change(
 }
 
 /// `POST /api/v1/sweeps/{id}/next`: the next trial, or null when there are no more.
-pub(crate) async fn next(State(app): State<App>, Called(caller): Called, Path(id): Path<String>) -> Answer {
+pub(crate) async fn next(State(app): State<App>, Tracks(caller): Tracks, Path(id): Path<String>) -> Answer {
     let next = app.tracking().next_trial(&caller, &id).await?;
     Ok(Written(json!({ "trial": next.as_ref().map(trial) })))
 }
@@ -89,7 +90,7 @@ pub(crate) async fn next(State(app): State<App>, Called(caller): Called, Path(id
 /// `POST /api/v1/sweeps/{id}/trials/{number}/report`
 pub(crate) async fn report(
     State(app): State<App>,
-    Called(caller): Called,
+    Tracks(caller): Tracks,
     Path((id, number)): Path<(String, String)>,
     fields: Fields,
 ) -> Answer {

@@ -10,8 +10,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tidemill_control::tracking::wandb::{Chunk, FileStream, name_of};
 use tidemill_control::tracking::{Caller, TrackingError};
+use tidemill_control::users::Principal;
 
-use super::name_in;
+use super::{Tracks, name_in};
 use crate::control_plane::App;
 use crate::error::ApiError;
 use crate::extract::{Body as Bytes, parse_json};
@@ -28,10 +29,12 @@ struct GraphQl {
     variables: Option<Map<String, Value>>,
 }
 
-/// What is answered to an operation of W&B's client; none if the body holds no such operation.
+/// What is answered to an operation of W&B's client; none if the body holds no such operation. Its client is told in GraphQL's way
+/// of what is not known here: MLflow's errors are texts, which it cannot read.
 pub(crate) async fn graphql(
     app: &App,
     caller: &Caller,
+    known: Option<&Principal>,
     headers: &HeaderMap,
     body: &[u8],
 ) -> Option<Response> {
@@ -42,9 +45,27 @@ pub(crate) async fn graphql(
         .filter(|name| !name.is_empty())
         .or_else(|| name_in(&asked.query))?;
     let variables = asked.variables.unwrap_or_default();
-    let (status, answer) = super::graphql(app, caller, &origin(headers), name, &variables).await?;
+    let answered = if super::may_track(known, &caller.workspace) {
+        super::graphql(app, caller, &origin(headers), name, &variables).await
+    } else {
+        is_wandb(headers).then(|| super::failed(name, &super::denied(&caller.workspace)))
+    };
+    let (status, answer) = match answered {
+        Some(answered) => answered,
+        None if is_wandb(headers) => {
+            tracing::debug!(operation = name, "unknown operation of W&B's client");
+            let message = format!("the operation `{name}` is not known here");
+            (200, json!({ "data": null, "errors": [{ "message": message }] }))
+        }
+        None => return None,
+    };
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     Some((status, Json(answer)).into_response())
+}
+
+/// Whether W&B's client asks: all of it sends this header, be it empty.
+fn is_wandb(headers: &HeaderMap) -> bool {
+    headers.contains_key("x-wandb-username")
 }
 
 /// Scheme and host by which the client reached us: the URLs that it is given must lead the same way.
@@ -70,7 +91,7 @@ struct Sent {
 /// `POST /files/{entity}/{project}/{run}/file_stream`
 pub(crate) async fn file_stream(
     State(app): State<App>,
-    Called(caller): Called,
+    Tracks(caller): Tracks,
     Path((entity, project, run)): Path<(String, String, String)>,
     Bytes(body): Bytes,
 ) -> Result<Json<Value>, ApiError> {

@@ -10,11 +10,45 @@ pub(crate) mod http;
 mod runs;
 mod sweeps;
 
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use serde_json::{Map, Value, json};
 use tidemill_control::tracking::wandb::default_entity;
 use tidemill_control::tracking::{Caller, Tracking, TrackingError};
+use tidemill_control::users::{Need, Principal};
 
 use crate::control_plane::App;
+use crate::error::ApiError;
+use crate::mlflow::tracking::Called;
+
+/// Whether a user may track in a workspace. W&B's client knows no rights on single experiments: it is all or nothing.
+pub(crate) fn may_track(known: Option<&Principal>, workspace: &str) -> bool {
+    known.is_none_or(|known| known.in_workspace(workspace).allows(Need::Update))
+}
+
+/// A caller who may track in the workspace.
+pub(crate) struct Tracks(pub Caller);
+
+impl<S: Send + Sync> FromRequestParts<S> for Tracks {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Called(caller) = Called::from_request_parts(parts, state).await?;
+        let known = parts.extensions.get::<Arc<Principal>>();
+        if may_track(known.map(AsRef::as_ref), &caller.workspace) {
+            return Ok(Self(caller));
+        }
+        Err(denied(&caller.workspace).into())
+    }
+}
+
+pub(crate) fn denied(workspace: &str) -> TrackingError {
+    TrackingError::Denied(format!(
+        "the user may not change what is in the workspace `{workspace}`"
+    ))
+}
 
 /// An operation that was asked for.
 pub(crate) struct Operation<'a> {

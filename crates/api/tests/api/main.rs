@@ -15,6 +15,7 @@ mod registry;
 mod robustness;
 mod security;
 mod tracking_runs;
+mod tracking_search;
 mod users;
 mod v1;
 mod wandb;

@@ -236,11 +236,6 @@ async fn what_a_client_asks_wrongly_is_said_in_mlflows_words() {
             json!({"name": "m", "source": "models:/m/9"}),
             "Unable to fetch model from model URI",
         ),
-        (
-            "model-versions/create",
-            json!({"name": "m", "source": "runs:/aa/x", "run_id": "bb"}),
-            "must identify the resource",
-        ),
     ] {
         refused(&post(&app, path, body).await, 400, invalid, text);
     }
@@ -377,6 +372,22 @@ async fn two_versions_are_compared_by_what_was_logged_of_them() {
         )
         .await);
     }
+    let first = ok(app
+        .get(&format!("{API}/model-versions/get?name=m&version=1"))
+        .await)["model_version"]
+        .clone();
+    let second = ok(app
+        .get(&format!("{API}/model-versions/get?name=m&version=2"))
+        .await)["model_version"]
+        .clone();
+    let mixed = json!({"name": "m", "source": first["source"], "run_id": second["run_id"]});
+    let text = "must identify the resource that contains the source";
+    refused(
+        &post(&app, "model-versions/create", mixed).await,
+        400,
+        "INVALID_PARAMETER_VALUE",
+        text,
+    );
     let found = ok(app.get("/api/v1/models/m/versions/1/compare/2").await);
     assert_eq!(found["params"], json!({"rate": {"a": "0.1", "b": "0.2"}}));
     assert_eq!(found["signature"]["inputs"]["added"], json!(["y"]));

@@ -332,9 +332,11 @@ early_terminate: {type: hyperband, min_iter: 2, eta: 2}
 #[tokio::test]
 async fn an_unknown_operation_is_refused_in_graphqls_way() {
     let app = App::new();
-    let reply = app
-        .post("/graphql", json!({ "query": "query Nothing { x }" }))
-        .await;
+    let request = Request::post("/graphql")
+        .header("content-type", "application/json")
+        .header("x-wandb-username", "")
+        .body(Body::from(json!({ "query": "query Nothing { x }" }).to_string()));
+    let reply = app.send(request.unwrap()).await;
     assert_eq!(reply.status, StatusCode::OK);
     assert_eq!(reply.json()["data"], Value::Null);
     assert!(

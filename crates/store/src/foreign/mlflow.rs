@@ -332,54 +332,9 @@ impl Mlflow {
             })?;
         }
         if self.has("datasets") && self.has("inputs") && self.has("input_tags") {
-            self.datasets(conn, &marks, &values, runs)?;
+            datasets(conn, &marks, &values, runs)?;
             self.models(conn, &marks, &values, runs)?;
         }
-        Ok(())
-    }
-
-    fn datasets(
-        &self,
-        conn: &Connection,
-        marks: &str,
-        values: &[&dyn ToSql],
-        runs: &mut BTreeMap<String, ForeignRun>,
-    ) -> Result<(), StoreError> {
-        let of_runs = format!(
-            "i.source_type = 'DATASET' AND i.destination_type = 'RUN' AND i.destination_id IN ({marks})"
-        );
-        let sql = format!(
-            "SELECT i.input_uuid, t.name, t.value FROM input_tags t JOIN inputs i ON i.input_uuid = t.input_uuid WHERE {of_runs} ORDER BY t.name"
-        );
-        let mut tags: HashMap<String, Vec<Pair>> = HashMap::new();
-        conn.rows(&sql, values, |row| {
-            let mut fields = Fields::of(row);
-            let input = fields.next()?;
-            tags.entry(input)
-                .or_default()
-                .push((fields.next()?, fields.next()?));
-            Ok(())
-        })?;
-        let sql = format!(
-            "SELECT i.input_uuid, i.destination_id, d.name, d.digest, d.dataset_source_type, d.dataset_source, d.dataset_schema, d.dataset_profile \
-             FROM inputs i JOIN datasets d ON d.dataset_uuid = i.source_id WHERE {of_runs} ORDER BY i.destination_id, d.name, d.digest"
-        );
-        conn.rows(&sql, values, |row| {
-            let mut fields = Fields::of(row);
-            let input: String = fields.next()?;
-            if let Some(found) = runs.get_mut(&fields.next::<String>()?) {
-                found.run.datasets.push(Dataset {
-                    name: fields.next()?,
-                    digest: fields.next()?,
-                    source_type: fields.next()?,
-                    source: fields.next()?,
-                    schema: fields.next()?,
-                    profile: fields.next()?,
-                    tags: tags.remove(&input).unwrap_or_default(),
-                });
-            }
-            Ok(())
-        })?;
         Ok(())
     }
 
@@ -454,6 +409,49 @@ impl Mlflow {
         }
         Ok(())
     }
+}
+
+fn datasets(
+    conn: &Connection,
+    marks: &str,
+    values: &[&dyn ToSql],
+    runs: &mut BTreeMap<String, ForeignRun>,
+) -> Result<(), StoreError> {
+    let of_runs =
+        format!("i.source_type = 'DATASET' AND i.destination_type = 'RUN' AND i.destination_id IN ({marks})");
+    let sql = format!(
+        "SELECT i.input_uuid, t.name, t.value FROM input_tags t JOIN inputs i ON i.input_uuid = t.input_uuid WHERE {of_runs} ORDER BY t.name"
+    );
+    let mut tags: HashMap<String, Vec<Pair>> = HashMap::new();
+    conn.rows(&sql, values, |row| {
+        let mut fields = Fields::of(row);
+        let input = fields.next()?;
+        tags.entry(input)
+            .or_default()
+            .push((fields.next()?, fields.next()?));
+        Ok(())
+    })?;
+    let sql = format!(
+        "SELECT i.input_uuid, i.destination_id, d.name, d.digest, d.dataset_source_type, d.dataset_source, d.dataset_schema, d.dataset_profile \
+         FROM inputs i JOIN datasets d ON d.dataset_uuid = i.source_id WHERE {of_runs} ORDER BY i.destination_id, d.name, d.digest"
+    );
+    conn.rows(&sql, values, |row| {
+        let mut fields = Fields::of(row);
+        let input: String = fields.next()?;
+        if let Some(found) = runs.get_mut(&fields.next::<String>()?) {
+            found.run.datasets.push(Dataset {
+                name: fields.next()?,
+                digest: fields.next()?,
+                source_type: fields.next()?,
+                source: fields.next()?,
+                schema: fields.next()?,
+                profile: fields.next()?,
+                tags: tags.remove(&input).unwrap_or_default(),
+            });
+        }
+        Ok(())
+    })?;
+    Ok(())
 }
 
 fn place_of(uri: &str) -> Result<ForeignPlace, StoreError> {

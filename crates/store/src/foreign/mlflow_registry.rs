@@ -52,13 +52,13 @@ impl Mlflow {
                 artifact_location: fields.next()?,
                 ..LoggedModel::default()
             };
-            model.status = match fields.next::<i64>()? {
+            let status = match fields.next::<i64>()? {
                 1 => "PENDING",
                 2 => "READY",
                 3 => "FAILED",
                 _ => "UNSPECIFIED",
-            }
-            .to_owned();
+            };
+            status.clone_into(&mut model.status);
             model.status_message = fields.next()?;
             model.lifecycle = fields.next()?;
             model.created_ms = fields.next()?;

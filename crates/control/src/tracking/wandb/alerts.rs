@@ -34,7 +34,7 @@ impl Tracking {
                 };
                 runs::add_alert(tx, &run.run_id, &alert)?;
                 let payload = json!({ "title": alert.title, "text": alert.text, "severity": alert.severity });
-                tx.event(now, "run.alert", "run", &run.run_id, payload)?;
+                tx.event(now, "tracked_run.alert", "tracked_run", &run.run_id, payload)?;
                 Ok(true)
             })
             .await?;

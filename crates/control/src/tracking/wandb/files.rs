@@ -143,8 +143,7 @@ impl Tracking {
         name: String,
         row: ArtifactRow,
     ) -> Result<()> {
-        let placed = self
-            .store()
+        self.store()
             .write(move |tx| {
                 let Some(root) = proxy::root_of_run(tx, &workspace, &run_id)? else {
                     return Ok(Err(unknown_run(&run_id)));
@@ -159,8 +158,7 @@ impl Tracking {
                     || TrackingError::invalid(format!("`{name}` is a folder of the run, or lies in a file"));
                 Ok(put.map(|_| ()).map_err(|_| occupied()))
             })
-            .await?;
-        placed
+            .await?
     }
 
     /// Opens bytes that a URL allows to read.

@@ -11,6 +11,9 @@ pub(super) const LONGEST_PARAM: usize = 6_000;
 /// MLflow's longest value of a tag.
 pub(super) const LONGEST_TAG: usize = 8_000;
 
+/// Numbers by flat names.
+pub(super) type Numbers = Vec<(String, f64)>;
+
 /// A line of history or of system metrics.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Line {
@@ -19,7 +22,7 @@ pub(super) struct Line {
     /// Milliseconds since the epoch, if it says so.
     pub at_ms: Option<i64>,
     /// Numbers by flat names.
-    pub numbers: Vec<(String, f64)>,
+    pub numbers: Numbers,
 }
 
 /// Reads a JSON object in which numbers may be `NaN` or `Infinity`, as Python and W&B's Go client write them.
@@ -146,14 +149,14 @@ pub(super) fn params(config: &Value) -> Vec<(String, String)> {
         let mut one = Map::new();
         one.insert(name.clone(), value.clone());
         each_leaf(&one, "", &mut |name, value| {
-            params.push((name, cut(&shown(value), LONGEST_PARAM)))
+            params.push((name, cut(&shown(value), LONGEST_PARAM)));
         });
     }
     params
 }
 
 /// What a summary says: numbers, and everything else as text.
-pub(super) fn summary(summary: &Map<String, Value>) -> (Vec<(String, f64)>, Vec<(String, String)>) {
+pub(super) fn summary(summary: &Map<String, Value>) -> (Numbers, Vec<(String, String)>) {
     let (mut numbers, mut texts) = (Vec::new(), Vec::new());
     each_leaf(summary, "", &mut |name, value| {
         if name.starts_with('_') || value.is_null() {

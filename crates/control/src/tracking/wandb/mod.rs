@@ -6,6 +6,7 @@
 
 mod alerts;
 mod artifacts;
+mod commit;
 mod files;
 mod grants;
 mod lines;
@@ -55,6 +56,6 @@ pub fn name_of(caller: &Caller, entity: Option<&str>, project: Option<&str>, run
 /// The id of the tracked run behind a W&B run. MLflow's clients want 32 hexadecimal digits.
 pub fn run_id(at: &WandbName) -> String {
     let parts = [&at.workspace, &at.entity, &at.project, &at.name];
-    let digest = Digest::of_parts(parts.into_iter().map(|part| part.as_bytes()));
+    let digest = Digest::of_parts(parts.into_iter().map(String::as_bytes));
     digest.to_string().chars().take(32).collect()
 }

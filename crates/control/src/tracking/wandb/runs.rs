@@ -109,7 +109,7 @@ impl Tracking {
                 };
                 apply(tx, &mut run, number, change, now_ms)?;
                 let payload = serde_json::json!({ "project": run.at.project, "wandb": run.at.name });
-                tx.event(now, "run.started", "run", &run.run_id, payload)?;
+                tx.event(now, "tracked_run.started", "tracked_run", &run.run_id, payload)?;
                 Ok(Made::Run(Box::new(run), true))
             })
             .await?;
@@ -174,7 +174,7 @@ impl Tracking {
                     end(tx, &run, number, run.heartbeat_ms)?;
                     runs::put(tx, &run)?;
                     let payload = serde_json::json!({ "last_heard_of_ms": run.heartbeat_ms });
-                    tx.event(now, "run.crashed", "run", &run.run_id, payload)?;
+                    tx.event(now, "tracked_run.crashed", "tracked_run", &run.run_id, payload)?;
                 }
                 Ok(silent.len())
             })

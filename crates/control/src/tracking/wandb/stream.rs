@@ -20,6 +20,8 @@ use crate::tracking::sweeps::{RunNews, Space, tell};
 use crate::tracking::{Result, Tracking};
 
 type Stored<T> = std::result::Result<T, StoreError>;
+/// Names of metrics whose numbers were not known.
+type NewKeys = Vec<(String, i64)>;
 
 /// Lines of one file.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -247,7 +249,7 @@ fn store(
     stream: &FileStream,
     known: &KnownKeys,
     now_ms: i64,
-) -> Stored<Option<(Answer, Vec<(String, i64)>)>> {
+) -> Stored<Option<(Answer, NewKeys)>> {
     let Some(mut run) = runs::find(tx, at)? else {
         return Ok(None);
     };

@@ -8,6 +8,8 @@ mod logged_models;
 mod marks;
 mod registered;
 mod runs;
+#[cfg(test)]
+mod tests;
 
 pub use experiments::{Experiment, Placed, put_experiment};
 pub use logged_models::{LoggedModel, ModelMetric, put_logged_model};

@@ -228,9 +228,9 @@ pub fn put_alias(
         let at = time(origin.at_ms);
         let values = bind![number, alias, version, at];
         tx.upsert("aliases", "model, alias, version, set_at", "model, alias", values)?;
-        let columns = "workspace, model, alias, version, at, changed_by, why";
+        let columns = "workspace, model, number, alias, version, at, changed_by, why";
         let why = format!("imported from {}", origin.source);
-        let values = bind![origin.workspace, name, alias, version, at, "import", why];
+        let values = bind![origin.workspace, name, number, alias, version, at, "import", why];
         tx.insert("alias_history", columns, values)?;
     }
     mark(tx, origin, "alias", &brought(&id, &version.to_string()))?;

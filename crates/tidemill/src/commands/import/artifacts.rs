@@ -16,7 +16,7 @@ pub struct Sent {
     /// How many there are.
     pub found: u64,
     /// How many were sent.
-    pub sent: u64,
+    pub uploaded: u64,
     /// How many were there.
     pub present: u64,
     /// Bytes that were sent.
@@ -53,7 +53,7 @@ pub async fn send(
         }
         match send_one(source, client, place, root, &file).await {
             Ok(()) => {
-                sent.sent += 1;
+                sent.uploaded += 1;
                 sent.bytes += file.size;
             }
             Err(error) if crate::client::is_unreachable(&error) => return Err(error),

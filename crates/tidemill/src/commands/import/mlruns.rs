@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use tidemill_control::tracking::import::{Experiment, Metric, RegisteredModelWithVersions};
 use tokio::sync::mpsc::Sender;
 
-use super::source::{Page, Source, SourceModel, SourceRun};
+use super::source::{Page, Place, Source, SourceModel, SourceRun, local_path, place_of};
 use crate::exit::bad_input;
 
 /// Runs in a page.
@@ -71,6 +71,27 @@ impl Mlruns {
         } else {
             self.root.join(TRASH).join(id)
         }
+    }
+
+    /// Where the artifacts of the run or model in `folder` are. Each has a folder for them, which is empty if they go elsewhere.
+    fn place(&self, uri: &str, folder: &Path) -> Place {
+        let named = place_of(uri, false, self.proxied.as_deref());
+        if matches!(named, Place::Folder(_) | Place::Remote(_)) {
+            return named;
+        }
+        let own = folder.join("artifacts");
+        let used = std::fs::read_dir(&own).is_ok_and(|mut entries| entries.next().is_some());
+        // The folder may have been moved since its URIs were written.
+        let tail: PathBuf = own
+            .iter()
+            .rev()
+            .take(3)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+            .collect();
+        let meant = local_path(uri).is_some_and(|path| path.ends_with(tail));
+        if used || meant { Place::Folder(own) } else { named }
     }
 
     /// The run folders of an experiment.

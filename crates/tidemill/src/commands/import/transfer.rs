@@ -332,16 +332,17 @@ impl<'s> Transfer<'s> {
             points,
             fresh_points,
         } = sent?;
-        let mut tally = self.tally();
-        tally.outcome("runs", id, &outcome, reason.as_deref());
-        if outcome == "refused" {
-            return Ok(Came::InPart);
+        {
+            let mut tally = self.tally();
+            tally.outcome("runs", id, &outcome, reason.as_deref());
+            if outcome == "refused" {
+                return Ok(Came::InPart);
+            }
+            let metrics = tally.of("metrics");
+            metrics.found += points;
+            metrics.imported += fresh_points;
+            metrics.already_there += points.saturating_sub(fresh_points);
         }
-        let metrics = tally.of("metrics");
-        metrics.found += points;
-        metrics.imported += fresh_points;
-        metrics.already_there += points - fresh_points;
-        drop(tally);
         let target = run_artifacts(here, id);
         if !matches!(found.files, Place::Remote(_)) {
             self.note_moved(id, &found.run.artifact_uri, target.clone());
@@ -432,7 +433,7 @@ impl<'s> Transfer<'s> {
         let mut tally = self.tally();
         let count = tally.of("artifacts");
         count.found += sent.found;
-        count.imported += sent.sent;
+        count.imported += sent.uploaded;
         count.already_there += sent.present;
         tally.bytes += sent.bytes;
         let whole = sent.failed.is_empty();

@@ -9,7 +9,7 @@ use tidemill_control::tracking::import::{Experiment, LoggedModel, ModelMetric};
 use super::files::{self, Integer};
 use super::runs::parse_value;
 use super::{Mlruns, TRASH};
-use crate::commands::import::source::{Broken, Page, SourceModel, metric, place_of};
+use crate::commands::import::source::{Broken, Page, SourceModel, metric};
 
 #[derive(Deserialize)]
 struct ExperimentMeta {
@@ -79,7 +79,6 @@ impl Mlruns {
     fn read_logged_model(&self, folder: &Path) -> Result<SourceModel> {
         let meta: ModelMeta = files::meta(folder)?;
         let artifact_location = meta.artifact_location.unwrap_or_default();
-        let own = folder.join("artifacts");
         let mut metrics = Vec::new();
         for (key, path) in files::keyed_files(&folder.join("metrics"))? {
             for (number, line) in files::text(&path)?.lines().enumerate() {
@@ -89,12 +88,7 @@ impl Mlruns {
             }
         }
         Ok(SourceModel {
-            // The folder may have been moved since its URIs were written.
-            files: if own.is_dir() {
-                place_of(&own.to_string_lossy(), false, None)
-            } else {
-                place_of(&artifact_location, false, self.proxied.as_deref())
-            },
+            files: self.place(&artifact_location, folder),
             model: LoggedModel {
                 model_id: meta.model_id,
                 experiment: 0,

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::Sender;
 
 use super::files::{self, Integer};
 use super::{Mlruns, RUNS_PAGE};
-use crate::commands::import::source::{Broken, METRICS_PAGE, Page, SourceRun, fingerprint, metric, place_of};
+use crate::commands::import::source::{Broken, METRICS_PAGE, Page, SourceRun, fingerprint, metric};
 
 #[derive(Deserialize)]
 struct RunMeta {
@@ -112,13 +112,7 @@ impl Mlruns {
             ..Run::default()
         };
         self.read_inputs(experiment, folder, &mut run)?;
-        let own = folder.join("artifacts");
-        // The folder may have been moved since its URIs were written.
-        let place = if own.is_dir() {
-            place_of(&own.to_string_lossy(), false, None)
-        } else {
-            place_of(&run.artifact_uri, false, self.proxied.as_deref())
-        };
+        let place = self.place(&run.artifact_uri, folder);
         let metrics: Vec<(String, u64)> = files::keyed_files(&folder.join("metrics"))?
             .into_iter()
             .map(|(key, path)| (key, std::fs::metadata(path).map_or(0, |meta| meta.len())))

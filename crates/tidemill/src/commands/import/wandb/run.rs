@@ -368,8 +368,8 @@ fn read_item(message: &[u8]) -> Result<(Vec<String>, Json)> {
             4 => json = Json::from(value.integer() != 0),
             5 => json = Json::from(value.zigzag()),
             6 => {
-                json = serde_json::Number::from_f64(value.double())
-                    .map_or_else(|| constant(value.double()), Json::Number)
+                let number = serde_json::Number::from_f64(value.double());
+                json = number.map_or_else(|| constant(value.double()), Json::Number);
             }
             7 => json = Json::from(value.text()),
             8 | 16 => json = parse(&value.text()),
