@@ -346,15 +346,3 @@ async fn an_unknown_operation_is_refused_in_graphqls_way() {
             .contains("Nothing")
     );
 }
-
-#[tokio::test]
-#[ignore]
-async fn serve_for_development() {
-    let app = App::new();
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 18_431))
-        .await
-        .unwrap();
-    tidemill_api::serve(listener, app.router.clone(), std::future::pending())
-        .await
-        .unwrap();
-}
