@@ -337,7 +337,7 @@ mod tests {
                 let lines = all[offset..(offset + length).min(all.len())].to_vec();
                 let chunk = Chunk { file: String::new(), offset: offset as i64, lines };
                 let (from, fresh) = unseen(&chunk, &mut mark);
-                prop_assert_eq!(from as usize, taken.len());
+                prop_assert!(fresh.is_empty() || from as usize == taken.len());
                 taken.extend_from_slice(fresh);
             }
             prop_assert_eq!(&taken[..], &all[..taken.len()]);
