@@ -179,6 +179,7 @@ pub struct Running {
     server: tokio::task::JoinHandle<std::io::Result<()>>,
     looping: Option<tokio::task::JoinHandle<()>>,
     webhooks: tokio::task::JoinHandle<()>,
+    housekeeping: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
@@ -196,6 +197,7 @@ impl Running {
         let served = (&mut self.server).await;
         // What is under way and was not noted as received is sent again by the next start.
         self.webhooks.abort();
+        self.housekeeping.abort();
         if let Some(looping) = &self.looping {
             looping.abort();
         }
@@ -228,7 +230,9 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
     let (stop, stopped) = oneshot::channel::<()>();
     let tracking = app.plane.tracking().clone();
     tracking.send_webhooks_by(Arc::new(HttpSender));
+    let keeper = tracking.clone();
     let webhooks = tokio::spawn(async move { tracking.deliver_webhooks().await });
+    let housekeeping = tokio::spawn(async move { keeper.keep_house().await });
     let router = tidemill_api::router_with(app.plane, app.security);
     let server = tokio::spawn(tidemill_api::serve(listener, router, async move {
         // A dropped sender stops the server too.
@@ -247,5 +251,6 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
         server,
         looping,
         webhooks,
+        housekeeping,
     })
 }

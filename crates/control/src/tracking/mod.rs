@@ -8,6 +8,7 @@ mod artifacts;
 mod error;
 mod experiments;
 mod history;
+mod housekeeping;
 pub mod import;
 mod inputs;
 mod locations;
