@@ -256,6 +256,47 @@ def test_without_a_server_the_data_folder_is_opened_for_the_import(sources, tmp_
     assert rows == (35,)
 
 
+OFFLINE = """
+import wandb
+run = wandb.init(project="wine", entity="team", id="abc12345", name="first", config={"lr": 0.1, "opt": {"name": "adam"}}, tags=["a"])
+for step in range(3000):
+    run.log({"loss": 1 / (step + 1), "nested": {"acc": step}})
+run.log({"table": wandb.Table(columns=["a"], data=[[1]]), "text": "x"})
+run.summary["best"] = 0.99
+open("model.txt", "w").write("a model")
+run.save("model.txt", policy="now")
+run.finish(exit_code=3)
+"""
+
+
+def test_offline_runs_of_wandb_come_whole_and_a_torn_log_as_far_as_it_goes(server, tmp_path):
+    pytest.importorskip("wandb")
+    env = os.environ | {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+    subprocess.run([sys.executable, "-c", OFFLINE], cwd=tmp_path, env=env, check=True, timeout=120)
+    tally = run_import(server, "wandb", str(tmp_path))
+    assert tally["failures"] == [] and tally["kinds"]["runs"]["imported"] == 1
+    client = MlflowClient(server.url)
+    [run] = client.search_runs([client.get_experiment_by_name("wine").experiment_id])
+    assert (run.info.run_name, run.info.status) == ("first", "FAILED")
+    assert run.data.params == {"lr": "0.1", "opt.name": "adam"}
+    loss = client.get_metric_history(run.info.run_id, "loss")
+    assert [p.step for p in loss] == list(range(3000)) and loss[-1].value == 1 / 3000
+    assert run.data.metrics["nested.acc"] == 2999 and run.data.metrics["best"] == 0.99
+    assert not any(key.startswith("table") for key in run.data.metrics)
+    assert run.data.tags["wandb.run_id"] == "abc12345" and run.data.tags["wandb.summary.text"] == "x"
+    assert "model.txt" in [file.path for file in client.list_artifacts(run.info.run_id)]
+    assert run_import(server, "wandb", str(tmp_path))["kinds"]["runs"]["already_there"] == 1
+
+    [log] = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    whole = log.read_bytes()
+    log.write_bytes(whole[: len(whole) // 2])
+    assert run_import(server, "wandb", str(tmp_path))["failures"] == []
+    assert len(client.get_metric_history(run.info.run_id, "loss")) == 3000
+    log.write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
+    [failure] = run_import(server, "wandb", str(tmp_path), code=3)["failures"]
+    assert "is damaged" in failure["reason"] and str(log) in failure["reason"]
+
+
 def test_what_is_no_source_is_said_so(server, tmp_path):
     for uri in [str(tmp_path), str(tmp_path / "absent"), f"sqlite:///{tmp_path}/absent.db", "mysql://u@h/d"]:
         command = [binary(), "import", "mlflow", "--uri", uri, "--url", server.url]

@@ -6,6 +6,7 @@ mod errors;
 mod events;
 mod fake;
 mod graphql;
+mod imports;
 mod logged_models;
 mod mlflow;
 mod open_inference;

@@ -412,28 +412,32 @@ fn history(message: &[u8]) -> Result<Line> {
         at_ms: None,
         numbers: Vec::new(),
     };
+    // Tables and media come in pieces, of which only the whole says what it is.
+    let mut map = Map::new();
     for field in fields(message) {
         match field? {
             (1, item) => {
                 let (path, value) = read_item(item.message())?;
-                let name = path.join(".");
-                match name.as_str() {
-                    "_step" => line.step = value.as_i64(),
-                    "_timestamp" => line.at_ms = value.as_f64().map(|seconds| (seconds * 1e3).round() as i64),
-                    hidden if hidden.starts_with('_') => {}
-                    _ => each_leaf(&name, &value, &mut |name, value| {
-                        line.numbers.extend(number(value).map(|value| (name, value)));
-                    }),
-                }
+                set(&mut map, &path, Some(value));
             }
             (2, step) => {
                 for field in fields(step.message()) {
                     if let (1, value) = field? {
-                        line.step = line.step.or(Some(value.integer()));
+                        line.step = Some(value.integer());
                     }
                 }
             }
             _ => {}
+        }
+    }
+    for (name, value) in &map {
+        match name.as_str() {
+            "_step" => line.step = value.as_i64().or(line.step),
+            "_timestamp" => line.at_ms = value.as_f64().map(|seconds| (seconds * 1e3).round() as i64),
+            hidden if hidden.starts_with('_') => {}
+            _ => each_leaf(name, value, &mut |name, value| {
+                line.numbers.extend(number(value).map(|value| (name, value)));
+            }),
         }
     }
     Ok(line)
