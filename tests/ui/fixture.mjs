@@ -3,10 +3,11 @@ import { createServer } from 'node:http';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { tracking } from './tracking-fixture.mjs';
 
 const UI = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../ui');
 const TYPES = /** @type {Record<string, string>} */ ({ '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml' });
-const PAGES = /^\/($|endpoints|runs|decisions|predictions|models)/;
+const PAGES = /^\/($|endpoints|runs|decisions|predictions|models|experiments)/;
 const DAY = 86_400_000;
 const START = Date.UTC(2013, 0, 1);
 const FEATURES = ['dep_delay', 'distance', 'air_time', 'carrier', 'origin', 'dest', 'sched_dep_hour', 'weekday', 'month', 'temp', 'dewp', 'humid', 'wind_speed', 'precip', 'pressure', 'visib', 'plane_age', 'seats'];
@@ -118,14 +119,15 @@ const model = {
   history: RETRAININGS.filter(([, , outcome]) => outcome === 'promoted').map(([day], i) => ({ at: iso(START + (day + 8) * DAY), alias: 'champion', from: i === 0 ? null : i, to: i + 1, actor: 'tidemill', reason: 'canary passed', decision: DECISION })),
 };
 
-/** Starts the server on a free port. @param {{empty?: boolean}} [options] */
-export async function start({ empty = false } = {}) {
+/** Starts the server on a free port; one that only `tracks` has no project. @param {{empty?: boolean, tracks?: boolean}} [options] */
+export async function start({ empty = false, tracks = false } = {}) {
   const timeline = timelineOf();
   if (empty) Object.assign(timeline, { months: [], performance: [], drift: [], events: [] });
   const status = {
     version: '0.1.0', project: 'flights', now: '2013-12-31T12:00:00Z', virtual_clock: true, predictions: empty ? 0 : 336_776, labels: empty ? 0 : 327_346, unmatched_labels: 0, rss_mb: 212, peak_rss_mb: 301, open_runs: 0, open_alerts: 0,
     endpoints: [{ name: 'flight-delay', model: 'flight-delay', champion: empty ? null : 12, previous: empty ? null : 10, baseline: empty ? null : 1, canary: null, shadows: empty ? [] : [1], rollout: null, first_served_at: empty ? null : '2013-01-01T05:00:00Z' }],
   };
+  if (tracks) Object.assign(status, { project: '', endpoints: [] });
   /** @type {Set<import('node:http').ServerResponse>} */
   const streams = new Set();
   /** @type {Record<string, any>} */
@@ -133,12 +135,22 @@ export async function start({ empty = false } = {}) {
     '/status': status, '/endpoints/flight-delay/timeline': timeline, [`/runs/${RUN}`]: { ...run, steps }, [`/decisions/${DECISION}`]: gate, [`/lineage/predictions/${PREDICTION}`]: lineage, '/models/flight-delay': model,
   };
 
+  const tracked = tracking();
   const server = createServer(async (request, response) => {
-    const { pathname } = new URL(request.url ?? '/', 'http://fixture');
-    const send = (/** @type {number} */ code, /** @type {string} */ type, /** @type {string | Buffer} */ body) => {
-      response.writeHead(code, { 'content-type': type, 'content-security-policy': "default-src 'self'", 'x-content-type-options': 'nosniff' });
+    const url = new URL(request.url ?? '/', 'http://fixture');
+    const { pathname } = url;
+    const send = (/** @type {number} */ code, /** @type {string} */ type, /** @type {string | Buffer} */ body, headers = {}) => {
+      response.writeHead(code, { 'content-type': type, 'content-security-policy': "default-src 'self'", 'x-content-type-options': 'nosniff', ...headers });
       response.end(body);
     };
+    if (/^\/(ajax-api|get-artifact|model-versions|api\/v1\/models\/[^/]+\/.)/.test(pathname)) {
+      let body = '';
+      for await (const part of request) body += part;
+      const answer = tracked.answer(url, request.method ?? 'GET', request.headers['content-type'] ?? '', body);
+      if (answer) send(answer.code, answer.type ?? 'application/json', answer.text ?? JSON.stringify(answer.body), answer.headers);
+      else send(404, 'application/json', '{}');
+      return;
+    }
     if (pathname === '/api/v1/events/stream') {
       response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' });
       response.write(': open\n\n');
@@ -164,6 +176,7 @@ export async function start({ empty = false } = {}) {
   return {
     url: `http://127.0.0.1:${address.port}`,
     timeline,
+    tracked,
     /** How many pages listen. */
     listeners: () => streams.size,
     /** Logs an event and tells all pages. @param {{kind: string, text: string, subject: [string, string]}} event */

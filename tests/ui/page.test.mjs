@@ -4,9 +4,9 @@ import { readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { gzipSync } from 'node:zlib';
 import { launch } from './browser.mjs';
 import { DECISION, PREDICTION, RUN, start } from './fixture.mjs';
+import { ink, visit as open } from './visit.mjs';
 
 /** @typedef {import('playwright-core').Page} Page */
 
@@ -30,52 +30,8 @@ after(async () => {
   await fixture?.stop();
 });
 
-/**
- * Opens a page, runs the check, and fails if the console showed an error or a request left the origin.
- * @param {string} url @param {(page: Page) => Promise<void>} check
- * @param {{width?: number, colorScheme?: 'light' | 'dark', allowed?: RegExp, collect?: (files: {url: string, size: number}[]) => void}} [options]
- */
-async function visit(url, check, { width = 1280, colorScheme = 'light', allowed, collect } = {}) {
-  const context = await browser.newContext({ viewport: { width, height: 900 }, colorScheme });
-  const page = await context.newPage();
-  /** @type {string[]} */
-  const errors = [];
-  /** @type {string[]} */
-  const strangers = [];
-  /** @type {Promise<{url: string, size: number}>[]} */
-  const files = [];
-  page.on('console', (message) => {
-    if (['error', 'warning'].includes(message.type()) && !allowed?.test(message.text())) errors.push(message.text());
-  });
-  page.on('pageerror', (error) => errors.push(error.message));
-  page.on('request', (request) => {
-    if (!request.url().startsWith(`${origin}/`)) strangers.push(request.url());
-  });
-  page.on('response', (response) => {
-    if (response.url().startsWith(`${origin}/`) && !response.url().includes('/api/')) {
-      if (collect) files.push(response.body().then((body) => ({ url: response.url(), size: gzipSync(body, { level: 9 }).length })));
-    }
-  });
-  try {
-    await page.goto(origin + url);
-    await page.waitForSelector('h1');
-    await check(page);
-    collect?.(await Promise.all(files));
-    assert.deepEqual(errors, [], 'the console shows no error');
-    assert.deepEqual(strangers, [], 'no request leaves the origin');
-  } finally {
-    await context.close();
-  }
-}
-
-/** How many points of a canvas are not transparent. @param {Page} page @param {string} selector */
-const ink = (page, selector) => page.locator(selector).first().evaluate((element) => {
-  const canvas = /** @type {HTMLCanvasElement} */ (element);
-  const data = canvas.getContext('2d')?.getImageData(0, 0, canvas.width, canvas.height).data ?? new Uint8ClampedArray();
-  let inked = 0;
-  for (let i = 3; i < data.length; i += 4) if (data[i]) inked += 1;
-  return inked;
-});
+/** @param {string} url @param {(page: Page) => Promise<void>} check @param {Parameters<typeof open>[4]} [options] */
+const visit = (url, check, options) => open(browser, origin, url, check, options);
 
 describe('the endpoint page', () => {
   test('shows the metric over time and the month table', async () => {

@@ -8,7 +8,8 @@ const LIVE = /** @type {Record<string, string>} */ ({ live: 'Live', connecting: 
 
 function Header() {
   const { page } = route.value;
-  const model = status.value?.endpoints?.[0]?.model;
+  // A server without a project has no endpoint: it tracks.
+  const tracksOnly = status.value?.endpoints?.length === 0 && !status.value.project;
   const current = (/** @type {string[]} */ ...pages) => (pages.includes(page) ? 'page' : undefined);
   /** @param {SubmitEvent} event */
   const find = (event) => {
@@ -25,8 +26,9 @@ function Header() {
     <a class="brand" href="/"><img src="/icon.svg" alt="" width="26" height="26" /><span>Tidemill</span></a>
     <span class="project">${status.value?.project ?? ''}</span>
     <nav aria-label="Main">
-      <a href="/" aria-current=${current('home', 'endpoints')}>Endpoint${(status.value?.endpoints?.length ?? 1) > 1 ? 's' : ''}</a>
-      ${model && html`<a href=${link('models', model)} aria-current=${current('models')}>Model</a>`}
+      ${!tracksOnly && html`<a href="/" aria-current=${current('home', 'endpoints')}>Endpoint${(status.value?.endpoints?.length ?? 1) > 1 ? 's' : ''}</a>`}
+      <a href="/experiments" aria-current=${current('experiments', tracksOnly ? 'home' : '')}>Experiments</a>
+      <a href="/models" aria-current=${current('models')}>Models</a>
       <a href="/predictions" aria-current=${current('predictions')}>Lineage</a>
     </nav>
     <form class="find" role="search" onSubmit=${find}>
@@ -45,22 +47,40 @@ const LATER = {
   predictions: () => import('./pages/prediction.js').then((module) => module.PredictionPage),
   models: () => import('./pages/model.js').then((module) => module.ModelPage),
   list: () => import('./pages/list.js').then((module) => module.ListPage),
+  registry: () => import('./pages/models.js').then((module) => module.ModelsPage),
+  experiments: () => import('./pages/experiments.js').then((module) => module.ExperimentsPage),
+  experiment: () => import('./pages/experiment.js').then((module) => module.ExperimentPage),
+  tracked: () => import('./pages/tracked.js').then((module) => module.TrackedRunPage),
+  compare: () => import('./pages/compare.js').then((module) => module.ComparePage),
 };
 
-/** The only endpoint there is, if so; else all of them. */
+/** The only endpoint there is, if so; else all of them. A server without a project shows its experiments. */
 function Home() {
   const endpoints = status.value?.endpoints;
   if (!endpoints) return html`<${Title} text="Tidemill" />${!statusError.value && html`<${Waiting} height=${480} />`}`;
   const [only] = endpoints;
+  if (!only && !status.value?.project) return html`<${Experiments} id=${null} />`;
   return only && endpoints.length === 1 ? html`<${EndpointPage} key=${only.name} name=${only.name} />` : html`<${Later} of=${LATER.list} />`;
 }
+
+/** `/experiments`, `/experiments/ID`, `/experiments/ID/runs/RUN` and `/experiments/ID,ID/compare`. @param {{id: string | null}} props */
+function Experiments({ id }) {
+  if (!id) return html`<${Later} of=${LATER.experiments} />`;
+  const [experiment, noun, run] = id.split('/');
+  const part = noun === undefined ? LATER.experiment : noun === 'runs' && run ? LATER.tracked : noun === 'compare' ? LATER.compare : null;
+  return part ? html`<${Later} key=${id} of=${part} experiment=${experiment} run=${run} />` : html`<${Nowhere} />`;
+}
+
+const Nowhere = () => html`<${Title} text="No such page" /><${Empty} title="Nothing lives at this address">Go back to <a href="/">the endpoint</a>.</${Empty}>`;
 
 function Page() {
   const { page, id } = route.value;
   if (page === 'home') return html`<${Home} />`;
   if (page === 'endpoints') return id ? html`<${EndpointPage} key=${id} name=${id} />` : html`<${Later} of=${LATER.list} />`;
+  if (page === 'models' && !id) return html`<${Later} of=${LATER.registry} />`;
+  if (page === 'experiments') return html`<${Experiments} id=${id} />`;
   if (LATER[page] && (id || page === 'predictions')) return html`<${Later} key=${page + id} of=${LATER[page]} id=${id} />`;
-  return html`<${Title} text="No such page" /><${Empty} title="Nothing lives at this address">Go back to <a href="/">the endpoint</a>.</${Empty}>`;
+  return html`<${Nowhere} />`;
 }
 
 function App() {

@@ -69,7 +69,7 @@ export function short(id) {
 
 /** @typedef {import('./types.js').Route} Route */
 
-const PAGES = ['endpoints', 'runs', 'decisions', 'predictions', 'models'];
+const PAGES = ['endpoints', 'runs', 'decisions', 'predictions', 'models', 'experiments'];
 
 /** @param {string} text */
 function decoded(text) {
@@ -132,7 +132,7 @@ addEventListener('click', (event) => {
   if (event.defaultPrevented || event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
   const anchor = event.target instanceof Element ? event.target.closest('a') : null;
   const href = anchor?.getAttribute('href');
-  if (!href || !href.startsWith('/') || href.startsWith('/api/') || anchor?.hasAttribute('target')) return;
+  if (!href || !href.startsWith('/') || href.startsWith('/api/') || anchor?.hasAttribute('target') || anchor?.hasAttribute('download')) return;
   event.preventDefault();
   go(href);
 });
@@ -200,19 +200,23 @@ function messageOf(body) {
   return typeof said === 'string' ? said : null;
 }
 
-/** @param {string} path below `/api/v1` @returns {Promise<any>} */
-export async function get(path) {
+/** Asks the server, and throws an `ApiError` unless it answers well. @param {string} url @param {RequestInit} [how] @returns {Promise<any>} */
+export async function ask(url, how) {
   let response;
   try {
-    response = await fetch(`/api/v1${path}`, { headers: { accept: 'application/json' } });
-  } catch {
+    response = await fetch(url, { ...how, headers: { accept: 'application/json', ...how?.headers } });
+  } catch (error) {
+    if (how?.signal?.aborted) throw error;
     throw new ApiError('the server does not answer; check that `tidemill` is running', 0);
   }
   const body = await response.json().catch(() => null);
   if (!response.ok) throw new ApiError(messageOf(body) ?? `the server answered ${response.status}`, response.status);
-  if (body === null) throw new ApiError(`\`/api/v1${path}\` did not answer with JSON`, response.status);
+  if (body === null) throw new ApiError(`\`${url}\` did not answer with JSON`, response.status);
   return body;
 }
+
+/** @param {string} path below `/api/v1` @returns {Promise<any>} */
+export const get = (path) => ask(`/api/v1${path}`);
 
 /**
  * What `path` answers; asked again when it changes. The old answer stays while the new one is on its way.

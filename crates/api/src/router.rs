@@ -8,8 +8,12 @@ use axum::middleware;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use crate::control_plane::{App, ControlPlane};
-use crate::v1::{clock, endpoints, events, feedback, import, lists, models, openapi, runs, spec, status};
-use crate::{docs, edge, mlflow, open_inference, page, prometheus};
+use crate::mlflow::tracking::{permissions, roles, signup, users, workspaces};
+use crate::security::{self, Security};
+use crate::v1::{
+    clock, endpoints, events, feedback, import, lists, models, openapi, runs, spec, status, sweeps, tokens,
+};
+use crate::{auth, docs, edge, mlflow, open_inference, page, prometheus, wandb};
 
 /// A route, and what the OpenAPI document says of it.
 pub(crate) struct Route {
@@ -24,6 +28,12 @@ pub(crate) struct Route {
 }
 
 impl Route {
+    /// The path under which MLflow's page asks for the same.
+    fn twin(&self) -> Option<String> {
+        let mlflows = self.path.starts_with("/api/2.0/") || self.path.starts_with("/api/3.0/");
+        mlflows.then(|| format!("/ajax-api{}", &self.path[4..]))
+    }
+
     fn query(mut self, names: &'static [&'static str]) -> Self {
         self.query = names;
         self
@@ -142,7 +152,7 @@ fn tracking_routes() -> Vec<Route> {
 
         // What MLflow's own pages ask
         get("/graphql", graphql::answer, "MLflow's GraphQL queries").query(&["query", "variables", "operationName"]),
-        post("/graphql", graphql::answer, "MLflow's GraphQL queries"),
+        post("/graphql", crate::graphql::answer, "MLflow's GraphQL queries, and the operations of W&B's client by their names"),
 
         // What this server is, and is not
         get("/api/3.0/mlflow/server-info", server::info, "What clients of MLflow may count on"),
@@ -254,13 +264,74 @@ fn artifact_routes() -> Vec<Route> {
 /// Users, roles, tokens and workspaces.
 #[rustfmt::skip]
 fn user_routes() -> Vec<Route> {
-    vec![]
+    vec![
+        post("/api/2.0/mlflow/users/create", users::create, "Add a user"),
+        get("/api/2.0/mlflow/users/get", users::get, "A user").query(&["username"]),
+        get("/api/2.0/mlflow/users/list", users::list, "Users"),
+        get("/api/2.0/mlflow/users/current", users::current, "The user who asks"),
+        patch("/api/2.0/mlflow/users/update-password", users::update_password, "Give a user another password"),
+        patch("/api/2.0/mlflow/users/update-admin", users::update_admin, "Make a user an administrator, or no longer one"),
+        patch("/api/3.0/mlflow/users/update-role", users::update_role, "Give a user another role on the server"),
+        delete("/api/2.0/mlflow/users/delete", users::delete, "Remove a user"),
+        get("/signup", signup::form, "A form to add a user in a browser"),
+        post("/api/2.0/mlflow/users/create-ui", signup::submit, "Add a user from the form"),
+        get("/api/3.0/mlflow/users/current/permissions", users::current_permissions, "What the user who asks is granted"),
+        get("/api/3.0/mlflow/users/permissions/list", users::permissions, "What a user is granted").query(&["username"]),
+        get("/api/3.0/mlflow/users/permissions/get", permissions::get, "What a user may do to a resource").query(&["username", "resource_type", "resource_id"]),
+        post("/api/3.0/mlflow/users/permissions/grant", permissions::grant, "Grant a user something"),
+        post("/api/3.0/mlflow/users/permissions/revoke", permissions::revoke, "Take back what a user was granted"),
+        post("/api/2.0/mlflow/experiments/permissions/create", permissions::create_on_experiment, "Grant a user something on an experiment"),
+        get("/api/2.0/mlflow/experiments/permissions/get", permissions::get_on_experiment, "What a user is granted on an experiment").query(&["experiment_id", "username"]),
+        patch("/api/2.0/mlflow/experiments/permissions/update", permissions::update_on_experiment, "Change what a user is granted on an experiment"),
+        delete("/api/2.0/mlflow/experiments/permissions/delete", permissions::delete_on_experiment, "Take back what a user was granted on an experiment"),
+        post("/api/2.0/mlflow/registered-models/permissions/create", permissions::create_on_model, "Grant a user something on a registered model"),
+        get("/api/2.0/mlflow/registered-models/permissions/get", permissions::get_on_model, "What a user is granted on a registered model").query(&["name", "username"]),
+        patch("/api/2.0/mlflow/registered-models/permissions/update", permissions::update_on_model, "Change what a user is granted on a registered model"),
+        delete("/api/2.0/mlflow/registered-models/permissions/delete", permissions::delete_on_model, "Take back what a user was granted on a registered model"),
+        post("/api/3.0/mlflow/roles/create", roles::create, "Add a role"),
+        get("/api/3.0/mlflow/roles/get", roles::get, "A role").query(&["role_id"]),
+        get("/api/3.0/mlflow/roles/list", roles::list, "Roles").query(&["workspace"]),
+        patch("/api/3.0/mlflow/roles/update", roles::update, "Rename or describe a role"),
+        delete("/api/3.0/mlflow/roles/delete", roles::delete, "Remove a role"),
+        post("/api/3.0/mlflow/roles/permissions/add", roles::add_permission, "Let a role permit something"),
+        delete("/api/3.0/mlflow/roles/permissions/remove", roles::remove_permission, "Let a role no longer permit something"),
+        get("/api/3.0/mlflow/roles/permissions/list", roles::list_permissions, "What a role permits").query(&["role_id"]),
+        patch("/api/3.0/mlflow/roles/permissions/update", roles::update_permission, "Change what a role permits"),
+        post("/api/3.0/mlflow/roles/assign", roles::assign, "Give a user a role"),
+        delete("/api/3.0/mlflow/roles/unassign", roles::unassign, "Take a role from a user"),
+        get("/api/3.0/mlflow/roles/users/list", roles::users, "Who has a role").query(&["role_id"]),
+        get("/api/3.0/mlflow/users/roles/list", roles::of_user, "The roles that a user has").query(&["username"]),
+        get("/api/3.0/mlflow/workspaces", workspaces::list, "Workspaces"),
+        post("/api/3.0/mlflow/workspaces", workspaces::create, "Add a workspace"),
+        get("/api/3.0/mlflow/workspaces/{workspace_name}", workspaces::get, "A workspace"),
+        patch("/api/3.0/mlflow/workspaces/{workspace_name}", workspaces::update, "Change what is said of a workspace"),
+        delete("/api/3.0/mlflow/workspaces/{workspace_name}", workspaces::delete, "Remove a workspace").query(&["mode"]),
+        get("/api/3.0/mlflow/workspaces/{workspace_name}/permissions", permissions::list_on_workspace, "Who is granted something on a workspace"),
+        post("/api/3.0/mlflow/workspaces/{workspace_name}/permissions", permissions::set_on_workspace, "Grant a user something on a workspace"),
+        delete("/api/3.0/mlflow/workspaces/{workspace_name}/permissions", permissions::delete_on_workspace, "Take back what a user was granted on a workspace"),
+        get("/api/3.0/mlflow/workspace-permissions", permissions::list_workspaces_of_user, "What a user is granted on workspaces").query(&["username"]),
+        post("/api/v1/tokens", tokens::create, "Make a token for the user who asks").body("CreateToken"),
+        get("/api/v1/tokens", tokens::list, "Tokens of the user who asks"),
+        delete("/api/v1/tokens/{id}", tokens::revoke, "Make a token worthless"),
+    ]
 }
 
 /// Weights & Biases' client.
 #[rustfmt::skip]
 fn wandb_routes() -> Vec<Route> {
-    vec![]
+    vec![
+        post("/files/{entity}/{project}/{run}/file_stream", wandb::http::file_stream, "Lines of a W&B run: history, system metrics, summary, console"),
+        put("/wandb/upload/{token}", wandb::http::upload, "Send bytes by a URL that allows it"),
+        get("/wandb/download/{token}", wandb::http::download, "Fetch bytes by a URL that allows it"),
+        get("/api/v1/tracking/artifact-lineage", wandb::http::artifact_lineage, "Which artifacts a run read and wrote").query(&["run_id"]),
+        get("/api/v1/tracking/console", wandb::http::console, "What a run printed").query(&["run_id", "from", "limit"]),
+        get("/api/v1/sweeps", sweeps::list, "Sweeps").query(&["project"]),
+        post("/api/v1/sweeps", sweeps::create, "Make a sweep"),
+        get("/api/v1/sweeps/{id}", sweeps::show, "A sweep and its trials"),
+        patch("/api/v1/sweeps/{id}", sweeps::change, "Rename, pause, resume or end a sweep"),
+        post("/api/v1/sweeps/{id}/next", sweeps::next, "Ask for the next trial"),
+        post("/api/v1/sweeps/{id}/trials/{number}/report", sweeps::report, "Report what a trial measured, and hear whether to stop"),
+    ]
 }
 
 /// Serving and our own protocol.
@@ -330,18 +401,38 @@ fn own_routes() -> Vec<Route> {
     ]
 }
 
-/// The whole of HTTP over the rest of the house: every protocol, and the page on every other path.
+/// [`router_with`] for a server that only its own machine reaches.
 pub fn router(control: Arc<dyn ControlPlane>) -> axum::Router {
+    router_with(control, Security::default())
+}
+
+/// The whole of HTTP over the rest of the house: every protocol, and the page on every other path.
+pub fn router_with(control: Arc<dyn ControlPlane>, security: Security) -> axum::Router {
     let mut router = axum::Router::new();
-    for route in routes() {
-        if route.path.starts_with("/api/2.0/") || route.path.starts_with("/api/3.0/") {
-            router = router.route(&format!("/ajax-api{}", &route.path[4..]), route.handler.clone());
+    let routes = routes();
+    let guard = {
+        let paths = routes.iter().flat_map(|route| {
+            let twin = route.twin();
+            std::iter::once(route.path.to_owned())
+                .chain(twin)
+                .map(|path| (&route.method, path))
+        });
+        auth::Guard::new(Arc::clone(&control), paths)
+    };
+    for route in routes {
+        if let Some(twin) = route.twin() {
+            router = router.route(&twin, route.handler.clone());
         }
         router = router.route(route.path, route.handler);
     }
     router
         .method_not_allowed_fallback(edge::method_not_allowed)
         .fallback(page::fallback)
+        .layer(middleware::from_fn_with_state(Arc::new(guard), auth::layer))
+        .layer(middleware::from_fn_with_state(
+            Arc::new(security),
+            security::layer,
+        ))
         .layer(middleware::from_fn_with_state(Arc::clone(&control), edge::layer))
         .with_state(control)
 }

@@ -6,6 +6,7 @@
 //! - [`delivery`]: gates, rollouts, the registry's aliases, routes.
 //! - [`feedback`]: what clients say of predictions, and the join of predictions with labels.
 //! - [`tracking`]: experiments, runs, registry and artifacts, as MLflow's clients know them.
+//! - [`users`]: who may do what to those.
 //! - [`view`]: what the API and the page show.
 //!
 //! Deliberately absent: SQL (in `store`), DataFusion and trainers (behind `core::ports`), HTTP (in `api`), formulas (in `stats`).
@@ -22,6 +23,7 @@ pub mod pipeline;
 mod report;
 mod reproduce;
 pub mod tracking;
+pub mod users;
 pub mod view;
 
 pub use context::Parts;

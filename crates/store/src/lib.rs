@@ -41,9 +41,13 @@ pub mod search;
 pub mod snapshots;
 pub mod specs;
 pub mod steps;
+pub mod sweeps;
 pub mod tracking;
+pub mod users;
+pub mod wandb;
 pub mod webhooks;
 pub mod windows;
+pub mod workspaces;
 
 pub use column::UnknownWord;
 pub use db::{Database, Dialect};

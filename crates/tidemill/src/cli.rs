@@ -124,6 +124,22 @@ pub struct TrackingArgs {
     /// Take a model version's source only from the run or model that the request names (MLflow 3.17's rule).
     #[arg(long)]
     pub strict_sources: bool,
+    /// Let only users in. The first administrator comes from `TIDEMILL_ADMIN_USERNAME` (default `admin`) and
+    /// `TIDEMILL_ADMIN_PASSWORD`, or from `--auth-config`.
+    #[arg(long)]
+    pub auth: bool,
+    /// Settings of `--auth` in the form of MLflow's `basic_auth.ini`.
+    #[arg(long, value_name = "FILE", requires = "auth")]
+    pub auth_config: Option<PathBuf>,
+    /// Listen on other addresses than this machine's own without knowing who calls.
+    #[arg(long, conflicts_with = "auth")]
+    pub no_auth: bool,
+    /// Names under which the server is reached, beside addresses and `localhost`; `*` for any.
+    #[arg(long, value_name = "HOSTS", value_delimiter = ',')]
+    pub allowed_hosts: Vec<String>,
+    /// Origins whose pages may use the server, such as `https://app.example.com`.
+    #[arg(long, value_name = "ORIGINS", value_delimiter = ',')]
+    pub cors_allowed_origins: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use tidemill_api::{ControlPlane as _, Security};
 use tidemill_control::tracking::{Tracking, TrackingOptions};
 use tidemill_control::{Control, Parts};
 use tidemill_core::clock::{Clock, Timestamp, VirtualClock, WallClock};
@@ -17,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::plane::Plane;
+use crate::webhooks::HttpSender;
 
 /// The file in the data folder that says where its server listens.
 pub const ADDRESS_FILE: &str = "server.json";
@@ -28,6 +30,8 @@ pub struct Settings {
     pub database: Database,
     /// Tracking, registry and artifacts.
     pub tracking: TrackingOptions,
+    /// Under which names the server is reached, and which pages may use it.
+    pub security: Security,
 }
 
 /// A project on disk.
@@ -93,6 +97,8 @@ pub struct App {
     pub plane: Arc<Plane>,
     /// The data folder.
     pub data: PathBuf,
+    /// Under which names it is reached, and which pages may use it.
+    pub security: Security,
 }
 
 /// Opens the data folder and puts everything together.
@@ -122,11 +128,13 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
     })
     .await?;
     let tracking = Tracking::new(store, clock, settings.tracking.clone());
+    tracking.prepare_users().await?;
     let plane = Arc::new(Plane::new(control.clone(), tracking));
     Ok(App {
         control: Some(control),
         plane,
         data: project.data.clone(),
+        security: settings.security.clone(),
     })
 }
 
@@ -136,10 +144,12 @@ pub async fn open_without_project(data: &Path, settings: &Settings) -> Result<Ap
     let clock: Arc<dyn Clock> = Arc::new(WallClock);
     let serving = open_serving(data, &clock).await?;
     let tracking = Tracking::new(store, Arc::clone(&clock), settings.tracking.clone());
+    tracking.prepare_users().await?;
     Ok(App {
         control: None,
         plane: Arc::new(Plane::without_project(tracking, serving, clock)),
         data: data.to_owned(),
+        security: settings.security.clone(),
     })
 }
 
@@ -168,6 +178,8 @@ pub struct Running {
     stop: Option<oneshot::Sender<()>>,
     server: tokio::task::JoinHandle<std::io::Result<()>>,
     looping: Option<tokio::task::JoinHandle<()>>,
+    webhooks: tokio::task::JoinHandle<()>,
+    housekeeping: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
@@ -183,6 +195,9 @@ impl Running {
             let _ = stop.send(());
         }
         let served = (&mut self.server).await;
+        // What is under way and was not noted as received is sent again by the next start.
+        self.webhooks.abort();
+        self.housekeeping.abort();
         if let Some(looping) = &self.looping {
             looping.abort();
         }
@@ -213,7 +228,12 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
         tracing::warn!(path = %address_file.display(), %error, "cannot write where this server listens");
     }
     let (stop, stopped) = oneshot::channel::<()>();
-    let router = tidemill_api::router(app.plane);
+    let tracking = app.plane.tracking().clone();
+    tracking.send_webhooks_by(Arc::new(HttpSender));
+    let keeper = tracking.clone();
+    let webhooks = tokio::spawn(async move { tracking.deliver_webhooks().await });
+    let housekeeping = tokio::spawn(async move { keeper.keep_house().await });
+    let router = tidemill_api::router_with(app.plane, app.security);
     let server = tokio::spawn(tidemill_api::serve(listener, router, async move {
         // A dropped sender stops the server too.
         let _ = stopped.await;
@@ -230,5 +250,7 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
         stop: Some(stop),
         server,
         looping,
+        webhooks,
+        housekeeping,
     })
 }

@@ -11,6 +11,7 @@ mod output;
 mod plane;
 mod player;
 mod session;
+mod webhooks;
 
 use std::io::IsTerminal;
 
@@ -18,6 +19,7 @@ use clap::Parser;
 
 fn main() -> std::process::ExitCode {
     allocator::give_memory_back();
+    webhooks::choose_tls();
     let cli = cli::Cli::parse();
     init_tracing(cli.verbose);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

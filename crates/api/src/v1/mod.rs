@@ -13,6 +13,8 @@ pub(crate) mod registry;
 pub(crate) mod runs;
 pub(crate) mod spec;
 pub(crate) mod status;
+pub(crate) mod sweeps;
+pub(crate) mod tokens;
 
 use axum::Json;
 use serde_json::Value;

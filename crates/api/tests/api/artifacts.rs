@@ -383,9 +383,9 @@ async fn a_runs_files_are_uploaded_listed_and_read_by_its_id() {
         too_large.json()["message"],
         "Artifact size is too large. Max size is 10MB."
     );
-    let foreign: &[(&str, &str)] = &[("host", "mill:5000"), ("origin", "https://evil.example")];
+    let foreign: &[(&str, &str)] = &[("host", "localhost:5000"), ("origin", "https://evil.example")];
     assert_eq!(send(&app, Method::POST, &uri, foreign, "x").await.status, 403);
-    let own: &[(&str, &str)] = &[("host", "mill:5000"), ("origin", "http://mill:5000")];
+    let own: &[(&str, &str)] = &[("host", "localhost:5000"), ("origin", "http://localhost:5000")];
     assert_eq!(send(&app, Method::POST, &uri, own, "hello").await.status, 200);
 
     let listed = app

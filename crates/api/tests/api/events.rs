@@ -122,7 +122,7 @@ async fn an_open_stream_does_not_hold_up_the_end_of_the_server() {
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
-    let request = b"GET /api/v1/events/stream HTTP/1.1\r\nhost: x\r\n\r\n";
+    let request = b"GET /api/v1/events/stream HTTP/1.1\r\nhost: localhost\r\n\r\n";
     client.write_all(request).await.unwrap();
     let mut start = [0; 15];
     client.read_exact(&mut start).await.unwrap();

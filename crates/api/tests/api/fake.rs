@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidemill_api::{ApiError, ControlPlane, ListQuery, Noun};
 use tidemill_control::tracking::{Tracking, TrackingOptions};
+use tidemill_control::users::AuthOptions;
 use tidemill_control::view;
 use tidemill_core::clock::{Timestamp, VirtualClock};
 use tidemill_core::frame::{Column, Feature, FeatureKind, FeatureSchema, Frame, Scores, Task};
@@ -95,10 +96,15 @@ fn endpoint(name: &str, task: Task, schema: &Arc<FeatureSchema>, broken: bool) -
     route
 }
 
+pub const ADMIN_PASSWORD: &str = "password1234";
 pub const NOW: &str = "2013-05-17T10:00:00Z";
 
 impl Fake {
     pub fn new() -> Arc<Self> {
+        Self::with(TrackingOptions::default())
+    }
+
+    pub fn with(tracking: TrackingOptions) -> Arc<Self> {
         use FeatureKind::{Categorical, Numeric};
         let dir = TempDir::new().unwrap();
         let clock = VirtualClock::new(NOW.parse().unwrap());
@@ -122,7 +128,7 @@ impl Fake {
             ..endpoint("empty", Task::Binary, &flights, false)
         });
         let store = Store::open(&dir.path().join("store")).unwrap();
-        let tracking = Tracking::new(store, Arc::new(clock.clone()), TrackingOptions::default());
+        let tracking = Tracking::new(store, Arc::new(clock.clone()), tracking);
         Arc::new(Self {
             serving: Arc::new(Server::new(routes, log, Arc::new(clock.clone()))),
             clock,
@@ -309,7 +315,25 @@ pub struct App {
 
 impl App {
     pub fn new() -> Self {
-        let fake = Fake::new();
+        Self::of(Fake::new())
+    }
+
+    /// One that requires users and has an administrator, `admin` with [`ADMIN_PASSWORD`].
+    pub async fn with_users(default_permission: &str) -> Self {
+        let auth = AuthOptions {
+            default_permission: default_permission.parse().unwrap(),
+            admin_password: Some(ADMIN_PASSWORD.to_owned()),
+            ..AuthOptions::default()
+        };
+        let fake = Fake::with(TrackingOptions {
+            auth: Some(auth),
+            ..TrackingOptions::default()
+        });
+        fake.tracking.prepare_users().await.unwrap();
+        Self::of(fake)
+    }
+
+    pub fn of(fake: Arc<Fake>) -> Self {
         let router = tidemill_api::router(Arc::clone(&fake) as Arc<dyn ControlPlane>);
         Self { fake, router }
     }

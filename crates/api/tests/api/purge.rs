@@ -23,8 +23,7 @@ async fn full_run(app: &App, experiment: &str, bytes: usize) -> String {
     let body = json!({"experiment_id": experiment, "start_time": 1, "tags": [{"key": "t", "value": "1"}]});
     let reply = app.post("/api/2.0/mlflow/runs/create", body).await.json();
     let run = reply["run"]["info"]["run_id"].as_str().unwrap().to_owned();
-    let body =
-        json!({"experiment_id": experiment, "source_run_id": run, "params": [{"key": "p", "value": "1"}]});
+    let body = json!({"experiment_id": experiment, "source_run_id": run, "params": [{"key": "p", "value": "1"}], "tags": [{"key": "t", "value": "1"}]});
     let model = app.post("/api/2.0/mlflow/logged-models", body).await.json();
     let model = model["model"]["info"]["model_id"].as_str().unwrap().to_owned();
     let metrics: Vec<Value> = (0..50)

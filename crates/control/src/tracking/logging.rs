@@ -133,13 +133,10 @@ impl Tracking {
 
     /// Notes a model that an old client has logged, in the tag that such clients read it from.
     pub async fn log_model(&self, caller: &Caller, run_id: &str, model_json: &str) -> Result<()> {
-        let model = match serde_json::from_str(model_json) {
-            Ok(Value::Object(model)) => model,
-            _ => {
-                return Err(TrackingError::invalid(format!(
-                    "Malformed model info. \n {model_json} \n is not a valid JSON."
-                )));
-            }
+        let Ok(Value::Object(model)) = serde_json::from_str(model_json) else {
+            return Err(TrackingError::invalid(format!(
+                "Malformed model info. \n {model_json} \n is not a valid JSON."
+            )));
         };
         let missing: Vec<String> = ["artifact_path", "flavors", "utc_time_created", "run_id"]
             .into_iter()

@@ -8,6 +8,7 @@ mod artifacts;
 mod error;
 mod experiments;
 mod history;
+mod housekeeping;
 pub mod import;
 mod inputs;
 mod locations;
@@ -18,14 +19,19 @@ pub mod registry;
 mod run_names;
 mod runs;
 pub mod search;
+pub mod sweeps;
 mod validate;
+pub mod wandb;
 pub mod webhooks;
+mod workspaces;
 
 use std::sync::Arc;
 
 use tidemill_core::clock::{Clock, Timestamp};
 use tidemill_store::Store;
 use tidemill_store::tracking::metrics::KnownKeys;
+
+use crate::users::{AuthOptions, Memory};
 
 pub use artifacts::{Artifact, ArtifactUpload, OpenedUpload, PartUpload, Swept, safe_name, safe_path};
 pub use error::{Result, TrackingError};
@@ -69,6 +75,10 @@ pub struct TrackingOptions {
     pub strict_sources: bool,
     /// Where webhooks may go, and how hard to try.
     pub webhooks: webhooks::WebhookOptions,
+    /// Whether requests have to say who sends them, and how.
+    pub auth: Option<AuthOptions>,
+    /// Whether there can be other workspaces than the default one.
+    pub workspaces: bool,
 }
 
 impl Default for TrackingOptions {
@@ -78,6 +88,8 @@ impl Default for TrackingOptions {
             artifacts_destination: None,
             strict_sources: false,
             webhooks: webhooks::WebhookOptions::default(),
+            auth: None,
+            workspaces: true,
         }
     }
 }
@@ -92,6 +104,7 @@ struct Inner {
     store: Store,
     clock: Arc<dyn Clock>,
     options: TrackingOptions,
+    users: Memory,
     uploads: artifacts::Uploads,
     /// Rung when the outbox of webhooks has something new.
     outbox: tokio::sync::Notify,
@@ -115,6 +128,7 @@ impl Tracking {
                 store,
                 clock,
                 options,
+                users: Memory::new(),
                 uploads: artifacts::Uploads::default(),
                 outbox: tokio::sync::Notify::new(),
                 sender: std::sync::OnceLock::new(),
@@ -132,6 +146,11 @@ impl Tracking {
     /// State.
     pub fn store(&self) -> &Store {
         &self.inner.store
+    }
+
+    /// What is remembered of users.
+    pub(crate) fn users(&self) -> &Memory {
+        &self.inner.users
     }
 
     /// The names of metrics whose numbers are known.

@@ -1,5 +1,7 @@
 //! What names and values of MLflow's may be, and the words in which others are refused.
 
+use std::fmt::Write as _;
+
 use tidemill_store::tracking::metrics::NewMetric;
 
 use super::{Result, TrackingError};
@@ -35,7 +37,8 @@ fn python_json(text: &str) -> String {
         } else {
             let mut units = [0_u16; 2];
             for unit in character.encode_utf16(&mut units) {
-                written.push_str(&format!("\\u{unit:04x}"));
+                // Writing to a text cannot fail.
+                let _ = write!(written, "\\u{unit:04x}");
             }
         }
     }

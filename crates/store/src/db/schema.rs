@@ -13,6 +13,8 @@ const MIGRATIONS: &[(u32, &str)] = &[
     (1, include_str!("../../migrations/0001_initial.sql")),
     (2, include_str!("../../migrations/0002_tracking.sql")),
     (3, include_str!("../../migrations/0003_registry.sql")),
+    (4, include_str!("../../migrations/0004_users.sql")),
+    (5, include_str!("../../migrations/0005_wandb.sql")),
     (6, include_str!("../../migrations/0006_imports.sql")),
 ];
 

@@ -310,11 +310,11 @@ impl Sql {
                     _ => &searched.tags,
                 };
                 let mark = self.bind(name.as_str());
-                joins.push_str(&format!(
+                joins.extend([format!(
                     " LEFT JOIN {} {alias} ON {} AND {alias}.key = {mark}",
                     table.name,
                     table.link(&alias)
-                ));
+                )]);
                 let value = format!("{alias}.value");
                 Ok(SortKey::missing_last(value, ascending, Kind::Text).to_vec())
             }
@@ -322,9 +322,9 @@ impl Sql {
                 let mark = self.metric_key(name);
                 let (class, value) = match searched.metrics {
                     Metrics::Latest => {
-                        joins.push_str(&format!(
+                        joins.extend([format!(
                             " LEFT JOIN latest_metrics {alias} ON {alias}.run = r.number AND {alias}.key = {mark}"
-                        ));
+                        )]);
                         (
                             format!(
                                 "CASE WHEN {alias}.is_nan THEN 1 WHEN {alias}.value IS NULL THEN 2 ELSE 0 END"
@@ -349,10 +349,10 @@ impl Sql {
     fn model_metric(&mut self, order: &OrderKey, key: &str) -> (String, String) {
         let mut rows = format!("FROM logged_model_metrics x WHERE x.model = l.number AND x.key = {key}");
         if let Some(name) = &order.dataset_name {
-            rows.push_str(&format!(" AND x.dataset_name = {}", self.bind(name.as_str())));
+            rows.extend([format!(" AND x.dataset_name = {}", self.bind(name.as_str()))]);
         }
         if let Some(digest) = &order.dataset_digest {
-            rows.push_str(&format!(" AND x.dataset_digest = {}", self.bind(digest.as_str())));
+            rows.extend([format!(" AND x.dataset_digest = {}", self.bind(digest.as_str()))]);
         }
         rows.push_str(
             " ORDER BY x.at_ms DESC, x.step DESC, x.run DESC, x.dataset_name, x.dataset_digest LIMIT 1",

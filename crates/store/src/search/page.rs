@@ -111,10 +111,12 @@ impl SortKey {
 
 /// `, sort expressions` to append to the columns of a SELECT, each under the name that [`order_by`] uses.
 pub(super) fn select_keys(keys: &[SortKey]) -> String {
-    keys.iter()
+    let columns: Vec<String> = keys
+        .iter()
         .enumerate()
         .map(|(i, key)| format!(", {} AS k{i}", key.sql))
-        .collect()
+        .collect();
+    columns.concat()
 }
 
 /// The ORDER BY of a SELECT with [`select_keys`].

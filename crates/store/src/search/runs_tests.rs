@@ -104,6 +104,7 @@ fn fill(store: &Store) -> Result<(), StoreError> {
 /// `cargo nextest run -p tidemill-store how_long --run-ignored all --no-capture`
 #[test]
 #[ignore = "prints how long searches take; fills a million runs"]
+#[allow(clippy::disallowed_methods, clippy::type_complexity)] // it measures
 fn how_long_searches_take() {
     let (_dir, store) = temp_store();
     let begun = std::time::Instant::now();

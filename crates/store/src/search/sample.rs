@@ -12,6 +12,7 @@ use crate::tx::Tx;
 
 /// A run. Its number is its place, from 1.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_field_names)] // as the column
 pub struct Run {
     pub run_id: String,
     pub experiment: i64,

@@ -90,6 +90,11 @@ impl Scan<'_> {
     }
 }
 
+/// A row that is one number.
+fn number(fields: &mut Fields<'_>) -> rusqlite::Result<i64> {
+    fields.next()
+}
+
 /// Only what the caller may see.
 fn visible(sql: &mut Sql, column: &str, query: &Query) -> Option<String> {
     let numbers = query.visible.as_ref()?;
@@ -123,7 +128,7 @@ pub fn experiments(
         ties,
         datasets: &[],
     };
-    scan.page(tx, sql, query, |fields| fields.next(), 1)
+    scan.page(tx, sql, query, number, 1)
 }
 
 /// Whether a filter asks for prompts; the filter less what it says of that.
@@ -168,7 +173,7 @@ pub fn registered_models(tx: &ReadTx<'_>, workspace: &str, query: &Query) -> Res
         ties: vec![(Attribute::Name, true)],
         datasets: &[],
     };
-    scan.page(tx, sql, &query, |fields| fields.next(), 1)
+    scan.page(tx, sql, &query, number, 1)
 }
 
 /// Model versions of a workspace: numbers of models with versions. Their natural order has those changed last first. Prompts are left out unless the filter asks for
@@ -231,7 +236,7 @@ pub fn logged_models(
         ties: vec![(Attribute::CreationTimestamp, false), (Attribute::ModelId, true)],
         datasets: scope.datasets,
     };
-    scan.page(tx, sql, query, |fields| fields.next(), 1)
+    scan.page(tx, sql, query, number, 1)
 }
 
 /// The ids of the experiments that a search of a workspace looks into: those given, or all that are not deleted.

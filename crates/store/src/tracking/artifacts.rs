@@ -33,20 +33,30 @@ fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
 }
 
-/// What a name stands for: `None` for nothing, `Some(None)` for a folder.
-fn find(tx: &ReadTx<'_>, path: &str) -> Result<Option<Option<ArtifactRow>>, StoreError> {
+/// What a name stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Found {
+    Nothing,
+    Folder,
+    File(ArtifactRow),
+}
+
+fn find(tx: &ReadTx<'_>, path: &str) -> Result<Found, StoreError> {
     let (parent, name) = split(path);
     let sql = "SELECT digest, size, modified_at FROM artifacts WHERE parent = ?1 AND name = ?2";
-    tx.first(sql, bind![parent, name], |row| {
+    let found = tx.first(sql, bind![parent, name], |row| {
         let mut fields = Fields::of(row);
         let digest: Option<Digest> = fields.next()?;
         let (size, modified_at) = (fields.next()?, fields.next()?);
-        Ok(digest.map(|digest| ArtifactRow {
-            digest,
-            size,
-            modified_at,
+        Ok(digest.map_or(Found::Folder, |digest| {
+            Found::File(ArtifactRow {
+                digest,
+                size,
+                modified_at,
+            })
         }))
-    })
+    })?;
+    Ok(found.unwrap_or(Found::Nothing))
 }
 
 /// Gives a file its name, and its folders theirs. Returns the digest that the name stood for before, if it was another one.
@@ -56,9 +66,9 @@ pub fn put(
     row: &ArtifactRow,
 ) -> Result<Result<Option<Digest>, Obstacle>, StoreError> {
     let before = match find(tx, path)? {
-        Some(None) => return Ok(Err(Obstacle::Occupied)),
-        Some(Some(before)) => Some(before.digest),
-        None => None,
+        Found::Folder => return Ok(Err(Obstacle::Occupied)),
+        Found::File(before) => Some(before.digest),
+        Found::Nothing => None,
     };
     let columns = "parent, name, digest, size, modified_at";
     if before.is_none() {
@@ -66,9 +76,9 @@ pub fn put(
         let mut folder = split(path).0;
         while !folder.is_empty() {
             match find(tx, folder)? {
-                Some(None) => break,
-                Some(Some(_)) => return Ok(Err(Obstacle::Occupied)),
-                None => missing.push(folder),
+                Found::Folder => break,
+                Found::File(_) => return Ok(Err(Obstacle::Occupied)),
+                Found::Nothing => missing.push(folder),
             }
             folder = split(folder).0;
         }
@@ -86,7 +96,10 @@ pub fn put(
 
 /// A file; `None` if there is none or it is a folder.
 pub fn get(tx: &ReadTx<'_>, path: &str) -> Result<Option<ArtifactRow>, StoreError> {
-    Ok(find(tx, path)?.flatten())
+    Ok(match find(tx, path)? {
+        Found::File(row) => Some(row),
+        Found::Nothing | Found::Folder => None,
+    })
 }
 
 /// What is in a folder, by name; nothing if that is no folder. The root's path is empty.
@@ -137,9 +150,12 @@ pub fn remove_some(tx: &mut Tx<'_>, path: &str, limit: u32) -> Result<Removed, S
         })?;
     if names.len() < limit as usize && !path.is_empty() {
         let (parent, name) = split(path);
-        if let Some(found) = find(tx, path)? {
-            names.push((parent.to_owned(), name.to_owned(), found.map(|row| row.digest)));
-        }
+        let digest = match find(tx, path)? {
+            Found::Nothing => None,
+            Found::Folder => Some(None),
+            Found::File(row) => Some(Some(row.digest)),
+        };
+        names.extend(digest.map(|digest| (parent.to_owned(), name.to_owned(), digest)));
     }
     let mut removed = Removed::default();
     for (parent, name, digest) in names {
@@ -159,7 +175,9 @@ pub fn unreferenced(tx: &ReadTx<'_>, digests: &[Digest]) -> Result<Vec<Digest>, 
     distinct.dedup();
     let mut free = Vec::new();
     for digest in distinct {
-        if !tx.exists("SELECT 1 FROM artifacts WHERE digest = ?1 LIMIT 1", bind![digest])? {
+        if !tx.exists("SELECT 1 FROM artifacts WHERE digest = ?1 LIMIT 1", bind![digest])?
+            && !crate::wandb::artifacts::refers(tx, digest)?
+        {
             free.push(digest);
         }
     }

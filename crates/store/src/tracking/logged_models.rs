@@ -215,9 +215,9 @@ pub fn load(tx: &ReadTx<'_>, numbers: &[i64]) -> Result<Vec<LoggedModel>, StoreE
             if let Some(model) = found.get_mut(&fields.next::<i64>()?) {
                 let pair = (fields.next()?, fields.next()?);
                 if tags {
-                    model.tags.push(pair)
+                    model.tags.push(pair);
                 } else {
-                    model.params.push(pair)
+                    model.params.push(pair);
                 }
             }
             Ok(())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use crate::testing::temp_store;
+use crate::testing::{on_sqlite, temp_store};
 use crate::tracking::datasets::{self, Dataset, DatasetInput, InputTag};
 use crate::tracking::experiments::{self, NewExperiment};
 use crate::tracking::metrics::{self, KnownKeys, NewMetric, Point};
@@ -251,7 +251,8 @@ fn any_point() -> impl Strategy<Value = Point> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    // Each case makes a database, which takes a server two seconds.
+    #![proptest_config(ProptestConfig { cases: if on_sqlite() { 24 } else { 4 }, ..ProptestConfig::default() })]
 
     /// However points arrive, in which order and in which batches, each is kept once and the latest is the largest by step, time and
     /// value.

@@ -4,13 +4,16 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use tidemill_api::Security;
 use tidemill_control::tracking::TrackingOptions;
+use tidemill_control::users::AuthOptions;
 use tidemill_core::clock::Timestamp;
 use tidemill_store::Database;
 
 use crate::cli::{Listen, Project, TrackingArgs};
 use crate::compose::{self, ClockChoice, Running, Settings};
-use crate::exit::Code;
+use crate::exit::{BadInput, Code, bad_input};
+use crate::webhooks;
 
 /// The clock that the flags ask for.
 pub fn choice(virtual_clock: Option<Timestamp>, wall_clock: bool) -> ClockChoice {
@@ -29,7 +32,13 @@ pub async fn run(
     json: bool,
 ) -> Result<Code> {
     let settings = settings(tracking)?;
-    if !listen.host.is_loopback() {
+    if !listen.host.is_loopback() && !tracking.auth {
+        if !tracking.no_auth {
+            bad_input!(
+                "anybody who reaches {} could use this server: let only users in with `--auth`, or say `--no-auth`",
+                listen.host
+            );
+        }
         eprintln!(
             "warning: listening on {} without authentication; anybody who reaches this port can use it",
             listen.host
@@ -67,7 +76,20 @@ fn settings(args: &TrackingArgs) -> Result<Settings> {
             default_artifact_root: args.default_artifact_root.clone(),
             artifacts_destination: args.artifacts_destination.clone(),
             strict_sources: args.strict_sources,
+            auth: if args.auth {
+                Some(
+                    AuthOptions::load(args.auth_config.as_deref())
+                        .map_err(|error| BadInput(error.to_string()))?,
+                )
+            } else {
+                None
+            },
+            webhooks: webhooks::options_from_env()?,
             ..TrackingOptions::default()
+        },
+        security: Security {
+            allowed_hosts: args.allowed_hosts.clone(),
+            allowed_origins: args.cors_allowed_origins.clone(),
         },
     })
 }

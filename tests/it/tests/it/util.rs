@@ -394,6 +394,8 @@ fn runtime() -> &'static tokio::runtime::Runtime {
 fn http() -> &'static reqwest::Client {
     static HTTP: OnceLock<reqwest::Client> = OnceLock::new();
     HTTP.get_or_init(|| {
+        // One for the process; an error says that it is there.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         reqwest::Client::builder()
             .no_proxy()
             .timeout(Duration::from_mins(2))

@@ -1,6 +1,7 @@
 //! Who calls, and for which workspace.
 
 use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use tidemill_control::tracking::{Caller, DEFAULT_WORKSPACE};
 
@@ -21,10 +22,16 @@ impl<S: Send + Sync> FromRequestParts<S> for Called {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
         let user = parts.extensions.get::<User>().map(|user| user.0.clone());
-        let workspace = parts.headers.get(WORKSPACE).and_then(|name| name.to_str().ok());
+        let workspace = named_workspace(&parts.headers);
         Ok(Self(Caller {
             user: user.unwrap_or_default(),
             workspace: workspace.unwrap_or(DEFAULT_WORKSPACE).to_owned(),
         }))
     }
+}
+
+/// The workspace that a request names, if it names one.
+pub(crate) fn named_workspace(headers: &HeaderMap) -> Option<&str> {
+    let name = headers.get(WORKSPACE)?.to_str().ok()?.trim();
+    (!name.is_empty()).then_some(name)
 }

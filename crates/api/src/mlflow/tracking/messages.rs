@@ -228,6 +228,7 @@ pub(crate) fn point<'a>(key: &'a str, point: &Point, run_id: Option<&'a str>) ->
 }
 
 /// A number as protocol buffers' JSON writes it.
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
 pub(crate) fn told<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     if value.is_nan() {
         serializer.serialize_str("NaN")

@@ -28,7 +28,7 @@ pub(crate) async fn info() -> Json<Value> {
         "workspaces_enabled": false,
         "trace_archival_enabled": false,
         "multipart_uploads_enabled": true,
-        "multipart_downloads_enabled": false,
+        "multipart_downloads_enabled": true,
         "features_enabled": { "gateway": false },
     }))
 }

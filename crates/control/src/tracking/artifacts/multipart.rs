@@ -129,13 +129,7 @@ fn target(folder: &str, file: &str) -> Result<String> {
 
 impl Tracking {
     /// Opens an upload in parts of a file to a folder of the proxy.
-    pub async fn open_upload(
-        &self,
-        caller: &Caller,
-        folder: &str,
-        file: &str,
-        parts: i64,
-    ) -> Result<OpenedUpload> {
+    pub fn open_upload(&self, caller: &Caller, folder: &str, file: &str, parts: i64) -> Result<OpenedUpload> {
         let place = self.proxy_place(caller, &target(folder, file)?)?;
         let expected = u32::try_from(parts)
             .ok()
@@ -221,7 +215,7 @@ impl Tracking {
     }
 
     /// Gives an upload up; one that is not there is fine.
-    pub async fn abort_upload(&self, caller: &Caller, folder: &str, file: &str, id: &str) -> Result<()> {
+    pub fn abort_upload(&self, caller: &Caller, folder: &str, file: &str, id: &str) -> Result<()> {
         let place = self.proxy_place(caller, &target(folder, file)?)?;
         let mut open = self.uploads().open();
         if open.get(id).is_some_and(|upload| upload.place == place) {

@@ -1,5 +1,6 @@
 //! What a client may call an artifact, and where that is.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::super::{Result, TrackingError};
@@ -90,7 +91,7 @@ fn without_control_characters(name: &str) -> String {
     let mut plain = String::with_capacity(name.len() + 2);
     for character in name.chars() {
         if character.is_ascii_control() {
-            plain.push_str(&format!("%{:02x}", character as u32));
+            let _ = write!(plain, "%{:02x}", character as u32);
         } else {
             plain.push(character);
         }

@@ -184,11 +184,8 @@ fn parenthesis(text: &str) -> Option<usize> {
     while let Some(&byte) = bytes.get(at) {
         match (quote, byte) {
             (Some(_), b'\\') => at += 1,
-            (Some(open), byte) => {
-                if byte == open {
-                    quote = None;
-                }
-            }
+            (Some(open), byte) if byte == open => quote = None,
+            (Some(_), _) => {}
             (None, b'\'' | b'"') => quote = Some(byte),
             (None, b'(') => depth += 1,
             (None, b')') => {

@@ -1,5 +1,7 @@
 //! Uploads in parts, and URLs that are signed: `mlflow-artifacts/mpu/…`, `…/parts/…`, `…/presigned/…`, `…/signed/…`.
 
+use std::fmt::Write as _;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
@@ -29,7 +31,7 @@ fn encoded(path: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
             url.push(char::from(byte));
         } else {
-            url.push_str(&format!("%{byte:02X}"));
+            let _ = write!(url, "%{byte:02X}");
         }
     }
     url
@@ -50,7 +52,7 @@ pub(crate) async fn create(
 ) -> Result<Json<Value>, ApiError> {
     let (folder, file) = target(&fields)?;
     let parts = fields.integer("num_parts")?.unwrap_or(1);
-    let opened = app.tracking().open_upload(&caller, &folder, &file, parts).await?;
+    let opened = app.tracking().open_upload(&caller, &folder, &file, parts)?;
     let base = own_url(&headers);
     let credential = |(index, token): (usize, &String)| {
         let number = index + 1;
@@ -121,7 +123,7 @@ pub(crate) async fn abort(
 ) -> Result<Json<Value>, ApiError> {
     let (folder, file) = target(&fields)?;
     let id = fields.required_text("upload_id")?;
-    app.tracking().abort_upload(&caller, &folder, &file, &id).await?;
+    app.tracking().abort_upload(&caller, &folder, &file, &id)?;
     Ok(Json(json!({})))
 }
 

@@ -11,8 +11,10 @@ use graphql_parser::query::{
 };
 use serde_json::{Map, Value, json};
 use tidemill_control::tracking::Caller;
+use tidemill_control::users::Principal;
 
-use super::{Called, Fields, artifacts, experiments, history, inputs, runs};
+use super::{Called, Fields, artifacts, experiments, history, inputs, runs, search};
+use crate::auth;
 use crate::control_plane::App;
 use crate::error::ApiError;
 use types::{Type, fields, project, snake};
@@ -134,6 +136,7 @@ impl Seen {
 pub(crate) async fn answer(
     State(app): State<App>,
     Called(caller): Called,
+    auth::Caller(known): auth::Caller,
     request: Fields,
 ) -> Result<Json<Value>, ApiError> {
     let text = request.required_text("query")?;
@@ -150,9 +153,16 @@ pub(crate) async fn answer(
         Err(error) => return Ok(failed(&error)),
     };
     let mut answers = Vec::with_capacity(plan.len());
-    for root in plan {
-        let answer = resolve(&app, &caller, &root).await.map_err(|error| error.message);
-        answers.push((root, answer));
+    for mut root in plan {
+        if let Some(known) = &known {
+            let asked = auth::may_ask(&app, known, &caller, &root.field, &mut root.input["input"]).await;
+            if !matches!(asked, Ok(true)) {
+                answers.push((root, asked.map(|_| Value::Null).map_err(|error| error.message)));
+                continue;
+            }
+        }
+        let answer = whole(&app, &caller, known.as_deref(), &root).await;
+        answers.push((root, answer.map_err(|error| error.message)));
     }
     Ok(shaped(&text, name.as_deref(), answers))
 }
@@ -272,14 +282,14 @@ async fn resolve(app: &App, caller: &Caller, root: &Root) -> Result<Value, ApiEr
         "mlflowSearchDatasets" => {
             inputs::search_datasets(state, called, axum::http::HeaderMap::new(), input()).await?
         }
-        "mlflowListArtifacts" => artifacts::of_runs::list(state, called, input()).await?.into_response(),
+        "mlflowListArtifacts" => artifacts::of_runs::list(state, called, input())
+            .await?
+            .into_response(),
+        "mlflowSearchRuns" => search::runs(state, called, input()).await?,
+        "mlflowSearchModelVersions" => search::model_versions(state, called, input()).await?,
         _ => return Err(no_field(root)),
     };
-    let mut message = read(response).await?;
-    for run in runs_of(&mut message) {
-        complete(app, caller, root, run).await?;
-    }
-    Ok(message)
+    read(response).await
 }
 
 /// What a handler answered.
@@ -304,14 +314,36 @@ fn runs_of(message: &mut Value) -> Vec<&mut Value> {
     }
 }
 
-/// Adds to a run what its own message does not hold.
-async fn complete(app: &App, caller: &Caller, root: &Root, run: &mut Value) -> Result<(), ApiError> {
-    if root.experiment {
-        let fields = Fields::of(json!({ "experiment_id": run["info"]["experiment_id"] }));
-        let response = experiments::get(State(app.clone()), Called(caller.clone()), fields).await?;
-        run["experiment"] = read(response).await?["experiment"].take();
+/// The answer to a root field, without what the caller may not look at.
+async fn whole(
+    app: &App,
+    caller: &Caller,
+    known: Option<&Principal>,
+    root: &Root,
+) -> Result<Value, ApiError> {
+    let readable = |message: &mut Value| {
+        if let Some(known) = known {
+            auth::keep_readable(known, caller, message);
+        }
+    };
+    let mut message = resolve(app, caller, root).await?;
+    readable(&mut message);
+    for run in runs_of(&mut message) {
+        if root.experiment {
+            let fields = Fields::of(json!({ "experiment_id": run["info"]["experiment_id"] }));
+            let response = experiments::get(State(app.clone()), Called(caller.clone()), fields).await?;
+            run["experiment"] = read(response).await?["experiment"].take();
+        }
+        if root.model_versions {
+            let run_id = run["info"]["run_id"].as_str().unwrap_or_default();
+            let fields = Fields::of(json!({ "filter": format!("run_id='{run_id}'") }));
+            let response = search::model_versions(State(app.clone()), Called(caller.clone()), fields).await?;
+            let mut found = read(response).await?;
+            readable(&mut found);
+            run["model_versions"] = found["model_versions"].take();
+        }
     }
-    Ok(())
+    Ok(message)
 }
 
 /// The answers in the shape of the query.
@@ -324,6 +356,10 @@ fn shaped(text: &str, name: Option<&str>, answers: Vec<(Root, Result<Value, Stri
             for (field, (root, answer)) in selected.into_iter().zip(answers) {
                 let ty = type_of(&root.field, root.mutation);
                 let shaped = answer.and_then(|message| match ty {
+                    // What the caller may not look at.
+                    Some(_) if message.is_null() => Ok(Value::Null),
+                    // What may not be looked at.
+                    Some(_) if message.is_null() => Ok(Value::Null),
                     Some(ty) => project(&document, &field.selection_set, ty, &message),
                     None => Err(no_field(&root).message),
                 });

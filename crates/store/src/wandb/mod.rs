@@ -1,0 +1,4 @@
+//! What Weights & Biases' client tells that MLflow's nouns have no place for: streams of lines, alerts, artifacts with versions.
+
+pub mod artifacts;
+pub mod runs;

@@ -1,0 +1,306 @@
+"""W&B's own client against our server: what it logs is there for MLflow's clients, and comes back through its own.
+
+Each script runs in a process of its own, as a user's does, without any network but ours.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+import requests
+
+from conftest import Project
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Project:
+    """A server for tracking alone."""
+    folder = tmp_path_factory.mktemp("tracking")
+    project = Project(folder, "tracking")
+    yield project.up("--data", str(folder / "data"))
+    project.stop()
+
+
+def environment(server: Project, **more: str) -> dict:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "MLFLOW_"))}
+    return kept | {
+        "WANDB_BASE_URL": server.url,
+        "WANDB_API_KEY": "local-" + "0" * 40,
+        "WANDB_SILENT": "true",
+        "WANDB_ERROR_REPORTING": "false",
+        "WANDB_DISABLE_GIT": "true",
+        "WANDB_DISABLE_CODE": "true",
+        "WANDB_X_STATS_SAMPLING_INTERVAL": "0.5",
+        "NO_PROXY": "*",
+    } | more
+
+
+def run(server: Project, folder, script: str, code: int = 0, timeout: int = 120, **env: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=folder,
+        env=environment(server, **env),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert done.returncode == code, f"{done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
+    return done.stdout
+
+
+def api(server: Project, path: str, **query) -> dict:
+    answer = requests.get(f"{server.url}{path}", params=query, timeout=30)
+    assert answer.status_code == 200, (path, answer.text)
+    return answer.json()
+
+
+def run_id(server: Project, project: str, name: str, entity: str = "tidemill") -> str:
+    """The tracked run of a W&B run, found as a user of MLflow would: by its tag."""
+    experiment = api(server, "/api/2.0/mlflow/experiments/get-by-name", experiment_name=project)["experiment"]
+    found = requests.post(
+        f"{server.url}/api/2.0/mlflow/runs/search",
+        json={"experiment_ids": [experiment["experiment_id"]], "filter": f"tags.`wandb.run_id` = '{name}'"},
+        timeout=30,
+    )
+    assert found.status_code == 200, found.text
+    runs = found.json()["runs"]
+    assert len(runs) == 1, runs
+    return runs[0]["info"]["run_id"]
+
+
+def tracked(server: Project, project: str, name: str) -> dict:
+    run = api(server, "/api/2.0/mlflow/runs/get", run_id=run_id(server, project, name))["run"]
+    data = run["data"]
+    return {
+        "info": run["info"],
+        "metrics": {m["key"]: m["value"] for m in data.get("metrics", [])},
+        "params": {p["key"]: p["value"] for p in data.get("params", [])},
+        "tags": {t["key"]: t["value"] for t in data.get("tags", [])},
+    }
+
+
+def history(server: Project, run: str, key: str) -> list[dict]:
+    return api(server, "/api/2.0/mlflow/metrics/get-history", run_id=run, metric_key=key)["metrics"]
+
+
+def test_a_whole_run_is_a_tracked_run(server, tmp_path):
+    started = time.time()
+    run(server, tmp_path, """
+        import time, math, wandb
+        with wandb.init(project="whole", id="first", name="my run", config={"lr": 0.1, "net": {"layers": [1, 2], "act": "relu"}},
+                        tags=["a", "b"], notes="a note", group="g", job_type="train") as run:
+            print("hello from the console")
+            for step in range(2000):
+                run.log({"loss": 1 / (step + 1), "nested": {"acc": step / 2000}, "odd/name": step % 7})
+            run.log({"bad": float("nan"), "big": float("inf")})
+            run.log({"table": wandb.Table(columns=["x", "y"], data=[[1, "a"], [2, "b"]])})
+            run.config.update({"late": "yes"})
+            run.summary["best"] = 0.25
+            run.summary["verdict"] = "good"
+            artifact = wandb.Artifact("model", type="model", metadata={"k": 1})
+            with artifact.new_file("weights.txt") as f:
+                f.write("w" * 1000)
+            run.log_artifact(artifact, aliases=["latest", "prod"])
+            run.alert(title="Look", text="here", level=wandb.AlertLevel.WARN)
+            time.sleep(2)
+    """)
+    print(f"whole run: {time.time() - started:.1f} s")
+    found = tracked(server, "whole", "first")
+    assert found["info"]["status"] == "FINISHED"
+    assert found["info"]["run_name"] == "my run"
+    assert found["params"] == {"lr": "0.1", "net.layers": "[1,2]", "net.act": "relu", "late": "yes"}
+    assert found["metrics"]["loss"] == pytest.approx(1 / 2000)
+    # MLflow's own server keeps infinity as the largest number.
+    assert found["metrics"]["bad"] == "NaN" and found["metrics"]["big"] == sys.float_info.max
+    assert found["metrics"]["best"] == 0.25
+    assert found["tags"]["wandb.summary.verdict"] == "good"
+    assert "table-file" in found["tags"]["wandb.summary.table"]
+    assert json.loads(found["tags"]["wandb.tags"]) == ["a", "b"]
+    assert found["tags"]["mlflow.note.content"] == "a note"
+    assert found["tags"]["wandb.job_type"] == "train"
+    assert any(key.startswith("system/") for key in found["metrics"]), sorted(found["metrics"])
+
+    run_id = found["info"]["run_id"]
+    for key in ["loss", "nested.acc", "odd/name"]:
+        points = history(server, run_id, key)
+        assert [p["step"] for p in points] == list(range(2000)), key
+    assert abs(points[0]["timestamp"] / 1000 - started) < 60
+
+    files = api(server, "/api/2.0/mlflow/artifacts/list", run_id=run_id)["files"]
+    assert {"output.log", "config.yaml", "wandb-summary.json"} <= {f["path"] for f in files}, files
+    log = requests.get(f"{server.url}/get-artifact", params={"run_id": run_id, "path": "output.log"}, timeout=30)
+    assert "hello from the console" in log.text
+    lines = api(server, "/api/v1/tracking/console", run_id=run_id)["lines"]
+    assert "hello from the console" in lines[0]["text"]
+
+    events = api(server, "/api/v1/events", limit=1000)["events"]
+    alert = next(e for e in events if e["kind"] == "tracked_run.alert")
+    assert run_id in alert["subject"] and alert["payload"]["title"] == "Look"
+
+
+def test_a_run_goes_on_where_it_ended(server, tmp_path):
+    for part in range(2):
+        run(server, tmp_path, f"""
+            import wandb
+            with wandb.init(project="resumed", id="again", resume="allow") as run:
+                assert run.starting_step == {part * 50}, run.starting_step
+                assert run.resumed == {part == 1}
+                if {part}:
+                    assert run.summary["x"] == 49, dict(run.summary)
+                run.config.update({{"part{part}": {part}}})
+                for step in range(50):
+                    run.log({{"x": {part} * 50 + step}})
+        """)
+    found = tracked(server, "resumed", "again")
+    assert found["params"] == {"part0": "0", "part1": "1"}
+    points = history(server, found["info"]["run_id"], "x")
+    assert [(p["step"], p["value"]) for p in points] == [(i, i) for i in range(100)]
+
+
+def test_a_failed_run_is_failed(server, tmp_path):
+    run(server, tmp_path, """
+        import sys, wandb
+        run = wandb.init(project="failed", id="bad")
+        run.log({"x": 1})
+        sys.exit(3)
+    """, code=3)
+    found = tracked(server, "failed", "bad")
+    assert found["info"]["status"] == "FAILED"
+    assert found["tags"]["wandb.state"] == "failed"
+
+
+def test_an_offline_run_is_synchronized_once_however_often_it_is_sent(server, tmp_path):
+    run(server, tmp_path, """
+        import wandb
+        with wandb.init(project="offline", id="later", config={"a": 1}) as run:
+            for step in range(300):
+                run.log({"x": step})
+            artifact = wandb.Artifact("notes", type="text")
+            with artifact.new_file("n.txt") as f:
+                f.write("hello")
+            run.log_artifact(artifact)
+    """, WANDB_MODE="offline")
+    folders = list((tmp_path / "wandb").glob("offline-run-*"))
+    assert len(folders) == 1
+    wandb = [sys.executable, "-m", "wandb", "sync", str(folders[0])]
+    for _ in range(2):
+        for mark in folders[0].glob("*.synced"):
+            mark.unlink()
+        done = subprocess.run(wandb, cwd=tmp_path, env=environment(server), capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+    found = tracked(server, "offline", "later")
+    assert found["params"] == {"a": "1"}
+    assert found["info"]["status"] == "FINISHED"
+    points = history(server, found["info"]["run_id"], "x")
+    assert [p["step"] for p in points] == list(range(300))
+
+
+def test_artifacts_have_versions_aliases_and_lineage(server, tmp_path):
+    log = """
+        import wandb
+        with wandb.init(project="lineage", id="{name}") as run:
+            artifact = wandb.Artifact("data", type="dataset", metadata={{"rows": {rows}}})
+            with artifact.new_file("same.txt") as f:
+                f.write("the same in each version")
+            with artifact.new_file("rows/part.txt") as f:
+                f.write("x" * {rows})
+            run.log_artifact(artifact).wait()
+            print(artifact.version)
+    """
+    assert run(server, tmp_path, log.format(name="w0", rows=10)).strip().endswith("v0")
+    assert run(server, tmp_path, log.format(name="w1", rows=20)).strip().endswith("v1")
+    # The same contents are the same version.
+    assert run(server, tmp_path, log.format(name="w2", rows=20)).strip().endswith("v1")
+    out = run(server, tmp_path, """
+        import wandb, os
+        with wandb.init(project="lineage", id="reader") as run:
+            artifact = run.use_artifact("data:latest")
+            assert artifact.version == "v1", artifact.version
+            folder = artifact.download(root="fetched")
+            assert open(os.path.join(folder, "rows/part.txt")).read() == "x" * 20
+            assert open(os.path.join(folder, "same.txt")).read() == "the same in each version"
+            old = run.use_artifact("data:v0", type="dataset")
+            assert old.metadata == {"rows": 10}, old.metadata
+            old.aliases.append("golden")
+            old.save()
+            assert run.use_artifact("data:golden").version == "v0"
+            try:
+                run.use_artifact("data:nothing")
+            except Exception as e:
+                print("refused:", type(e).__name__)
+    """)
+    assert "refused:" in out
+    read = api(server, "/api/v1/tracking/artifact-lineage", run_id=run_id(server, "lineage", "reader"))
+    assert sorted(a["version"] for a in read["inputs"]) == ["v0", "v1"]
+    newest = next(a for a in read["inputs"] if a["version"] == "v1")
+    writers = {run_id(server, "lineage", "w1"), run_id(server, "lineage", "w2")}
+    assert set(newest["written_by"]) == writers
+    wrote = api(server, "/api/v1/tracking/artifact-lineage", run_id=run_id(server, "lineage", "w1"))
+    assert wrote["outputs"][0]["read_by"] == [run_id(server, "lineage", "reader")]
+
+
+def test_an_agent_runs_a_sweep(server, tmp_path):
+    out = run(server, tmp_path, """
+        import wandb
+        from wandb.agents.pyagent import Agent
+        Agent.HEARTBEAT_SLEEP_SECONDS = 0.5
+        sweep = wandb.sweep({
+            "method": "bayes", "metric": {"name": "loss", "goal": "minimize"},
+            "parameters": {"lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-1}, "layers": {"values": [1, 2, 3]}},
+        }, project="swept")
+        def train():
+            with wandb.init() as run:
+                for step in range(3):
+                    run.log({"loss": run.config.lr * run.config.layers + 1 / (step + 1)})
+        wandb.agent(sweep, function=train, count=5, project="swept")
+        print("sweep", sweep)
+    """, timeout=240)
+    sweep_id = out.strip().split()[-1]
+    sweep = api(server, f"/api/v1/sweeps/{sweep_id}")
+    done = [t for t in sweep["trials"] if t["state"] == "finished"]
+    assert len(done) == 5, sweep["trials"]
+    for trial in done:
+        found = tracked(server, "swept", trial["run"])
+        assert float(found["params"]["lr"]) == pytest.approx(trial["params"]["lr"])
+        assert trial["value"] == pytest.approx(trial["params"]["lr"] * trial["params"]["layers"] + 1 / 3)
+        assert found["tags"]["wandb.sweep"] == sweep_id
+
+
+def test_any_program_can_ask_for_trials(server):
+    config = {
+        "method": "grid",
+        "metric": {"name": "loss", "goal": "minimize"},
+        "parameters": {"a": {"values": [1, 2]}, "b": {"min": 0, "max": 2}},
+    }
+    made = requests.post(f"{server.url}/api/v1/sweeps", json={"project": "grid", "config": config}, timeout=30)
+    assert made.status_code == 201, made.text
+    url = f"{server.url}/api/v1/sweeps/{made.json()['sweep_id']}"
+    seen = []
+    while trial := requests.post(f"{url}/next", json={}, timeout=30).json()["trial"]:
+        seen.append((trial["params"]["a"], trial["params"]["b"]))
+        report = {"value": trial["params"]["a"] + trial["params"]["b"], "state": "finished"}
+        answer = requests.post(f"{url}/trials/{trial['number']}/report", json=report, timeout=30)
+        assert answer.json() == {"stop": False}, answer.text
+    assert sorted(seen) == [(a, b) for a in (1, 2) for b in (0, 1, 2)]
+    assert requests.get(url, timeout=30).json()["state"] == "FINISHED"
+
+
+def test_what_is_not_known_here_is_refused_and_holds_nothing_up(server, tmp_path):
+    query = {"query": "query Nonsense { nonsense }", "variables": {}}
+    client = {"X-Wandb-Username": ""}
+    answer = requests.post(f"{server.url}/graphql", json=query, headers=client, timeout=30).json()
+    assert answer["data"] is None and "Nonsense" in answer["errors"][0]["message"]
+    run(server, tmp_path, """
+        import wandb
+        with wandb.init(project="unknown", id="u") as run:
+            run.log({"x": 1})
+            try:
+                wandb.Api(timeout=5).run("tidemill/unknown/u")
+            except Exception as e:
+                print(type(e).__name__)
+    """, timeout=60)
+    assert tracked(server, "unknown", "u")["info"]["status"] == "FINISHED"
