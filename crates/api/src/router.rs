@@ -6,6 +6,7 @@ use axum::handler::Handler;
 use axum::http::Method;
 use axum::middleware;
 use axum::routing::{MethodFilter, MethodRouter, on};
+use tower::ServiceExt as _;
 
 use crate::control_plane::{App, ControlPlane};
 use crate::mlflow::tracking::{permissions, roles, signup, users, workspaces};
@@ -425,7 +426,7 @@ pub fn router_with(control: Arc<dyn ControlPlane>, security: Security) -> axum::
         }
         router = router.route(route.path, route.handler);
     }
-    router
+    let router: axum::Router = router
         .method_not_allowed_fallback(edge::method_not_allowed)
         .fallback(page::fallback)
         .layer(middleware::from_fn_with_state(Arc::new(guard), auth::layer))
@@ -434,5 +435,6 @@ pub fn router_with(control: Arc<dyn ControlPlane>, security: Security) -> axum::
             security::layer,
         ))
         .layer(middleware::from_fn_with_state(Arc::clone(&control), edge::layer))
-        .with_state(control)
+        .with_state(control);
+    axum::Router::new().fallback_service(router.map_request(edge::one_slash))
 }

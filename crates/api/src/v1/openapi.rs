@@ -33,6 +33,7 @@ fn operation(route: &Route) -> Value {
     let (tag, error) = match Protocol::of_path(route.path) {
         Some(Protocol::OpenInference) => ("Open Inference Protocol v2", "OpenInferenceError"),
         Some(Protocol::Mlflow) => ("MLflow scoring", "MlflowError"),
+        Some(Protocol::MlflowRest) => ("MLflow tracking", "MlflowError"),
         Some(Protocol::V1) | None => ("Tidemill", "Error"),
     };
     let path = path_parameters(route.path)
