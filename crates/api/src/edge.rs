@@ -66,3 +66,22 @@ fn taken_error(response: &mut Response) -> Option<ApiError> {
 pub(crate) async fn method_not_allowed(method: axum::http::Method, uri: Uri) -> ApiError {
     ApiError::method_not_allowed(method.as_str(), uri.path())
 }
+
+/// A path that begins with several slashes is the one with a single one: clients join their server's address and a path carelessly,
+/// and MLflow's own server takes it so. Before routing.
+pub(crate) fn one_slash(mut request: Request) -> Request {
+    let uri = request.uri();
+    if !uri.path().starts_with("//") {
+        return request;
+    }
+    let path = format!("/{}", uri.path().trim_start_matches('/'));
+    let whole = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    };
+    // What cannot be a URI stays as it is, and no route has it.
+    if let Ok(uri) = whole.parse() {
+        *request.uri_mut() = uri;
+    }
+    request
+}

@@ -337,6 +337,8 @@ pub(crate) enum Protocol {
     OpenInference,
     /// MLflow's scoring protocol.
     Mlflow,
+    /// MLflow's tracking and registry.
+    MlflowRest,
     /// Our own.
     V1,
 }
@@ -347,9 +349,9 @@ impl Protocol {
         let first = path.trim_start_matches('/').split('/').next().unwrap_or("");
         match first {
             "v2" => Some(Self::OpenInference),
-            "invocations" | "ping" | "health" | "version" | "ajax-api" | "get-artifact"
-            | "model-versions" | "graphql" => Some(Self::Mlflow),
-            "api" if !path.trim_start_matches('/').starts_with("api/v1") => Some(Self::Mlflow),
+            "invocations" | "ping" | "health" | "version" => Some(Self::Mlflow),
+            "ajax-api" | "get-artifact" | "model-versions" | "graphql" => Some(Self::MlflowRest),
+            "api" if !path.trim_start_matches('/').starts_with("api/v1") => Some(Self::MlflowRest),
             "api" | "metrics" | "docs" => Some(Self::V1),
             _ => None,
         }
@@ -363,6 +365,10 @@ impl Protocol {
                 "error_code": error.kind.mlflow_code(),
                 "message": error.message,
                 "stack_trace": null,
+            }),
+            Self::MlflowRest => json!({
+                "error_code": error.kind.mlflow_code(),
+                "message": error.message,
             }),
             Self::V1 => json!({
                 "error": {
@@ -436,6 +442,10 @@ mod tests {
             assert_eq!(
                 Protocol::Mlflow.error_body(&error),
                 json!({"error_code": mlflow, "message": "`x` is wrong", "stack_trace": null})
+            );
+            assert_eq!(
+                Protocol::MlflowRest.error_body(&error),
+                json!({"error_code": mlflow, "message": "`x` is wrong"})
             );
             assert_eq!(
                 Protocol::V1.error_body(&error),
@@ -536,11 +546,11 @@ mod tests {
         assert_eq!(Protocol::of_path("/api/v1/nothing"), Some(Protocol::V1));
         assert_eq!(
             Protocol::of_path("/api/2.0/mlflow/runs/get"),
-            Some(Protocol::Mlflow)
+            Some(Protocol::MlflowRest)
         );
         assert_eq!(
             Protocol::of_path("/ajax-api/2.0/mlflow/runs/get"),
-            Some(Protocol::Mlflow)
+            Some(Protocol::MlflowRest)
         );
         assert_eq!(Protocol::of_path("/runs/1"), None);
         assert_eq!(Protocol::of_path("/v2x"), None);

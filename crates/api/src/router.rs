@@ -6,6 +6,7 @@ use axum::handler::Handler;
 use axum::http::Method;
 use axum::middleware;
 use axum::routing::{MethodFilter, MethodRouter, on};
+use tower::ServiceExt as _;
 
 use crate::control_plane::{App, ControlPlane};
 use crate::mlflow::tracking::{permissions, roles, signup, users, workspaces};
@@ -326,11 +327,11 @@ fn wandb_routes() -> Vec<Route> {
         get("/api/v1/tracking/artifact-lineage", wandb::http::artifact_lineage, "Which artifacts a run read and wrote").query(&["run_id"]),
         get("/api/v1/tracking/console", wandb::http::console, "What a run printed").query(&["run_id", "from", "limit"]),
         get("/api/v1/sweeps", sweeps::list, "Sweeps").query(&["project"]),
-        post("/api/v1/sweeps", sweeps::create, "Make a sweep"),
+        post("/api/v1/sweeps", sweeps::create, "Make a sweep").body("NewSweep"),
         get("/api/v1/sweeps/{id}", sweeps::show, "A sweep and its trials"),
-        patch("/api/v1/sweeps/{id}", sweeps::change, "Rename, pause, resume or end a sweep"),
+        patch("/api/v1/sweeps/{id}", sweeps::change, "Rename, pause, resume or end a sweep").body("SweepChange"),
         post("/api/v1/sweeps/{id}/next", sweeps::next, "Ask for the next trial"),
-        post("/api/v1/sweeps/{id}/trials/{number}/report", sweeps::report, "Report what a trial measured, and hear whether to stop"),
+        post("/api/v1/sweeps/{id}/trials/{number}/report", sweeps::report, "Report what a trial measured, and hear whether to stop").body("TrialReport"),
     ]
 }
 
@@ -425,7 +426,7 @@ pub fn router_with(control: Arc<dyn ControlPlane>, security: Security) -> axum::
         }
         router = router.route(route.path, route.handler);
     }
-    router
+    let router: axum::Router = router
         .method_not_allowed_fallback(edge::method_not_allowed)
         .fallback(page::fallback)
         .layer(middleware::from_fn_with_state(Arc::new(guard), auth::layer))
@@ -434,5 +435,6 @@ pub fn router_with(control: Arc<dyn ControlPlane>, security: Security) -> axum::
             security::layer,
         ))
         .layer(middleware::from_fn_with_state(Arc::clone(&control), edge::layer))
-        .with_state(control)
+        .with_state(control);
+    axum::Router::new().fallback_service(router.map_request(edge::one_slash))
 }

@@ -62,7 +62,7 @@ pub(super) fn too_many(wait_s: u64) -> Response {
 fn speaks_mlflow(path: &str) -> bool {
     match Protocol::of_path(path) {
         // Scoring has MLflow's shape of errors, but none of its words for this.
-        Some(Protocol::Mlflow) => !path.starts_with("/invocations"),
+        Some(Protocol::Mlflow | Protocol::MlflowRest) => !path.starts_with("/invocations"),
         Some(_) => false,
         None => true,
     }

@@ -33,6 +33,7 @@ fn operation(route: &Route) -> Value {
     let (tag, error) = match Protocol::of_path(route.path) {
         Some(Protocol::OpenInference) => ("Open Inference Protocol v2", "OpenInferenceError"),
         Some(Protocol::Mlflow) => ("MLflow scoring", "MlflowError"),
+        Some(Protocol::MlflowRest) => ("MLflow tracking", "MlflowError"),
         Some(Protocol::V1) | None => ("Tidemill", "Error"),
     };
     let path = path_parameters(route.path)
@@ -112,7 +113,10 @@ fn object(required: &[&str], properties: Value) -> Value {
 
 fn all_schemas() -> Value {
     let mut all = schemas();
-    for (name, schema) in super::registry::schemas() {
+    let others = super::registry::schemas()
+        .into_iter()
+        .chain(super::sweeps::schemas());
+    for (name, schema) in others {
         all[name] = schema;
     }
     all
@@ -260,8 +264,10 @@ mod tests {
             let ours = ["/api/v1/", "/v2", "/invocations"]
                 .iter()
                 .any(|start| route.path.starts_with(start));
-            let posts = route.method == axum::http::Method::POST;
-            assert!(route.body.is_some() == posts || !ours, "{}", route.path);
+            let changes = [axum::http::Method::POST, axum::http::Method::PATCH].contains(&route.method);
+            // Asking for the next trial of a sweep says nothing but which sweep.
+            let takes_body = changes && !route.path.ends_with("/next");
+            assert!(route.body.is_some() == takes_body || !ours, "{}", route.path);
         }
     }
 }

@@ -71,10 +71,8 @@ async fn a_query_gets_what_it_selects_by_aliases_fragments_and_variables() {
             "errors": null,
         })
     );
-    let search = format!(
-        "mutation {{ mlflowSearchRuns(input: {{experimentIds: [\"0\"]}}) {{ runs {{ info {{ runId }} }} }}
-         mlflowSearchDatasets(input: {{experimentIds: [\"0\"]}}) {{ datasetSummaries {{ name }} }} }}"
-    );
+    let search = "mutation { mlflowSearchRuns(input: {experimentIds: [\"0\"]}) { runs { info { runId } } }
+         mlflowSearchDatasets(input: {experimentIds: [\"0\"]}) { datasetSummaries { name } } }";
     let found = ask(&app, json!({"query": search})).await;
     assert_eq!(
         found["data"]["mlflowSearchRuns"]["runs"],
@@ -97,7 +95,12 @@ async fn a_query_gets_what_it_selects_by_aliases_fragments_and_variables() {
 #[tokio::test]
 async fn a_query_that_asks_too_much_or_what_is_not_there_gets_errors() {
     let app = App::new();
-    let many = |count: usize, field: &str| (0..count).map(|i| format!("k{i}: {field} ")).collect::<String>();
+    let many = |count: usize, field: &str| {
+        (0..count)
+            .map(|i| format!("k{i}: {field}"))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
     let get = "mlflowGetExperiment(input: {experimentId: \"0\"})";
     let mut deep = "name".to_owned();
     for _ in 0..12 {

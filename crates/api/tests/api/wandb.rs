@@ -277,12 +277,12 @@ async fn an_artifact_is_committed_only_with_all_its_bytes() {
 #[tokio::test]
 async fn hyperband_stops_a_trial_by_the_agents_heartbeat() {
     let app = App::new();
-    let config = r#"
+    let config = r"
 method: random
 metric: {name: loss, goal: minimize}
 parameters: {lr: {min: 0.0, max: 1.0}}
 early_terminate: {type: hyperband, min_iter: 2, eta: 2}
-"#;
+";
     let made = ask(
         &app,
         "UpsertSweep",

@@ -24,7 +24,7 @@ const ADVISORY_LOCK: i64 = 0x7469_6465_6d69_6c6c;
 /// A connection. Used by one thread at a time.
 pub(crate) struct Client {
     // `None` only while it is dropped.
-    client: RefCell<Option<postgres::Client>>,
+    driver: RefCell<Option<postgres::Client>>,
     statements: RefCell<HashMap<String, Statement>>,
     in_transaction: Cell<bool>,
 }
@@ -73,14 +73,14 @@ impl Client {
             }
         }
         Ok(Self {
-            client: RefCell::new(Some(client)),
+            driver: RefCell::new(Some(client)),
             statements: RefCell::default(),
             in_transaction: Cell::new(false),
         })
     }
 
     pub fn is_lost(&self) -> bool {
-        self.client
+        self.driver
             .borrow()
             .as_ref()
             .is_none_or(postgres::Client::is_closed)
@@ -125,7 +125,7 @@ impl Client {
     ) -> Result<(), StoreError> {
         let statement = self.prepared(sql)?;
         let bound = bound(params)?;
-        let mut client = self.client.borrow_mut();
+        let mut client = self.driver.borrow_mut();
         let client = client.as_mut().ok_or(StoreError::Closed)?;
         let mut rows = client.query_raw(&statement, bound.iter())?;
         while let Some(row) = rows.next()? {
@@ -158,7 +158,7 @@ impl Client {
         &self,
         call: impl FnOnce(&mut postgres::Client) -> Result<T, postgres::Error>,
     ) -> Result<T, StoreError> {
-        match self.client.borrow_mut().as_mut() {
+        match self.driver.borrow_mut().as_mut() {
             Some(client) => Ok(call(client)?),
             None => Err(StoreError::Closed),
         }
@@ -189,7 +189,7 @@ impl Client {
 /// Closing waits too, and the last owner of a store may be an async task.
 impl Drop for Client {
     fn drop(&mut self) {
-        if let Some(client) = self.client.get_mut().take() {
+        if let Some(client) = self.driver.get_mut().take() {
             std::thread::spawn(move || drop(client));
         }
     }

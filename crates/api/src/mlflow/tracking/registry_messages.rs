@@ -64,7 +64,8 @@ pub(crate) fn version_message(version: &Version) -> Value {
     );
     put_text(&mut message, "user_id", Some(&version.user_id));
     message.insert("current_stage".to_owned(), json!(version.stage));
-    put_text(&mut message, "description", Some(&version.description));
+    // Also where it is empty: clients tell that from one that was never given.
+    message.insert("description".to_owned(), json!(version.description));
     put_text(&mut message, "source", Some(&version.source));
     put_text(&mut message, "run_id", version.run_id.as_deref());
     message.insert("status".to_owned(), json!(version.status));

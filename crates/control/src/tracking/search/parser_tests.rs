@@ -589,7 +589,7 @@ proptest! {
     fn no_text_makes_the_parser_panic(text in prop_oneof![any::<String>(), near_filters()]) {
         for target in TARGETS {
             let _ = parse_filter(target, &text);
-            let _ = parse_order(target, &[text.clone()]);
+            let _ = parse_order(target, std::slice::from_ref(&text));
         }
         let _ = parse_model_order(&[ModelOrder { field_name: Some(text.clone()), ..ModelOrder::default() }]);
         let _ = Searched::of("", "", "").after(Some(&text));
