@@ -72,7 +72,7 @@ async fn pages_of_a_search_are_full_of_what_the_sender_may_look_at_and_hold_noth
             let name = format!("m{number}");
             model(&app, "admin", &name).await;
             let id = experiment(&app, "admin", &format!("e{number}")).await;
-            let permission = if number % 2 == 0 { "READ" } else { "NO_PERMISSIONS" };
+            let permission = if number % 2 == 0 { "READ" } else { "DENY" };
             grant(&app, "ada", "registered_model", &name, permission).await;
             grant(&app, "ada", "experiment", &id, permission).await;
             let run = json!({ "experiment_id": id, "run_name": format!("r{number}") });
@@ -195,10 +195,12 @@ async fn what_asks_for_approval_is_lifted_by_those_who_manage_and_nobody_approve
     assert_eq!(granted.json()["requested_by"], "ed");
 }
 
-fn wandb(app: &App, name: &str, token: &str) -> String {
-    let _ = app;
-    // W&B's client sends its key as the password of a user whose name is always the same.
-    format!("Basic {}", base64(&format!("{name}:{token}")))
+/// W&B's client sends its key as the password of a user whose name is always the same.
+fn with_key<'a>(app: &'a App, key: &str) -> As<'a> {
+    As {
+        app,
+        authorization: format!("Basic {}", base64(&format!("api:{key}"))),
+    }
 }
 
 async fn token_of(app: &App, name: &str) -> String {
@@ -228,20 +230,11 @@ async fn operation(sender: &As<'_>, name: &str, variables: Value) -> Result<Valu
 async fn wandbs_client_tracks_by_the_token_of_an_editor_and_a_viewer_is_refused() {
     let app = house("READ", &["vi", "ed"]).await;
     promoted(&app, "ed", "editor").await;
-    let [vi, ed] = ["vi", "ed"].map(|name| (name, &app));
-    let (vi_token, ed_token) = (token_of(vi.1, vi.0).await, token_of(ed.1, ed.0).await);
-    let vi = As {
-        app: &app,
-        authorization: wandb(&app, "api", &vi_token),
-    };
-    let ed = As {
-        app: &app,
-        authorization: wandb(&app, "api", &ed_token),
-    };
+    let vi = with_key(&app, &token_of(&app, "vi").await);
+    let ed = with_key(&app, &token_of(&app, "ed").await);
     let run = || json!({ "name": "r", "project": "p", "entity": null });
     let sweep = || json!({ "config": "method: random\nparameters: {lr: {min: 0.0, max: 1.0}}\n", "projectName": "p" });
     let line = || json!({ "files": { "wandb-history.jsonl": { "offset": 0, "content": ["{\"_step\": 0, \"x\": 1}"] } } });
-    let stream = "/files/tidemill/p/r/file_stream";
 
     for (name, variables) in [
         ("UpsertBucket", run()),
@@ -251,11 +244,15 @@ async fn wandbs_client_tracks_by_the_token_of_an_editor_and_a_viewer_is_refused(
         let errors = operation(&vi, name, variables).await.unwrap_err();
         assert!(errors.to_string().contains("may not change"), "{name}: {errors}");
     }
-    assert_eq!(vi.post(stream, line()).await.status, 403);
+    let of = |entity: &str| format!("/files/{entity}/p/r/file_stream");
+    assert_eq!(vi.post(&of("vi"), line()).await.status, 403);
     let ours = json!({ "project": "p", "config": { "method": "random", "parameters": { "lr": { "min": 0.0, "max": 1.0 } } } });
     assert_eq!(vi.post("/api/v1/sweeps", ours.clone()).await.status, 403);
 
-    operation(&ed, "UpsertBucket", run()).await.unwrap();
+    let made = operation(&ed, "UpsertBucket", run()).await.unwrap();
+    let project = &made["upsertBucket"]["bucket"]["project"];
+    let stream = &of(project["entityName"].as_str().unwrap());
+    assert_eq!(vi.post(stream, line()).await.status, 403);
     assert_eq!(ed.post(stream, line()).await.status, 200);
     let made = operation(&ed, "UpsertSweep", sweep()).await.unwrap();
     let id = made["upsertSweep"]["sweep"]["name"].as_str().unwrap().to_owned();
