@@ -9,7 +9,7 @@ use tidemill_core::clock::Stopwatch;
 /// So many wrong passwords of one name are heard in a [`WINDOW`].
 const ALLOWED: u32 = 10;
 /// What is remembered of a name lasts so long after its first wrong password.
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_mins(1);
 /// So many names are remembered at most.
 const NAMES: usize = 4096;
 
