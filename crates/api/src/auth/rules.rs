@@ -390,6 +390,26 @@ mod tests {
     }
 
     #[test]
+    fn few_routes_that_change_something_are_open_to_every_user() {
+        // They predict, are about the user who asks, or look by themselves.
+        let open = [
+            "/v2/models/{model}/infer",
+            "/v2/models/{model}/versions/{version}/infer",
+            "/invocations",
+            "/invocations/{endpoint}",
+            "/api/v1/tokens",
+            "/api/v1/tokens/{id}",
+            "/api/3.0/mlflow/traces/search",
+            "/graphql",
+        ];
+        for route in crate::router::routes() {
+            if route.method != Method::GET && rule_of(&route.method, route.path) == Some(User) {
+                assert!(open.contains(&route.path), "{} {}", route.method, route.path);
+            }
+        }
+    }
+
+    #[test]
     fn a_twin_has_the_rule_of_its_route() {
         let path = "/ajax-api/2.0/mlflow/logged-models/{model_id}/tags/{tag_key}";
         assert_eq!(rule_of(&Method::DELETE, path), Some(On(Delete, LoggedModel)));
