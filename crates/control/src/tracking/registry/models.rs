@@ -2,11 +2,10 @@
 
 use serde_json::json;
 use tidemill_store::registry::{self, Model};
-use tidemill_store::users;
+use tidemill_store::users as rows;
 
 use super::{APPROVAL_TAG, PROMPT_TAG, REQUIRED, is_prompt, model, model_number, moves, names};
 use crate::tracking::{Caller, Result, Tracking, TrackingError, webhooks};
-use crate::users::REGISTERED_MODEL;
 
 impl Tracking {
     /// Registers a model.
@@ -73,7 +72,13 @@ impl Tracking {
                     )));
                 }
                 registry::rename(tx, &before, &new_name, &who)?;
-                users::rename_grants_of_resource(tx, &workspace, REGISTERED_MODEL, &name, &new_name)?;
+                rows::rename_grants_of_resource(
+                    tx,
+                    &workspace,
+                    crate::users::REGISTERED_MODEL,
+                    &name,
+                    &new_name,
+                )?;
                 let payload = json!({ "from": name, "by": who.by });
                 tx.event(who.at, "model.renamed", "model", &new_name, payload)?;
                 model(tx, &workspace, &new_name)
@@ -108,7 +113,7 @@ impl Tracking {
                 moves::refuse_if_served(tx, &found, "deleted")?;
                 registry::delete(tx, &found, &who)?;
                 // Another of its name must not inherit who could do what.
-                users::delete_grants_of_resource(tx, &workspace, REGISTERED_MODEL, &name)?;
+                rows::delete_grants_of_resource(tx, &workspace, crate::users::REGISTERED_MODEL, &name)?;
                 tx.event(who.at, "model.deleted", "model", &name, json!({ "by": who.by }))?;
                 Ok(())
             })
