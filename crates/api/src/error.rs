@@ -281,6 +281,7 @@ impl From<TrackingError> for ApiError {
             TrackingError::Conflict(message) => (Kind::Conflict, "resource_conflict", message),
             TrackingError::Denied(message) => (Kind::Denied, "permission_denied", message),
             TrackingError::Unauthenticated(message) => (Kind::Unauthenticated, "unauthenticated", message),
+            TrackingError::TooManyLogins { .. } => (Kind::TooMany, "too_many_logins", error.to_string()),
             TrackingError::NotImplemented(message) => (Kind::NotImplemented, "not_implemented", message),
         };
         Self {

@@ -1,4 +1,4 @@
-//! What follows for grants from what was done: who adds something owns it, and grants go where a model's name goes.
+//! What follows for grants from what was done: who adds something owns it.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -39,20 +39,4 @@ pub(super) async fn created(
             .await?;
     }
     Ok(Response::from_parts(parts, Body::from(body)))
-}
-
-/// Takes grants along with a registered model's new name, or away with a deleted model.
-pub(super) async fn renamed_or_deleted(
-    app: &App,
-    caller: &Caller,
-    names: (Option<String>, Option<String>),
-    done: bool,
-) -> Result<(), ApiError> {
-    let tracking = app.tracking();
-    match names {
-        (Some(from), Some(to)) if done => tracking.move_model_grants(caller, &from, &to).await?,
-        (Some(name), None) if done => tracking.forget_model_grants(caller, &name).await?,
-        _ => {}
-    }
-    Ok(())
 }

@@ -52,6 +52,13 @@ pub(super) fn denied(path: &str) -> Response {
     ApiError::from(TrackingError::Denied(text.to_owned())).into_response()
 }
 
+/// 429: in the words of the protocol, with when to come again.
+pub(super) fn too_many(wait_s: u64) -> Response {
+    let mut response = ApiError::from(TrackingError::TooManyLogins { wait_s }).into_response();
+    response.headers_mut().insert(header::RETRY_AFTER, wait_s.into());
+    response
+}
+
 fn speaks_mlflow(path: &str) -> bool {
     match Protocol::of_path(path) {
         // Scoring has MLflow's shape of errors, but none of its words for this.

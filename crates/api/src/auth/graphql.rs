@@ -2,26 +2,36 @@
 
 use serde_json::{Value, json};
 use tidemill_control::tracking::Caller;
-use tidemill_control::users::{EXPERIMENT, Need, Principal, REGISTERED_MODEL};
+use tidemill_control::users::{EXPERIMENT, Need, Principal};
 
 use super::Refused;
-use super::rules::{Rule, Search, Subject};
+use super::rules::Subject;
 use super::subjects::{self, permission_of};
 use crate::control_plane::App;
 use crate::error::ApiError;
 use crate::mlflow::tracking::Fields;
 
-/// What a root field needs; `None` for those that show nothing.
-fn rule_of(field: &str) -> Option<Rule> {
-    Some(match field {
-        "mlflowGetExperiment" => Rule::On(Need::Read, Subject::Experiment),
-        "mlflowGetRun" | "mlflowListArtifacts" => Rule::On(Need::Read, Subject::Run),
-        "mlflowGetMetricHistoryBulkInterval" => Rule::On(Need::Read, Subject::Runs("run_ids")),
-        "mlflowSearchRuns" | "mlflowSearchDatasets" => Rule::Limited(Search::InExperiments),
-        "mlflowSearchModelVersions" => Rule::Limited(Search::Versions),
-        "test" | "testMutation" => return None,
-        _ => Rule::Role(tidemill_control::users::ServerRole::Admin),
-    })
+/// What a root field needs.
+enum Rule {
+    /// Nothing: it shows nothing, or it is a search that gives what the user may look at.
+    User,
+    /// That the user may look at what it names.
+    On(Subject),
+    /// That the user may look at one of the experiments that it names.
+    InExperiments,
+    /// To be an administrator.
+    Admin,
+}
+
+fn rule_of(field: &str) -> Rule {
+    match field {
+        "mlflowGetExperiment" => Rule::On(Subject::Experiment),
+        "mlflowGetRun" | "mlflowListArtifacts" => Rule::On(Subject::Run),
+        "mlflowGetMetricHistoryBulkInterval" => Rule::On(Subject::Runs("run_ids")),
+        "mlflowSearchRuns" | "mlflowSearchDatasets" => Rule::InExperiments,
+        "mlflowSearchModelVersions" | "test" | "testMutation" => Rule::User,
+        _ => Rule::Admin,
+    }
 }
 
 /// Whether a user may ask a root field this. Takes experiments that they may not look at out of the input.
@@ -32,12 +42,12 @@ pub(crate) async fn may_ask(
     field: &str,
     input: &mut Value,
 ) -> Result<bool, ApiError> {
-    let Some(rule) = rule_of(field).filter(|_| !known.is_admin()) else {
+    if known.is_admin() {
         return Ok(true);
-    };
+    }
     let fields = Fields::of(input.clone());
-    match rule {
-        Rule::On(Need::Read, Subject::Runs(name)) => {
+    match rule_of(field) {
+        Rule::On(Subject::Runs(name)) => {
             for run_id in fields.texts(name)? {
                 let one = Fields::of(json!({ "run_id": run_id }));
                 if !allowed(app, known, caller, Subject::Run, &one).await? {
@@ -46,13 +56,14 @@ pub(crate) async fn may_ask(
             }
             Ok(true)
         }
-        Rule::On(_, subject) => allowed(app, known, caller, subject, &fields).await,
-        Rule::Limited(Search::InExperiments) => {
+        Rule::On(subject) => allowed(app, known, caller, subject, &fields).await,
+        Rule::InExperiments => {
             let ids = fields.texts("experiment_ids")?;
             let mut readable = Vec::new();
             for id in &ids {
                 let permission = permission_of(app, known, EXPERIMENT, id, &caller.workspace).await?;
-                if permission.allows(Need::Read) {
+                // The word for all of them is for the search itself to limit.
+                if id == "ALL" || permission.allows(Need::Read) {
                     readable.push(id.clone());
                 }
             }
@@ -62,8 +73,8 @@ pub(crate) async fn may_ask(
             }
             Ok(any)
         }
-        Rule::Limited(_) => Ok(true),
-        _ => Ok(false),
+        Rule::User => Ok(true),
+        Rule::Admin => Ok(false),
     }
 }
 
@@ -78,20 +89,5 @@ async fn allowed(
         Ok(()) => Ok(true),
         Err(Refused::Wrong(error)) => Err(error),
         Err(_) => Ok(false),
-    }
-}
-
-/// Takes versions of models that a user may not look at out of an answer.
-pub(crate) fn keep_readable(known: &Principal, caller: &Caller, message: &mut Value) {
-    if known.reads_all_of(&caller.workspace) {
-        return;
-    }
-    if let Some(versions) = message.get_mut("model_versions").and_then(Value::as_array_mut) {
-        versions.retain(|version| {
-            let name = version["name"].as_str().unwrap_or_default();
-            known
-                .on(REGISTERED_MODEL, name, &caller.workspace)
-                .allows(Need::Read)
-        });
     }
 }

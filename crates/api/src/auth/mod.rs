@@ -2,14 +2,12 @@
 //!
 //! - [`rules`]: what each route needs, as a table.
 //! - [`subjects`]: finds what a request is about, and asks what its sender may do to it.
-//! - [`search`]: keeps what the sender may not see out of searches.
 //! - `after`: who adds something owns it.
 
 mod after;
 mod challenge;
 mod graphql;
 mod rules;
-mod search;
 mod subjects;
 
 use std::collections::HashMap;
@@ -18,19 +16,19 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{FromRequest as _, FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, header};
+use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use tidemill_control::tracking::{Caller as Calling, DEFAULT_WORKSPACE, TrackingError};
-use tidemill_control::users::{Need, Principal, ServerRole};
+use tidemill_control::users::{Principal, ServerRole};
 
 use crate::control_plane::App;
 use crate::error::ApiError;
 use crate::extract::Body as ReadBody;
 use crate::mlflow::tracking::{Fields, User, named_workspace, workspaces};
 
-pub(crate) use graphql::{keep_readable, may_ask};
+pub(crate) use graphql::may_ask;
 use rules::{Kind, Rule, rule_of};
 pub(crate) use subjects::permission_of;
 
@@ -120,6 +118,7 @@ pub(crate) async fn layer(State(guard): State<Arc<Guard>>, request: Request, nex
         Ok(response) => response,
         Err(Refused::Unknown) => challenge::unauthenticated(&path),
         Err(Refused::Denied) => challenge::denied(&path),
+        Err(Refused::TooMany(wait_s)) => challenge::too_many(wait_s),
         Err(Refused::Wrong(error)) => error.into_response(),
     }
 }
@@ -130,6 +129,8 @@ enum Refused {
     Unknown,
     /// Its sender may not.
     Denied,
+    /// The user was tried with too many wrong passwords; in so many seconds the next is looked at.
+    TooMany(u64),
     /// It is wrong in itself.
     Wrong(ApiError),
 }
@@ -170,8 +171,11 @@ async fn checked(guard: &Guard, mut request: Request, next: Next) -> Result<Resp
     let Some(credentials) = challenge::credentials(request.headers()) else {
         return Err(Refused::Unknown);
     };
-    let Some(known) = app.tracking().authenticate(&credentials).await? else {
-        return Err(Refused::Unknown);
+    let known = match app.tracking().authenticate(&credentials).await {
+        Ok(Some(known)) => known,
+        Ok(None) => return Err(Refused::Unknown),
+        Err(TrackingError::TooManyLogins { wait_s }) => return Err(Refused::TooMany(wait_s)),
+        Err(error) => return Err(error.into()),
     };
     check_workspace(app, request.headers(), &template).await?;
     request.extensions_mut().insert(User(known.name.clone()));
@@ -182,7 +186,7 @@ async fn checked(guard: &Guard, mut request: Request, next: Next) -> Result<Resp
             .unwrap_or(DEFAULT_WORKSPACE)
             .to_owned(),
     };
-    allowed(app, rule, &template, &known, &caller, request, next).await
+    allowed(app, rule, &known, &caller, request, next).await
 }
 
 /// Refuses a workspace that is not there. What the server can do is told whatever the workspace is.
@@ -213,23 +217,11 @@ fn need(enough: bool) -> Result<(), Refused> {
 async fn allowed(
     app: &App,
     rule: Rule,
-    template: &str,
     known: &Arc<Principal>,
     caller: &Calling,
     request: Request,
     next: Next,
 ) -> Result<Response, Refused> {
-    // What changes who may do what has to be done whoever asks.
-    let renames = template.ends_with("/mlflow/registered-models/rename");
-    let deletes = template.ends_with("/mlflow/registered-models/delete");
-    if renames || deletes {
-        let asked = Asked::read(request).await?;
-        subjects::check(app, rule, known, caller, &asked).await?;
-        let names = (asked.fields.text("name")?, asked.fields.text("new_name")?);
-        let response = next.run(asked.into_request()).await;
-        after::renamed_or_deleted(app, caller, names, response.status().is_success()).await?;
-        return Ok(response);
-    }
     match rule {
         Rule::Create(kind) => {
             need(known.may_create_in(&caller.workspace))?;
@@ -237,16 +229,24 @@ async fn allowed(
             Ok(after::created(app, known, caller, kind, response).await?)
         }
         _ if known.is_admin() => Ok(next.run(request).await),
-        Rule::Public | Rule::Signed | Rule::User => Ok(next.run(request).await),
+        Rule::Public | Rule::Signed | Rule::User | Rule::Limited => Ok(next.run(request).await),
         Rule::Role(role) => {
             need(known.role >= role)?;
             Ok(next.run(request).await)
         }
         Rule::SeesLoop => {
-            need(known.in_workspace(DEFAULT_WORKSPACE).allows(Need::Read))?;
+            need(known.reads_all_of(DEFAULT_WORKSPACE))?;
             Ok(next.run(request).await)
         }
-        Rule::Limited(what) => search::limited(app, what, known, caller, request, next).await,
+        Rule::SeesEvents => {
+            let of_others = app.tracking().options().workspaces;
+            need(known.reads_all_of(DEFAULT_WORKSPACE) && (!of_others || known.role >= ServerRole::Editor))?;
+            Ok(next.run(request).await)
+        }
+        Rule::Within(wanted) => {
+            need(known.in_workspace(&caller.workspace).allows(wanted))?;
+            Ok(next.run(request).await)
+        }
         Rule::On(wanted, subject) if subject.is_outside_the_body() => {
             let (mut parts, body) = request.into_parts();
             subjects::check_outside(app, wanted, subject, known, caller, &mut parts).await?;
@@ -258,10 +258,4 @@ async fn allowed(
             Ok(next.run(asked.into_request()).await)
         }
     }
-}
-
-/// The length of a body that was replaced.
-fn set_length(parts: &mut Parts, length: usize) {
-    parts.headers.remove(header::TRANSFER_ENCODING);
-    parts.headers.insert(header::CONTENT_LENGTH, length.into());
 }

@@ -5,12 +5,12 @@ use tidemill_control::users::{Need, ServerRole};
 
 use Need::{Delete, Manage, Read, Update};
 use Rule::{
-    Create, GiveOn, GiveRoles, Limited, ListRoles, LookAtRolesOf, On, Public, Role, SeeRoles, SeesLoop,
-    SeesWorkspace, Signed, Themselves, User, VersionOf, Workspace,
+    Create, GiveOn, GiveRoles, Limited, ListRoles, LookAtRolesOf, On, Public, Role, SeeRoles, SeesEvents,
+    SeesLoop, SeesWorkspace, Signed, Themselves, User, VersionOf, Within, Workspace,
 };
 use Subject::{
-    Artifact, Experiment, ExperimentName, Experiments, LoggedModel, Model, ModelInPath, ModelInQuery, Run,
-    RunInQuery, RunOrModel, Runs,
+    Artifact, Experiment, ExperimentName, Experiments, LoggedModel, LoopModel, Model, ModelInPath,
+    ModelInQuery, ModelTag, Run, RunInQuery, RunOrModel, Runs,
 };
 
 /// What a request must fulfil.
@@ -24,16 +24,20 @@ pub(crate) enum Rule {
     User,
     /// To come from a user with at least this role on the server.
     Role(ServerRole),
-    /// To come from a user who may look at what is in the default workspace, where the loop works.
+    /// To come from a user who may look at all that is in the default workspace, where the loop works.
     SeesLoop,
+    /// The same; and where there are other workspaces, whose events are told too, to come from a user who may look into each.
+    SeesEvents,
+    /// To come from a user who is permitted this on what is in the workspace that the request names.
+    Within(Need),
     /// To come from a user who is permitted this on what the request names.
     On(Need, Subject),
     /// To come from a user who may add such a thing; it is theirs then.
     Create(Kind),
     /// To register a version: permitted to change the model and to look at where the version comes from.
     VersionOf,
-    /// A search whose answer holds what the user may look at.
-    Limited(Search),
+    /// To come from a user. It is a search, whose handler asks only for what the user may look at.
+    Limited,
     /// To be about the user who sends it.
     Themselves,
     /// To be about the user who sends it, or about one with a role in a workspace that the sender governs.
@@ -73,10 +77,14 @@ pub(crate) enum Subject {
     LoggedModel,
     /// `name`, of a registered model
     Model,
-    /// The same, in the query.
+    /// The same, with `key`, of a tag: what asks that its versions are approved is not for everybody who may change the model.
+    ModelTag,
+    /// `name`, in the query.
     ModelInQuery,
     /// `model` in the path
     ModelInPath,
+    /// `model` in the path, whatever workspace the request names: the loop knows the models of the default one.
+    LoopModel,
     /// The path of an artifact, whose first part is an experiment's number.
     Artifact,
 }
@@ -88,19 +96,6 @@ pub(crate) enum Kind {
     Experiment,
     /// A registered model.
     Model,
-}
-
-/// What can be searched.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Search {
-    /// Experiments: those that may not be looked at are taken out of the answer.
-    Experiments,
-    /// Registered models, the same.
-    Models,
-    /// Model versions, the same.
-    Versions,
-    /// Runs or logged models: experiments that may not be looked at are taken out of the question.
-    InExperiments,
 }
 
 const ADMIN: Rule = Role(ServerRole::Admin);
@@ -145,15 +140,25 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("POST", "/api/v1/models/{}/versions/{}/requests", On(Update, ModelInPath)),
     ("POST", "/api/v1/models/{}/versions/{}/requests/{}/approve", On(Manage, ModelInPath)),
     ("POST", "/api/v1/models/{}/versions/{}/requests/{}/reject", On(Manage, ModelInPath)),
-    ("GET", "/api/v1/models/{}", On(Read, ModelInPath)),
-    ("GET", "/api/v1/models/{}/*", On(Read, ModelInPath)),
-    // Their handlers look whether the user may change what is in the workspace.
-    ("POST", "/api/v1/sweeps", User),
-    ("PATCH", "/api/v1/sweeps/{}", User),
-    ("POST", "/api/v1/sweeps/{}/next", User),
-    ("POST", "/api/v1/sweeps/{}/trials/{}/report", User),
+    ("GET", "/api/v1/models/{}/audit", On(Read, ModelInPath)),
+    ("GET", "/api/v1/models/{}/versions/{}/requests", On(Read, ModelInPath)),
+    ("GET", "/api/v1/models/{}/versions/{}/card", On(Read, ModelInPath)),
+    ("GET", "/api/v1/models/{}/versions/{}/compare/{}", On(Read, ModelInPath)),
+    ("GET", "/api/v1/models/{}", On(Read, LoopModel)),
+    ("GET", "/api/v1/models/{}/*", On(Read, LoopModel)),
+    ("GET", "/api/v1/sweeps", Within(Read)),
+    ("GET", "/api/v1/sweeps/{}", Within(Read)),
+    // W&B's client and sweeps know no rights on single experiments: their handlers look whether the user may change every one.
+    ("POST", "/api/v1/sweeps", Within(Update)),
+    ("PATCH", "/api/v1/sweeps/{}", Within(Update)),
+    ("POST", "/api/v1/sweeps/{}/next", Within(Update)),
+    ("POST", "/api/v1/sweeps/{}/trials/{}/report", Within(Update)),
+    // What comes from elsewhere keeps its ids, times and users.
+    ("POST", "/api/v1/tracking/import/*", MANAGER),
     ("GET", "/api/v1/tracking/artifact-lineage", On(Read, Run)),
     ("GET", "/api/v1/tracking/console", On(Read, Run)),
+    ("GET", "/api/v1/events", SeesEvents),
+    ("GET", "/api/v1/events/stream", SeesEvents),
     ("GET", "/api/v1/*", SeesLoop),
 
     // Users, roles, grants
@@ -209,7 +214,7 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("GET", "/graphql", User),
     ("POST", "/graphql", User),
     // W&B's client: its handlers look, as those of sweeps; a URL for bytes carries its own permission.
-    ("POST", "/files/{}/{}/{}/file_stream", User),
+    ("POST", "/files/{}/{}/{}/file_stream", Within(Update)),
     ("PUT", "/wandb/upload/{}", Signed),
     ("GET", "/wandb/download/{}", Signed),
     // There are none.
@@ -220,8 +225,8 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("POST", "/api/2.0/mlflow/experiments/create", Create(Kind::Experiment)),
     ("GET", "/api/2.0/mlflow/experiments/get", On(Read, Experiment)),
     ("GET", "/api/2.0/mlflow/experiments/get-by-name", On(Read, ExperimentName)),
-    ("GET", "/api/2.0/mlflow/experiments/search", Limited(Search::Experiments)),
-    ("POST", "/api/2.0/mlflow/experiments/search", Limited(Search::Experiments)),
+    ("GET", "/api/2.0/mlflow/experiments/search", Limited),
+    ("POST", "/api/2.0/mlflow/experiments/search", Limited),
     ("POST", "/api/2.0/mlflow/experiments/delete", On(Delete, Experiment)),
     ("POST", "/api/2.0/mlflow/experiments/restore", On(Delete, Experiment)),
     ("POST", "/api/2.0/mlflow/experiments/update", On(Update, Experiment)),
@@ -233,7 +238,7 @@ const RULES: &[(&str, &str, Rule)] = &[
     // Runs
     ("POST", "/api/2.0/mlflow/runs/create", On(Update, Experiment)),
     ("GET", "/api/2.0/mlflow/runs/get", On(Read, Run)),
-    ("POST", "/api/2.0/mlflow/runs/search", Limited(Search::InExperiments)),
+    ("POST", "/api/2.0/mlflow/runs/search", Limited),
     ("POST", "/api/2.0/mlflow/runs/delete", On(Delete, Run)),
     ("POST", "/api/2.0/mlflow/runs/restore", On(Delete, Run)),
     ("POST", "/api/2.0/mlflow/runs/update", On(Update, Run)),
@@ -252,7 +257,7 @@ const RULES: &[(&str, &str, Rule)] = &[
 
     // Logged models
     ("POST", "/api/2.0/mlflow/logged-models", On(Update, Experiment)),
-    ("POST", "/api/2.0/mlflow/logged-models/search", Limited(Search::InExperiments)),
+    ("POST", "/api/2.0/mlflow/logged-models/search", Limited),
     ("GET", "/api/2.0/mlflow/logged-models/{}", On(Read, LoggedModel)),
     ("PATCH", "/api/2.0/mlflow/logged-models/{}", On(Update, LoggedModel)),
     ("DELETE", "/api/2.0/mlflow/logged-models/{}", On(Delete, LoggedModel)),
@@ -284,20 +289,20 @@ const RULES: &[(&str, &str, Rule)] = &[
     // Registered models and versions
     ("POST", "/api/2.0/mlflow/registered-models/create", Create(Kind::Model)),
     ("GET", "/api/2.0/mlflow/registered-models/get", On(Read, Model)),
-    ("GET", "/api/2.0/mlflow/registered-models/search", Limited(Search::Models)),
+    ("GET", "/api/2.0/mlflow/registered-models/search", Limited),
     ("POST", "/api/2.0/mlflow/registered-models/rename", On(Update, Model)),
     ("PATCH", "/api/2.0/mlflow/registered-models/update", On(Update, Model)),
     ("DELETE", "/api/2.0/mlflow/registered-models/delete", On(Delete, Model)),
     ("GET", "/api/2.0/mlflow/registered-models/get-latest-versions", On(Read, Model)),
     ("POST", "/api/2.0/mlflow/registered-models/get-latest-versions", On(Read, Model)),
-    ("POST", "/api/2.0/mlflow/registered-models/set-tag", On(Update, Model)),
-    ("DELETE", "/api/2.0/mlflow/registered-models/delete-tag", On(Update, Model)),
+    ("POST", "/api/2.0/mlflow/registered-models/set-tag", On(Update, ModelTag)),
+    ("DELETE", "/api/2.0/mlflow/registered-models/delete-tag", On(Update, ModelTag)),
     ("POST", "/api/2.0/mlflow/registered-models/alias", On(Update, Model)),
     ("GET", "/api/2.0/mlflow/registered-models/alias", On(Read, Model)),
     ("DELETE", "/api/2.0/mlflow/registered-models/alias", On(Delete, Model)),
     ("POST", "/api/2.0/mlflow/model-versions/create", VersionOf),
     ("GET", "/api/2.0/mlflow/model-versions/get", On(Read, Model)),
-    ("GET", "/api/2.0/mlflow/model-versions/search", Limited(Search::Versions)),
+    ("GET", "/api/2.0/mlflow/model-versions/search", Limited),
     ("PATCH", "/api/2.0/mlflow/model-versions/update", On(Update, Model)),
     ("POST", "/api/2.0/mlflow/model-versions/transition-stage", On(Update, Model)),
     ("DELETE", "/api/2.0/mlflow/model-versions/delete", On(Delete, Model)),
@@ -380,6 +385,26 @@ mod tests {
         for route in crate::router::routes() {
             if route.method != Method::GET {
                 assert_ne!(rule_of(&route.method, route.path), Some(Public), "{}", route.path);
+            }
+        }
+    }
+
+    #[test]
+    fn few_routes_that_change_something_are_open_to_every_user() {
+        // They predict, are about the user who asks, or look by themselves.
+        let open = [
+            "/v2/models/{model}/infer",
+            "/v2/models/{model}/versions/{version}/infer",
+            "/invocations",
+            "/invocations/{endpoint}",
+            "/api/v1/tokens",
+            "/api/v1/tokens/{id}",
+            "/api/3.0/mlflow/traces/search",
+            "/graphql",
+        ];
+        for route in crate::router::routes() {
+            if route.method != Method::GET && rule_of(&route.method, route.path) == Some(User) {
+                assert!(open.contains(&route.path), "{} {}", route.method, route.path);
             }
         }
     }

@@ -3,7 +3,8 @@
 use axum::extract::{FromRequestParts as _, RawPathParams};
 use axum::http::request::Parts;
 use serde_json::Value;
-use tidemill_control::tracking::{self, Caller, TrackingError};
+use tidemill_control::tracking::registry::APPROVAL_TAG;
+use tidemill_control::tracking::{self, Caller, DEFAULT_WORKSPACE, TrackingError};
 use tidemill_control::users::{
     EVERY, EXPERIMENT, Need, Permission, Place, Principal, REGISTERED_MODEL, WORKSPACE,
 };
@@ -19,7 +20,12 @@ impl Subject {
     pub(super) fn is_outside_the_body(self) -> bool {
         matches!(
             self,
-            Self::RunInQuery | Self::ModelInQuery | Self::ModelInPath | Self::Artifact | Self::Runs(_)
+            Self::RunInQuery
+                | Self::ModelInQuery
+                | Self::ModelInPath
+                | Self::LoopModel
+                | Self::Artifact
+                | Self::Runs(_)
         )
     }
 }
@@ -159,8 +165,10 @@ pub(super) async fn check(
         | Rule::User
         | Rule::Role(_)
         | Rule::SeesLoop
+        | Rule::SeesEvents
+        | Rule::Within(_)
         | Rule::Create(_)
-        | Rule::Limited(_) => Err(Refused::Denied),
+        | Rule::Limited => Err(Refused::Denied),
     }
 }
 
@@ -246,8 +254,18 @@ pub(super) async fn on(
             let permission = known.on(REGISTERED_MODEL, &name, &caller.workspace);
             need(permission.allows(wanted))
         }
+        Subject::ModelTag => {
+            let wanted = match fields.text("key")? {
+                Some(key) if key == APPROVAL_TAG => Need::Manage,
+                _ => wanted,
+            };
+            let name = fields.required_text("name")?;
+            let permission = known.on(REGISTERED_MODEL, &name, &caller.workspace);
+            need(permission.allows(wanted))
+        }
         Subject::RunInQuery
         | Subject::ModelInPath
+        | Subject::LoopModel
         | Subject::ModelInQuery
         | Subject::Artifact
         | Subject::Runs(_) => Err(Refused::Denied),
@@ -336,13 +354,17 @@ pub(super) async fn check_outside(
             let may = |name: &String| known.on(REGISTERED_MODEL, name, &caller.workspace).allows(wanted);
             need(names.iter().all(may))
         }
-        Subject::ModelInPath => {
+        Subject::ModelInPath | Subject::LoopModel => {
+            let workspace = match subject {
+                Subject::LoopModel => DEFAULT_WORKSPACE,
+                _ => caller.workspace.as_str(),
+            };
             let name = path_params(parts)
                 .await
                 .into_iter()
                 .find(|(name, _)| name == "model");
             let name = name.map(|(_, value)| value).unwrap_or_default();
-            let permission = known.on(REGISTERED_MODEL, &name, &caller.workspace);
+            let permission = known.on(REGISTERED_MODEL, &name, workspace);
             need(permission.allows(wanted))
         }
         Subject::Artifact => {

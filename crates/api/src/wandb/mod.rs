@@ -17,15 +17,16 @@ use axum::http::request::Parts;
 use serde_json::{Map, Value, json};
 use tidemill_control::tracking::wandb::default_entity;
 use tidemill_control::tracking::{Caller, Tracking, TrackingError};
-use tidemill_control::users::{Need, Principal};
+use tidemill_control::users::Principal;
 
 use crate::control_plane::App;
 use crate::error::ApiError;
 use crate::mlflow::tracking::Called;
 
-/// Whether a user may track in a workspace. W&B's client knows no rights on single experiments: it is all or nothing.
+/// Whether a user may track in a workspace. W&B's client knows no rights on single experiments: it is all or nothing, so one that the
+/// user may not change closes them all.
 pub(crate) fn may_track(known: Option<&Principal>, workspace: &str) -> bool {
-    known.is_none_or(|known| known.in_workspace(workspace).allows(Need::Update))
+    known.is_none_or(|known| known.changes_every_experiment_of(workspace))
 }
 
 /// A caller who may track in the workspace.

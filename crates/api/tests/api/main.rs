@@ -13,6 +13,7 @@ mod open_inference;
 mod page;
 mod purge;
 mod registry;
+mod rights;
 mod robustness;
 mod security;
 mod tracking_runs;

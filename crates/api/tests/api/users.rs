@@ -9,7 +9,7 @@ use crate::fake::{ADMIN_PASSWORD, App, Reply};
 const PASSWORD: &str = "a password of ours";
 
 /// `name:password` in Base64, by hand: the tests need no more of it.
-fn base64(text: &str) -> String {
+pub fn base64(text: &str) -> String {
     const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::new();
     for chunk in text.as_bytes().chunks(3) {

@@ -29,6 +29,12 @@ pub enum TrackingError {
     /// `UNAUTHENTICATED`: the caller has not said who they are.
     #[error("{0}")]
     Unauthenticated(String),
+    /// `REQUEST_LIMIT_EXCEEDED`: too many wrong passwords.
+    #[error("the user was tried with too many wrong passwords: try again in {wait_s} seconds")]
+    TooManyLogins {
+        /// After so many seconds one is looked at again.
+        wait_s: u64,
+    },
     /// `NOT_IMPLEMENTED`: this server does not do that.
     #[error("{0}")]
     NotImplemented(String),
@@ -48,6 +54,7 @@ impl TrackingError {
             Self::Conflict(_) => "resource_conflict",
             Self::Denied(_) => "permission_denied",
             Self::Unauthenticated(_) => "unauthenticated",
+            Self::TooManyLogins { .. } => "too_many_logins",
             Self::NotImplemented(_) => "not_implemented",
             Self::Store(e) => e.code(),
         }

@@ -278,7 +278,10 @@ impl Tracking {
         let taken = self
             .store()
             .write(move |tx| purges::take(tx, kind, &workspace, &candidates, whatever))
-            .await?;
+            .await;
+        // Another of its id may come, elsewhere.
+        self.forget_places();
+        let taken = taken?;
         purged.count(kind, taken);
         Ok(())
     }
@@ -313,8 +316,10 @@ impl Tracking {
         let removed = self
             .store()
             .write(move |tx| purges::remove_experiment(tx, number, whatever))
-            .await?;
-        if !removed {
+            .await;
+        self.forget_places();
+        self.users().changed();
+        if !removed? {
             purged.experiments -= 1;
             return Ok(());
         }

@@ -182,7 +182,10 @@ impl Tracking {
         if let Some(current) = current {
             let wanted = name.to_owned();
             let user = self.store().read(move |tx| user_row(tx, &wanted)).await??;
-            if !self.verify(current, Some(user.password)).await? {
+            if !self
+                .log_in(self.users().stands_for(name), current, Some(user.password))
+                .await?
+            {
                 return Err(TrackingError::invalid("Current password does not match."));
             }
             if current == password {

@@ -1,6 +1,7 @@
 //! Who a request comes from.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidemill_core::digest::Digest;
 use tidemill_store::users::{self as rows, Grant, User};
@@ -34,6 +35,12 @@ impl Credentials {
             user: user.to_owned(),
             password: password.to_owned(),
         }
+    }
+}
+
+fn too_many(wait: Duration) -> TrackingError {
+    TrackingError::TooManyLogins {
+        wait_s: wait.as_secs() + 1,
     }
 }
 
@@ -77,6 +84,11 @@ impl Tracking {
         hasher.update(name.as_bytes());
         hasher.update(password.as_bytes());
         let digest = *hasher.finalize().as_bytes();
+        let tried = memory.stands_for(name);
+        // Also before what is remembered: else a guess that is right could be told, and guesses would be free.
+        if let Some(wait) = memory.throttle.wait(&tried) {
+            return Err(too_many(wait));
+        }
         let generation = memory.generation();
         let remembered = memory.recall(&digest);
         if let Some(known) = &remembered
@@ -98,8 +110,8 @@ impl Tracking {
         };
         let right = match &loaded {
             Some((user, _)) if still(user) => true,
-            Some((user, _)) => self.verify(password, Some(user.password.clone())).await?,
-            None => self.verify(password, None).await?,
+            Some((user, _)) => self.log_in(tried, password, Some(user.password.clone())).await?,
+            None => self.log_in(tried, password, None).await?,
         };
         let Some((user, grants)) = loaded.filter(|_| right) else {
             memory.forget(&digest);
@@ -153,16 +165,26 @@ impl Tracking {
     }
 
     /// Whether a password fits what it is checked against; takes as long where there is nothing to check against.
-    pub(super) async fn verify(&self, password: &str, hash: Option<String>) -> Result<bool> {
-        let password = password.to_owned();
-        self.off_the_async_threads(move || match hash {
-            Some(hash) => password::verify(&password, &hash),
-            None => {
-                password::pretend(&password);
-                false
+    pub(super) async fn log_in(&self, tried: [u8; 32], password: &str, hash: Option<String>) -> Result<bool> {
+        let (throttle, password) = (Arc::clone(&self.users().throttle), password.to_owned());
+        let checked = self.off_the_async_threads(move || {
+            // Of those that came at once, few get here before the first are known to be wrong.
+            if let Some(wait) = throttle.wait(&tried) {
+                return Err(too_many(wait));
             }
-        })
-        .await
+            let right = match hash {
+                Some(hash) => password::verify(&password, &hash),
+                None => {
+                    password::pretend(&password);
+                    false
+                }
+            };
+            if !right {
+                throttle.failed(tried);
+            }
+            Ok(right)
+        });
+        checked.await?
     }
 
     /// What a new password is checked against from now on.

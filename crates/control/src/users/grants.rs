@@ -1,7 +1,6 @@
 //! What single users are granted: MLflow's permissions on experiments, registered models and workspaces, and the general ones of 3.17.
 
 use tidemill_store::users as rows;
-use tidemill_store::{StoreError, Tx};
 
 use super::{EVERY, EXPERIMENT, Outcome, Permission, REGISTERED_MODEL, WORKSPACE, must, user_row};
 use crate::tracking::{Caller, Result, Tracking, TrackingError};
@@ -228,33 +227,11 @@ impl Tracking {
             resource_type.to_owned(),
             resource.to_owned(),
         );
-        self.change_grants(move |tx| {
-            rows::grant(tx, user, &workspace, &kind, &name, Permission::Manage.as_str())
+        self.change_users(move |tx| {
+            rows::grant(tx, user, &workspace, &kind, &name, Permission::Manage.as_str())?;
+            Ok(Ok(()))
         })
         .await
-    }
-
-    /// A registered model is gone: one that gets its name later must not inherit who could do what.
-    pub async fn forget_model_grants(&self, caller: &Caller, name: &str) -> Result<()> {
-        let (workspace, name) = (caller.workspace.clone(), name.to_owned());
-        self.change_grants(move |tx| rows::delete_grants_of_resource(tx, &workspace, REGISTERED_MODEL, &name))
-            .await
-    }
-
-    /// A registered model has another name.
-    pub async fn move_model_grants(&self, caller: &Caller, from: &str, to: &str) -> Result<()> {
-        let (workspace, from, to) = (caller.workspace.clone(), from.to_owned(), to.to_owned());
-        self.change_grants(move |tx| {
-            rows::rename_grants_of_resource(tx, &workspace, REGISTERED_MODEL, &from, &to)
-        })
-        .await
-    }
-
-    async fn change_grants(
-        &self,
-        change: impl FnOnce(&mut Tx<'_>) -> std::result::Result<(), StoreError> + Send + 'static,
-    ) -> Result<()> {
-        self.change_users(move |tx| change(tx).map(Ok)).await
     }
 }
 

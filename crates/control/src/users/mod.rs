@@ -13,6 +13,7 @@ mod permission;
 mod places;
 mod principal;
 mod roles;
+mod throttle;
 mod tokens;
 #[cfg(test)]
 mod user_tests;
@@ -33,7 +34,7 @@ pub use grants::GrantInfo;
 pub use options::AuthOptions;
 pub use permission::{Need, Permission, ServerRole};
 pub use places::Place;
-pub use principal::Principal;
+pub use principal::{Principal, Readable};
 pub use roles::RoleInfo;
 pub use tokens::NewToken;
 
@@ -62,6 +63,7 @@ pub(crate) struct Memory {
     generation: AtomicU64,
     known: Mutex<HashMap<[u8; 32], Known>>,
     checks: Arc<Semaphore>,
+    throttle: Arc<throttle::Throttle>,
     /// Experiments of runs and logged models, which never change unless a workspace goes.
     places: Mutex<HashMap<String, Place>>,
 }
@@ -87,8 +89,14 @@ impl Memory {
             generation: AtomicU64::new(0),
             known: Mutex::default(),
             checks: Arc::new(Semaphore::new(CHECKS)),
+            throttle: Arc::new(throttle::Throttle::new()),
             places: Mutex::default(),
         }
+    }
+
+    /// What stands for a name here.
+    fn stands_for(&self, name: &str) -> [u8; 32] {
+        *blake3::keyed_hash(&self.key, name.as_bytes()).as_bytes()
     }
 
     fn generation(&self) -> u64 {
@@ -96,7 +104,7 @@ impl Memory {
     }
 
     /// To be called once a change about users is stored.
-    fn changed(&self) {
+    pub(crate) fn changed(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 

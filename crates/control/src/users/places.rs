@@ -2,9 +2,10 @@
 
 use std::sync::PoisonError;
 
+use tidemill_store::search::Visible;
 use tidemill_store::users as rows;
 
-use super::REMEMBERED;
+use super::{EXPERIMENT, Principal, REGISTERED_MODEL, REMEMBERED, Readable};
 use crate::tracking::{Result, Tracking};
 
 /// An experiment and its workspace.
@@ -77,6 +78,38 @@ impl Tracking {
             .read(move |tx| rows::experiment_by_name(tx, &inside, &name))
             .await?;
         Ok(found.map(|number| Place::of((number, workspace.to_owned()))))
+    }
+
+    /// The experiments that a user may look at.
+    pub fn visible_experiments(&self, known: &Principal, workspace: &str) -> Visible {
+        // Other ids than numbers name nothing.
+        let number = |id: &String| id.parse().ok().filter(|number: &i64| number.to_string() == *id);
+        let numbers = |ids: Vec<String>| ids.iter().filter_map(number).collect();
+        match known.readable(EXPERIMENT, workspace) {
+            Readable::Only(ids) => Visible::Only(numbers(ids)),
+            Readable::Except(ids) => Visible::Except(numbers(ids)),
+        }
+    }
+
+    /// The registered models that a user may look at.
+    pub async fn visible_models(&self, known: &Principal, workspace: &str) -> Result<Visible> {
+        let (names, only) = match known.readable(REGISTERED_MODEL, workspace) {
+            Readable::Only(names) => (names, true),
+            Readable::Except(names) => (names, false),
+        };
+        let numbers = if names.is_empty() {
+            Vec::new()
+        } else {
+            let workspace = workspace.to_owned();
+            self.store()
+                .read(move |tx| rows::models_by_name(tx, &workspace, &names))
+                .await?
+        };
+        Ok(if only {
+            Visible::Only(numbers)
+        } else {
+            Visible::Except(numbers)
+        })
     }
 
     fn recalled_place(&self, id: &str) -> Option<Place> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tidemill_store::users::{Grant, User};
 
-use super::{EVERY, EXPERIMENT, Permission, ServerRole, WORKSPACE};
+use super::{EVERY, EXPERIMENT, Need, Permission, ServerRole, WORKSPACE};
 use crate::tracking::DEFAULT_WORKSPACE;
 
 /// A user and what they are granted.
@@ -29,6 +29,15 @@ pub struct Principal {
 struct Granted {
     workspace: String,
     permission: Permission,
+}
+
+/// Resources of a type, by their ids or names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Readable {
+    /// These.
+    Only(Vec<String>),
+    /// All but these.
+    Except(Vec<String>),
 }
 
 impl Principal {
@@ -135,6 +144,41 @@ impl Principal {
         self.is_admin() || (!self.restricted && self.in_workspace(workspace) >= Permission::Read)
     }
 
+    /// Whether there is no experiment in a workspace that the user may not change.
+    pub fn changes_every_experiment_of(&self, workspace: &str) -> bool {
+        let changes = |id: &str| self.on(EXPERIMENT, id, workspace).allows(Need::Update);
+        // Where an experiment is that a grant names is not known here: it counts wherever it is.
+        self.of_type(EXPERIMENT, workspace).allows(Need::Update) && self.named(EXPERIMENT).all(changes)
+    }
+
+    /// Which resources of a type in a workspace the user may look at.
+    pub fn readable(&self, resource_type: &str, workspace: &str) -> Readable {
+        let reads = |name: &str| self.on(resource_type, name, workspace).allows(Need::Read);
+        let texts = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+        if self.is_admin() {
+            return Readable::Except(Vec::new());
+        }
+        let (may, may_not): (Vec<_>, Vec<_>) = self.named(resource_type).partition(|name| reads(name));
+        if self.of_type(resource_type, workspace).allows(Need::Read) {
+            Readable::Except(texts(may_not))
+        } else {
+            Readable::Only(texts(may))
+        }
+    }
+
+    /// What the user may do to a resource of this type that no grant names.
+    fn of_type(&self, resource_type: &str, workspace: &str) -> Permission {
+        let wide = self.granted(resource_type, EVERY).iter();
+        folded(wide.filter(|granted| granted.workspace == workspace))
+            .unwrap_or_else(|| self.in_workspace(workspace))
+    }
+
+    /// The resources of a type that grants name.
+    fn named(&self, resource_type: &str) -> impl Iterator<Item = &str> {
+        let patterns = self.grants.get(resource_type).into_iter().flat_map(HashMap::keys);
+        patterns.map(String::as_str).filter(|pattern| *pattern != EVERY)
+    }
+
     fn granted(&self, resource_type: &str, pattern: &str) -> &[Granted] {
         let of_type = self.grants.get(resource_type);
         of_type
@@ -197,6 +241,18 @@ mod tests {
         assert_eq!(ada.on(EXPERIMENT, "3", "default"), Permission::Use);
         assert_eq!(ada.on(REGISTERED_MODEL, "m", "default"), Permission::Read);
         assert!(!ada.reads_all_of("default"));
+        assert_eq!(
+            ada.readable(EXPERIMENT, "default"),
+            Readable::Except(vec!["2".into()])
+        );
+        assert_eq!(
+            ada.readable(EXPERIMENT, "elsewhere"),
+            Readable::Only(vec!["1".into()])
+        );
+        assert!(!ada.changes_every_experiment_of("default"));
+        let editor = user("editor", vec![grant("other", EXPERIMENT, "*", "READ")]);
+        assert!(editor.changes_every_experiment_of("default"));
+        assert!(!editor.changes_every_experiment_of("other"));
         assert!(user("viewer", vec![]).reads_all_of("default"));
     }
 

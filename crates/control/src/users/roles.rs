@@ -3,7 +3,7 @@
 use tidemill_store::users::{self as rows, Assignment, Role, RolePermission};
 use tidemill_store::{ReadTx, StoreError};
 
-use super::{EVERY, Outcome, Permission, WORKSPACE, must, user_row};
+use super::{EVERY, EXPERIMENT, Outcome, Permission, REGISTERED_MODEL, WORKSPACE, must, user_row};
 use crate::tracking::{Result, Tracking, TrackingError};
 
 /// The types of resource that something can be granted on, and whether on a single one.
@@ -27,6 +27,8 @@ const RESOURCE_TYPES: [(&str, bool); 18] = [
     ("trace", false),
     ("workspace", false),
 ];
+/// Those by which is decided what a user may do.
+const DECIDING: [&str; 3] = [EXPERIMENT, REGISTERED_MODEL, WORKSPACE];
 /// Names of roles that begin so are one user's own.
 const OWN: &str = "__user_";
 
@@ -89,6 +91,13 @@ pub(super) fn check_grant(resource_type: &str, pattern: &str, permission: Permis
     if resource_type == WORKSPACE && !matches!(permission, Permission::Use | Permission::Manage) {
         return Err(TrackingError::invalid(format!(
             "Invalid permission '{word}' for resource_type='workspace'. Workspace-wide grants accept only: ('MANAGE', 'USE')."
+        )));
+    }
+    // What is decided by nothing here permits nothing, which is safe to store; that it forbids nothing is not.
+    if permission == Permission::Deny && !DECIDING.contains(&resource_type) {
+        return Err(TrackingError::invalid(format!(
+            "Invalid permission 'DENY' for resource_type='{resource_type}': this server decides by experiments and registered \
+             models (prompts among them), so it would not be heard. Deny those instead."
         )));
     }
     if permission == Permission::NoPermissions {

@@ -39,7 +39,32 @@ pub struct Query {
     pub after: Option<Cursor>,
     /// How many rows at most.
     pub limit: u32,
-    /// Only rows with these numbers (of experiments for runs and logged models, of models for model versions): those that the caller
-    /// may see. `None` for all.
-    pub visible: Option<Vec<i64>>,
+    /// What the caller may see.
+    pub visible: Visible,
+}
+
+/// What a caller may see: numbers of experiments for experiments, runs and logged models, of models for models and model versions.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Visible {
+    /// These.
+    Only(Vec<i64>),
+    /// All but these.
+    Except(Vec<i64>),
+}
+
+/// Everything.
+impl Default for Visible {
+    fn default() -> Self {
+        Self::Except(Vec::new())
+    }
+}
+
+impl Visible {
+    /// Whether the caller may see what has this number.
+    pub fn holds(&self, number: i64) -> bool {
+        match self {
+            Self::Only(numbers) => numbers.contains(&number),
+            Self::Except(numbers) => !numbers.contains(&number),
+        }
+    }
 }

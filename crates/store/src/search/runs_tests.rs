@@ -6,7 +6,7 @@ use proptest::test_runner::{Config, TestRunner};
 use crate::search::runs::runs_with;
 use crate::search::sample::{Question, Run, add_experiment, add_world, questions, world};
 use crate::search::{
-    Attribute, Clause, Compare, Cursor, OrderKey, Query, RunScope, Subject, Test, View, runs,
+    Attribute, Clause, Compare, Cursor, OrderKey, Query, RunScope, Subject, Test, View, Visible, runs,
 };
 use crate::testing::temp_store;
 use crate::{Store, StoreError};
@@ -21,7 +21,7 @@ fn all_pages(store: &Store, question: &Question) -> Vec<i64> {
             order: question.order.clone(),
             after: after.take(),
             limit: question.limit,
-            visible: None,
+            visible: Visible::default(),
         };
         let question = question.clone();
         let page = store
@@ -217,7 +217,7 @@ fn how_long_searches_take() {
                     order: order.clone(),
                     after: after.clone(),
                     limit,
-                    visible: None,
+                    visible: Visible::default(),
                 };
                 let begun = std::time::Instant::now();
                 let found = store

@@ -3,11 +3,11 @@
 
 use crate::column::Fields;
 use crate::error::StoreError;
-use crate::search::Query;
 use crate::search::build::Sql;
 use crate::search::columns::{EXPERIMENTS, LOGGED_MODELS, MODEL_VERSIONS, REGISTERED_MODELS, Searched};
 use crate::search::page::{Page, Reader, SortKey, after, order_by, select_keys};
 use crate::search::tree::{Attribute, Clause, Subject, Test, View};
+use crate::search::{Query, Visible};
 use crate::tracking::experiments;
 use crate::tx::ReadTx;
 
@@ -97,8 +97,11 @@ fn number(fields: &mut Fields<'_>) -> rusqlite::Result<i64> {
 
 /// Only what the caller may see.
 fn visible(sql: &mut Sql, column: &str, query: &Query) -> Option<String> {
-    let numbers = query.visible.as_ref()?;
-    Some(sql.one_of(column, numbers.iter().copied()))
+    match &query.visible {
+        Visible::Except(none) if none.is_empty() => None,
+        Visible::Only(numbers) => Some(sql.one_of(column, numbers.iter().copied())),
+        Visible::Except(numbers) => Some(format!("NOT ({})", sql.one_of(column, numbers.iter().copied()))),
+    }
 }
 
 /// Experiments of a workspace: their ids. Their natural order has the newest first.
@@ -253,9 +256,7 @@ pub(super) fn scope_of(
             tx.rows(sql, &[&workspace], |row| Fields::of(row).next())?
         }
     };
-    if let Some(visible) = &query.visible {
-        found.retain(|id| visible.contains(id));
-    }
+    found.retain(|id| query.visible.holds(*id));
     found.sort_unstable();
     found.dedup();
     Ok(found)

@@ -4,7 +4,7 @@ use crate::column::bind;
 use crate::search::sample::add_experiment;
 use crate::search::{
     Attribute, Clause, Compare, DatasetScope, ModelScope, OrderKey, Query, RunScope, Subject, Test, View,
-    experiments, logged_models, model_versions, registered_models, runs,
+    Visible, experiments, logged_models, model_versions, registered_models, runs,
 };
 use crate::testing::temp_store;
 use crate::{ReadTx, Store, StoreError, Tx};
@@ -92,10 +92,16 @@ fn experiments_stay_in_their_workspace_and_the_newest_come_first() {
         [3]
     );
     let visible = Query {
-        visible: Some(vec![1, 4, 5]),
+        visible: Visible::Only(vec![1, 4, 5]),
         ..all()
     };
     assert_eq!(found("default", View::Active, visible.clone()), [4, 1]);
+    let hidden = Query {
+        visible: Visible::Except(vec![4]),
+        ..all()
+    };
+    let rest = found("default", View::Active, hidden);
+    assert!(!rest.contains(&4) && rest.contains(&1));
 
     // Runs of another workspace's experiments are not found, whoever asks.
     write(&store, |tx| {
@@ -127,12 +133,17 @@ fn experiments_stay_in_their_workspace_and_the_newest_come_first() {
         runs_of(
             None,
             Query {
-                visible: Some(vec![4]),
+                visible: Visible::Only(vec![4]),
                 ..all()
             }
         ),
         1
     );
+    let hidden = Query {
+        visible: Visible::Except(vec![4]),
+        ..all()
+    };
+    assert_eq!(runs_of(None, hidden), runs_of(None, all()) - 1);
     assert_eq!(runs_of(Some(&[]), all()), 0);
 }
 
@@ -185,7 +196,7 @@ fn prompts_are_registered_models_that_only_a_filter_on_their_tag_finds() {
     assert_eq!(models(is_prompt(Test::Differs(word("true")))), [2, 1]);
     assert_eq!(
         models(Query {
-            visible: Some(vec![1, 3]),
+            visible: Visible::Only(vec![1, 3]),
             ..all()
         }),
         [1]

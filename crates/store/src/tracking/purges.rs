@@ -237,6 +237,11 @@ pub fn remove_experiment(tx: &mut Tx<'_>, experiment: i64, whatever: bool) -> Re
     }
     tx.execute("DELETE FROM datasets WHERE experiment = ?1", bind![experiment])?;
     tx.execute("DELETE FROM experiments WHERE id = ?1", bind![experiment])?;
+    // An import may bring another of its number.
+    tx.execute(
+        "DELETE FROM role_permissions WHERE resource_type = 'experiment' AND resource_pattern = ?1",
+        bind![experiment.to_string()],
+    )?;
     Ok(true)
 }
 

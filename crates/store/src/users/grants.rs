@@ -358,6 +358,9 @@ pub fn rename_grants_of_resource(
     from: &str,
     to: &str,
 ) -> Result<(), StoreError> {
+    if from == to {
+        return Ok(());
+    }
     // What was left from an earlier resource of the new name gives way.
     delete_grants_of_resource(tx, workspace, resource_type, to)?;
     let sql = "UPDATE role_permissions SET resource_pattern = ?1 WHERE resource_type = ?2 AND resource_pattern = ?3 \

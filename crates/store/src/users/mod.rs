@@ -118,6 +118,22 @@ pub fn experiment_by_name(tx: &ReadTx<'_>, workspace: &str, name: &str) -> Resul
     tx.first(sql, bind![workspace, name], |row| Fields::of(row).next())
 }
 
+/// The numbers of the registered models of these names, those of them that are there.
+pub fn models_by_name(tx: &ReadTx<'_>, workspace: &str, names: &[String]) -> Result<Vec<i64>, StoreError> {
+    let mut numbers = Vec::with_capacity(names.len());
+    for names in names.chunks(500) {
+        let marks: Vec<String> = (2..names.len() + 2).map(|n| format!("?{n}")).collect();
+        let sql = format!(
+            "SELECT number FROM models WHERE workspace = ?1 AND name IN ({})",
+            marks.join(", ")
+        );
+        let mut values: Vec<&dyn rusqlite::types::ToSql> = vec![&workspace];
+        values.extend(names.iter().map(|name| name as &dyn rusqlite::types::ToSql));
+        numbers.extend(tx.rows(&sql, &values, |row| Fields::of(row).next::<i64>())?);
+    }
+    Ok(numbers)
+}
+
 fn read_experiment(row: &Row<'_>) -> rusqlite::Result<(i64, String)> {
     let mut fields = Fields::of(row);
     Ok((fields.next()?, fields.next()?))
@@ -169,6 +185,8 @@ mod tests {
                 assert!(own_grant(tx, ada.id, Some("default"), "registered_model", "m")?.is_none());
                 assert!(own_grant(tx, ada.id, Some("default"), "registered_model", "n")?.is_some());
                 assert!(own_grant(tx, ada.id, Some("other"), "registered_model", "m")?.is_some());
+                rename_grants_of_resource(tx, "default", "registered_model", "n", "n")?;
+                assert!(own_grant(tx, ada.id, Some("default"), "registered_model", "n")?.is_some());
                 delete_grants_of_resource(tx, "default", "registered_model", "n")?;
                 assert_eq!(own_grants(tx, ada.id)?.len(), 1);
                 Ok(())

@@ -6,24 +6,42 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::{Map, Value, json};
 use tidemill_control::tracking;
 use tidemill_control::tracking::search::{ModelOrder, Search};
-use tidemill_store::search::{DatasetScope, View};
+use tidemill_store::search::{DatasetScope, View, Visible};
 
 use super::logged_models::model_json;
 use super::request::wrong;
 use super::{Called, Fields, as_integer, messages, model_message, version_message};
+use crate::auth;
 use crate::control_plane::App;
 use crate::error::ApiError;
 
 /// The fields that all searches have.
-fn search(fields: &Fields, view: &str) -> tracking::Result<Search> {
+fn search(fields: &Fields, view: &str, visible: Visible) -> tracking::Result<Search> {
     Ok(Search {
         filter: fields.text("filter")?.unwrap_or_default(),
         order_by: fields.texts("order_by")?,
         max_results: fields.integer("max_results")?,
         page_token: fields.text("page_token")?,
         view: self::view(fields, view)?,
-        visible: None,
+        visible,
     })
+}
+
+/// The experiments that the sender of a request may look at.
+fn experiments_of(app: &App, known: &auth::Caller, workspace: &str) -> Visible {
+    let limited = known
+        .0
+        .as_deref()
+        .map(|known| app.tracking().visible_experiments(known, workspace));
+    limited.unwrap_or_default()
+}
+
+/// The registered models that the sender of a request may look at.
+async fn models_of(app: &App, known: &auth::Caller, workspace: &str) -> tracking::Result<Visible> {
+    match known.0.as_deref() {
+        Some(known) => app.tracking().visible_models(known, workspace).await,
+        None => Ok(Visible::default()),
+    }
 }
 
 /// An enum of protocol buffers: its name or its number.
@@ -40,11 +58,7 @@ fn view(fields: &Fields, name: &str) -> tracking::Result<View> {
 }
 
 /// The answer to a search; what is empty is left out.
-fn answer<T: serde::Serialize>(
-    name: &str,
-    items: Vec<T>,
-    token: Option<String>,
-) -> Result<Response, ApiError> {
+fn answer<T: serde::Serialize>(name: &str, items: Vec<T>, token: Option<String>) -> Response {
     let mut body = Map::new();
     if !items.is_empty() {
         body.insert(name.to_owned(), json!(items));
@@ -52,19 +66,21 @@ fn answer<T: serde::Serialize>(
     if let Some(token) = token {
         body.insert("next_page_token".to_owned(), Value::String(token));
     }
-    Ok(Json(Value::Object(body)).into_response())
+    Json(Value::Object(body)).into_response()
 }
 
 /// `GET` and `POST /api/2.0/mlflow/experiments/search`
 pub(crate) async fn experiments(
     State(app): State<App>,
     Called(caller): Called,
+    known: auth::Caller,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    let search = search(&fields, "view_type")?;
+    let visible = experiments_of(&app, &known, &caller.workspace);
+    let search = search(&fields, "view_type", visible)?;
     let found = app.tracking().search_experiments(&caller, search).await?;
     let items: Vec<_> = found.items.iter().map(messages::experiment).collect();
-    answer("experiments", items, found.next_page_token)
+    Ok(answer("experiments", items, found.next_page_token))
 }
 
 /// `POST /api/2.0/mlflow/runs/search`. Beyond MLflow, `fields` names what shall be part of the runs, and `["ALL"]` stands for all
@@ -72,9 +88,11 @@ pub(crate) async fn experiments(
 pub(crate) async fn runs(
     State(app): State<App>,
     Called(caller): Called,
+    known: auth::Caller,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    let search = search(&fields, "run_view_type")?;
+    let visible = experiments_of(&app, &known, &caller.workspace);
+    let search = search(&fields, "run_view_type", visible)?;
     let (experiments, wanted) = (fields.texts("experiment_ids")?, fields.texts("fields")?);
     let found = app
         .tracking()
@@ -101,24 +119,28 @@ struct RunsAnswer<'a> {
 pub(crate) async fn registered_models(
     State(app): State<App>,
     Called(caller): Called,
+    known: auth::Caller,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    let search = search(&fields, "view_type")?;
+    let visible = models_of(&app, &known, &caller.workspace).await?;
+    let search = search(&fields, "view_type", visible)?;
     let found = app.tracking().search_registered_models(&caller, search).await?;
     let items: Vec<_> = found.items.iter().map(model_message).collect();
-    answer("registered_models", items, found.next_page_token)
+    Ok(answer("registered_models", items, found.next_page_token))
 }
 
 /// `GET /api/2.0/mlflow/model-versions/search`
 pub(crate) async fn model_versions(
     State(app): State<App>,
     Called(caller): Called,
+    known: auth::Caller,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    let search = search(&fields, "view_type")?;
+    let visible = models_of(&app, &known, &caller.workspace).await?;
+    let search = search(&fields, "view_type", visible)?;
     let found = app.tracking().search_model_versions(&caller, search).await?;
     let items: Vec<_> = found.items.iter().map(version_message).collect();
-    answer("model_versions", items, found.next_page_token)
+    Ok(answer("model_versions", items, found.next_page_token))
 }
 
 /// A text that counts as absent when it is empty.
@@ -130,6 +152,7 @@ fn some_text(fields: &Fields, name: &str) -> tracking::Result<Option<String>> {
 pub(crate) async fn logged_models(
     State(app): State<App>,
     Called(caller): Called,
+    known: auth::Caller,
     mut fields: Fields,
 ) -> Result<Response, ApiError> {
     let mut datasets = Vec::new();
@@ -156,12 +179,13 @@ pub(crate) async fn logged_models(
     if experiments.is_empty() {
         return Err(super::request::missing("experiment_ids").into());
     }
-    let mut search = search(&fields, "view_type")?;
+    let visible = experiments_of(&app, &known, &caller.workspace);
+    let mut search = search(&fields, "view_type", visible)?;
     search.max_results = search.max_results.filter(|count| *count != 0);
     let found = app
         .tracking()
         .search_logged_models(&caller, &experiments, datasets, &order_by, search)
         .await?;
     let items: Vec<_> = found.items.iter().map(model_json).collect();
-    answer("models", items, found.next_page_token)
+    Ok(answer("models", items, found.next_page_token))
 }

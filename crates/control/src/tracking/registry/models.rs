@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use tidemill_store::registry::{self, Model};
+use tidemill_store::users as rows;
 
 use super::{APPROVAL_TAG, PROMPT_TAG, REQUIRED, is_prompt, model, model_number, moves, names};
 use crate::tracking::{Caller, Result, Tracking, TrackingError, webhooks};
@@ -61,20 +62,30 @@ impl Tracking {
     ) -> Result<Model> {
         names::model_name(&new_name, "new_name")?;
         let (workspace, who) = (caller.workspace.clone(), self.who(caller));
-        self.change(move |tx| {
-            let before = model(tx, &workspace, &name)?;
-            moves::refuse_if_served(tx, &before, "renamed")?;
-            if new_name != name && registry::find(tx, &workspace, &new_name)?.is_some() {
-                return Err(TrackingError::AlreadyExists(format!(
-                    "Registered Model (name={new_name}) already exists."
-                )));
-            }
-            registry::rename(tx, &before, &new_name, &who)?;
-            let payload = json!({ "from": name, "by": who.by });
-            tx.event(who.at, "model.renamed", "model", &new_name, payload)?;
-            model(tx, &workspace, &new_name)
-        })
-        .await
+        let renamed = self
+            .change(move |tx| {
+                let before = model(tx, &workspace, &name)?;
+                moves::refuse_if_served(tx, &before, "renamed")?;
+                if new_name != name && registry::find(tx, &workspace, &new_name)?.is_some() {
+                    return Err(TrackingError::AlreadyExists(format!(
+                        "Registered Model (name={new_name}) already exists."
+                    )));
+                }
+                registry::rename(tx, &before, &new_name, &who)?;
+                rows::rename_grants_of_resource(
+                    tx,
+                    &workspace,
+                    crate::users::REGISTERED_MODEL,
+                    &name,
+                    &new_name,
+                )?;
+                let payload = json!({ "from": name, "by": who.by });
+                tx.event(who.at, "model.renamed", "model", &new_name, payload)?;
+                model(tx, &workspace, &new_name)
+            })
+            .await;
+        self.users().changed();
+        renamed
     }
 
     /// Says what a model is for.
@@ -96,14 +107,19 @@ impl Tracking {
     /// Removes a model and its versions.
     pub async fn delete_registered_model(&self, caller: &Caller, name: String) -> Result<()> {
         let (workspace, who) = (caller.workspace.clone(), self.who(caller));
-        self.change(move |tx| {
-            let found = model(tx, &workspace, &name)?;
-            moves::refuse_if_served(tx, &found, "deleted")?;
-            registry::delete(tx, &found, &who)?;
-            tx.event(who.at, "model.deleted", "model", &name, json!({ "by": who.by }))?;
-            Ok(())
-        })
-        .await
+        let deleted = self
+            .change(move |tx| {
+                let found = model(tx, &workspace, &name)?;
+                moves::refuse_if_served(tx, &found, "deleted")?;
+                registry::delete(tx, &found, &who)?;
+                // Another of its name must not inherit who could do what.
+                rows::delete_grants_of_resource(tx, &workspace, crate::users::REGISTERED_MODEL, &name)?;
+                tx.event(who.at, "model.deleted", "model", &name, json!({ "by": who.by }))?;
+                Ok(())
+            })
+            .await;
+        self.users().changed();
+        deleted
     }
 
     /// Sets a tag of a model.

@@ -2,7 +2,7 @@
 
 use tidemill_store::registry::{self, Model, Version};
 use tidemill_store::search::{
-    self, DatasetScope, Keys, ModelScope, OrderKey, Page, Projection, Query, RunScope, View,
+    self, DatasetScope, Keys, ModelScope, OrderKey, Page, Projection, Query, RunScope, View, Visible,
 };
 use tidemill_store::tracking::experiments::{self, Experiment};
 use tidemill_store::tracking::logged_models::{self, LoggedModel};
@@ -28,9 +28,8 @@ pub struct Search {
     pub page_token: Option<String>,
     /// Whether deleted things are searched; for experiments and runs.
     pub view: View,
-    /// Only things with these numbers (of experiments for experiments, runs and logged models, of models for models and versions):
-    /// those that the caller may see. `None` for all.
-    pub visible: Option<Vec<i64>>,
+    /// What the caller may see.
+    pub visible: Visible,
 }
 
 /// A page of things.

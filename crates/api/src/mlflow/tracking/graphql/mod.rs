@@ -3,6 +3,8 @@
 
 mod types;
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
@@ -161,7 +163,7 @@ pub(crate) async fn answer(
                 continue;
             }
         }
-        let answer = whole(&app, &caller, known.as_deref(), &root).await;
+        let answer = whole(&app, &caller, known.as_ref(), &root).await;
         answers.push((root, answer.map_err(|error| error.message)));
     }
     Ok(shaped(&text, name.as_deref(), answers))
@@ -271,7 +273,12 @@ fn no_field(root: &Root) -> ApiError {
     ApiError::bad_request("bad_query", message)
 }
 
-async fn resolve(app: &App, caller: &Caller, root: &Root) -> Result<Value, ApiError> {
+async fn resolve(
+    app: &App,
+    caller: &Caller,
+    known: Option<&Arc<Principal>>,
+    root: &Root,
+) -> Result<Value, ApiError> {
     let input = || Fields::of(root.input.get("input").cloned().unwrap_or_default());
     let (state, called) = (State(app.clone()), Called(caller.clone()));
     let response = match root.field.as_str() {
@@ -285,11 +292,15 @@ async fn resolve(app: &App, caller: &Caller, root: &Root) -> Result<Value, ApiEr
         "mlflowListArtifacts" => artifacts::of_runs::list(state, called, input())
             .await?
             .into_response(),
-        "mlflowSearchRuns" => search::runs(state, called, input()).await?,
-        "mlflowSearchModelVersions" => search::model_versions(state, called, input()).await?,
+        "mlflowSearchRuns" => search::runs(state, called, sender(known), input()).await?,
+        "mlflowSearchModelVersions" => search::model_versions(state, called, sender(known), input()).await?,
         _ => return Err(no_field(root)),
     };
     read(response).await
+}
+
+fn sender(known: Option<&Arc<Principal>>) -> auth::Caller {
+    auth::Caller(known.map(Arc::clone))
 }
 
 /// What a handler answered.
@@ -318,16 +329,10 @@ fn runs_of(message: &mut Value) -> Vec<&mut Value> {
 async fn whole(
     app: &App,
     caller: &Caller,
-    known: Option<&Principal>,
+    known: Option<&Arc<Principal>>,
     root: &Root,
 ) -> Result<Value, ApiError> {
-    let readable = |message: &mut Value| {
-        if let Some(known) = known {
-            auth::keep_readable(known, caller, message);
-        }
-    };
-    let mut message = resolve(app, caller, root).await?;
-    readable(&mut message);
+    let mut message = resolve(app, caller, known, root).await?;
     for run in runs_of(&mut message) {
         if root.experiment {
             let fields = Fields::of(json!({ "experiment_id": run["info"]["experiment_id"] }));
@@ -337,9 +342,10 @@ async fn whole(
         if root.model_versions {
             let run_id = run["info"]["run_id"].as_str().unwrap_or_default();
             let fields = Fields::of(json!({ "filter": format!("run_id='{run_id}'") }));
-            let response = search::model_versions(State(app.clone()), Called(caller.clone()), fields).await?;
+            let response =
+                search::model_versions(State(app.clone()), Called(caller.clone()), sender(known), fields)
+                    .await?;
             let mut found = read(response).await?;
-            readable(&mut found);
             run["model_versions"] = found["model_versions"].take();
         }
     }
