@@ -249,8 +249,8 @@ fn artifact_routes() -> Vec<Route> {
 
         // What runs, versions and logged models keep
         get("/api/2.0/mlflow/artifacts/list", of_runs::list, "What is in a folder of a run's artifacts").query(&["run_id", "path"]),
-        get("/get-artifact", of_runs::get, "A file of a run").query(&["run_id", "path"]),
-        get("/model-versions/get-artifact", of_runs::get_of_version, "A file of a model version").query(&["name", "version", "path"]),
+        get("/get-artifact", of_runs::get, "A file of a run").query(&["run_id", "path", "inline"]),
+        get("/model-versions/get-artifact", of_runs::get_of_version, "A file of a model version").query(&["name", "version", "path", "inline"]),
         post("/api/2.0/mlflow/upload-artifact", of_runs::upload, "Store a small file of a run").query(&["run_uuid", "path"]),
         get("/api/2.0/mlflow/logged-models/{model_id}/artifacts/files", of_runs::get_of_model, "A file of a logged model").query(&["artifact_file_path"]),
         get("/api/2.0/mlflow/logged-models/{model_id}/artifacts/directories", of_runs::list_of_model, "What is in a folder of a logged model").query(&["artifact_directory_path"]),
