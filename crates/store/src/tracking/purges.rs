@@ -62,7 +62,8 @@ impl PurgeKind {
     }
 }
 
-/// What was deleted at or before `cutoff_ms` in a workspace, after the number `after`.
+/// What was deleted at or before `cutoff_ms` in a workspace, after the number `after`, but for what goes with its experiment
+/// ([`deleted_experiments`]).
 pub fn deleted(
     tx: &ReadTx<'_>,
     kind: PurgeKind,
@@ -75,6 +76,7 @@ pub fn deleted(
     let sql = format!(
         "SELECT t.number, t.{id}, t.{location} FROM {table} t JOIN experiments e ON e.id = t.experiment
          WHERE e.workspace = ?1 AND t.lifecycle = 'deleted' AND t.deleted_ms <= ?2 AND t.number > ?3
+         AND NOT (e.lifecycle = 'deleted' AND e.updated_ms <= ?2)
          ORDER BY t.number LIMIT ?4"
     );
     tx.rows(&sql, bind![workspace, cutoff_ms, after, limit], read_candidate)
@@ -178,6 +180,10 @@ pub fn pending(tx: &ReadTx<'_>, workspace: &str, limit: u32) -> Result<Vec<Purge
     })
 }
 
+/// Points of logged models that a run measured, which may be models of other runs.
+const OF_MODELS: &str = "DELETE FROM logged_model_metrics WHERE (model, key, dataset_name, dataset_digest, run, at_ms, step) IN
+    (SELECT model, key, dataset_name, dataset_digest, run, at_ms, step FROM logged_model_metrics WHERE run = ?1 LIMIT ?2)";
+
 /// Clears at most `limit` points of what was taken away; whether nothing is left of it.
 pub fn clear_some(tx: &mut Tx<'_>, purge: &Purge, limit: u32) -> Result<bool, StoreError> {
     let number = purge.number;
@@ -193,6 +199,9 @@ pub fn clear_some(tx: &mut Tx<'_>, purge: &Purge, limit: u32) -> Result<bool, St
         }
     };
     if tx.execute(points, bind![number, limit])? >= limit as usize {
+        return Ok(false);
+    }
+    if purge.kind == PurgeKind::Run && tx.execute(OF_MODELS, bind![number, limit])? >= limit as usize {
         return Ok(false);
     }
     let rest: &[&str] = match purge.kind {
