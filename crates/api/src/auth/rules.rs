@@ -154,6 +154,9 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("POST", "/api/v1/sweeps/{}/trials/{}/report", User),
     ("GET", "/api/v1/tracking/artifact-lineage", On(Read, Run)),
     ("GET", "/api/v1/tracking/console", On(Read, Run)),
+    ("POST", "/api/v1/automations", MANAGER),
+    ("GET", "/api/v1/automations", MANAGER),
+    ("DELETE", "/api/v1/automations/{}", MANAGER),
     ("GET", "/api/v1/*", SeesLoop),
 
     // Users, roles, grants

@@ -116,6 +116,8 @@ fn all_schemas() -> Value {
     for (name, schema) in super::registry::schemas() {
         all[name] = schema;
     }
+    let (name, schema) = super::automations::schema();
+    all[name] = schema;
     all
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // clippy.toml allows both in test functions, and all of this is one
 
 mod artifacts;
+mod automations;
 mod errors;
 mod events;
 mod fake;
