@@ -118,7 +118,7 @@ mod tests {
             created_at: at(1),
         };
         store
-            .write_blocking(|tx| {
+            .write_blocking(move |tx| {
                 let (a, b) = (automation("a", "run.finished"), automation("b", "tag.set"));
                 insert(tx, &a)?;
                 insert(tx, &b)?;
