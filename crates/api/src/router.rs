@@ -330,11 +330,11 @@ fn wandb_routes() -> Vec<Route> {
         get("/api/v1/tracking/artifact-lineage", wandb::http::artifact_lineage, "Which artifacts a run read and wrote").query(&["run_id"]),
         get("/api/v1/tracking/console", wandb::http::console, "What a run printed").query(&["run_id", "from", "limit"]),
         get("/api/v1/sweeps", sweeps::list, "Sweeps").query(&["project"]),
-        post("/api/v1/sweeps", sweeps::create, "Make a sweep"),
+        post("/api/v1/sweeps", sweeps::create, "Make a sweep").body("NewSweep"),
         get("/api/v1/sweeps/{id}", sweeps::show, "A sweep and its trials"),
-        patch("/api/v1/sweeps/{id}", sweeps::change, "Rename, pause, resume or end a sweep"),
+        patch("/api/v1/sweeps/{id}", sweeps::change, "Rename, pause, resume or end a sweep").body("SweepChange"),
         post("/api/v1/sweeps/{id}/next", sweeps::next, "Ask for the next trial"),
-        post("/api/v1/sweeps/{id}/trials/{number}/report", sweeps::report, "Report what a trial measured, and hear whether to stop"),
+        post("/api/v1/sweeps/{id}/trials/{number}/report", sweeps::report, "Report what a trial measured, and hear whether to stop").body("TrialReport"),
     ]
 }
 

@@ -112,3 +112,20 @@ pub(crate) async fn report(
     let stop = app.tracking().report_trial(&caller, &id, number, report).await?;
     Ok(Written(json!({ "stop": stop })))
 }
+
+/// The schemas of this noun's bodies.
+pub(crate) fn schemas() -> Vec<(&'static str, Value)> {
+    let (text, number) = (json!({ "type": "string" }), json!({ "type": "number" }));
+    let object = |properties: Value| json!({ "type": "object", "properties": properties });
+    vec![
+        (
+            "NewSweep",
+            object(json!({ "project": text, "name": text, "config": { "type": ["object", "string"] } })),
+        ),
+        ("SweepChange", object(json!({ "name": text, "state": text }))),
+        (
+            "TrialReport",
+            object(json!({ "value": number, "step": { "type": "integer" }, "state": text })),
+        ),
+    ]
+}

@@ -159,7 +159,7 @@ fn insert(tx: &mut Tx<'_>, run: &Run) -> Result<i64, StoreError> {
 /// A run that went on in the source goes on here. Where its artifacts are stays.
 fn refresh(tx: &mut Tx<'_>, number: i64, run: &Run) -> Result<bool, StoreError> {
     let sql = "UPDATE tracked_runs SET name = ?1, status = ?2, lifecycle = ?3, end_ms = ?4, deleted_ms = ?5
-               WHERE number = ?6 AND NOT (name = ?1 AND status = ?2 AND lifecycle = ?3 AND coalesce(end_ms, -1) = coalesce(?4, -1))";
+               WHERE number = ?6 AND NOT (name = ?1 AND status = ?2 AND lifecycle = ?3 AND coalesce(end_ms, -1) = coalesce(?4, CAST(-1 AS BIGINT)))";
     let params = bind![
         run.name,
         run.status,

@@ -323,7 +323,13 @@ impl<'s> Transfer<'s> {
             drop(pages);
             anyhow::Ok(())
         };
-        let (read, sent) = tokio::join!(read, self.send_run(run, &mut receive));
+        let send = async {
+            let sent = self.send_run(run, &mut receive).await;
+            // Nobody takes what the source still has to say, also where sending failed: it must not wait for ever.
+            receive.close();
+            sent
+        };
+        let (read, sent) = tokio::join!(read, send);
         // The source's error says more than what came of it.
         read?;
         let Brought {
