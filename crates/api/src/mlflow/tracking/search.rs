@@ -40,11 +40,7 @@ fn view(fields: &Fields, name: &str) -> tracking::Result<View> {
 }
 
 /// The answer to a search; what is empty is left out.
-fn answer<T: serde::Serialize>(
-    name: &str,
-    items: Vec<T>,
-    token: Option<String>,
-) -> Result<Response, ApiError> {
+fn answer<T: serde::Serialize>(name: &str, items: Vec<T>, token: Option<String>) -> Response {
     let mut body = Map::new();
     if !items.is_empty() {
         body.insert(name.to_owned(), json!(items));
@@ -52,7 +48,7 @@ fn answer<T: serde::Serialize>(
     if let Some(token) = token {
         body.insert("next_page_token".to_owned(), Value::String(token));
     }
-    Ok(Json(Value::Object(body)).into_response())
+    Json(Value::Object(body)).into_response()
 }
 
 /// `GET` and `POST /api/2.0/mlflow/experiments/search`
@@ -64,7 +60,7 @@ pub(crate) async fn experiments(
     let search = search(&fields, "view_type")?;
     let found = app.tracking().search_experiments(&caller, search).await?;
     let items: Vec<_> = found.items.iter().map(messages::experiment).collect();
-    answer("experiments", items, found.next_page_token)
+    Ok(answer("experiments", items, found.next_page_token))
 }
 
 /// `POST /api/2.0/mlflow/runs/search`. Beyond MLflow, `fields` names what shall be part of the runs, and `["ALL"]` stands for all
@@ -106,7 +102,7 @@ pub(crate) async fn registered_models(
     let search = search(&fields, "view_type")?;
     let found = app.tracking().search_registered_models(&caller, search).await?;
     let items: Vec<_> = found.items.iter().map(model_message).collect();
-    answer("registered_models", items, found.next_page_token)
+    Ok(answer("registered_models", items, found.next_page_token))
 }
 
 /// `GET /api/2.0/mlflow/model-versions/search`
@@ -118,7 +114,7 @@ pub(crate) async fn model_versions(
     let search = search(&fields, "view_type")?;
     let found = app.tracking().search_model_versions(&caller, search).await?;
     let items: Vec<_> = found.items.iter().map(version_message).collect();
-    answer("model_versions", items, found.next_page_token)
+    Ok(answer("model_versions", items, found.next_page_token))
 }
 
 /// A text that counts as absent when it is empty.
@@ -163,5 +159,5 @@ pub(crate) async fn logged_models(
         .search_logged_models(&caller, &experiments, datasets, &order_by, search)
         .await?;
     let items: Vec<_> = found.items.iter().map(model_json).collect();
-    answer("models", items, found.next_page_token)
+    Ok(answer("models", items, found.next_page_token))
 }
