@@ -146,7 +146,7 @@ def test_search_finds_by_the_whole_grammar_and_pages_through(client):
         if not token:
             break
     assert [round(v) for v in seen] == list(range(24, -1, -1))
-    with pytest.raises(MlflowException, match="Invalid"):
+    with pytest.raises(MlflowException, match="Expected numeric value type for metric. Found 'many'"):
         find("metrics.acc > 'many'")
     frame = mlflow.search_runs([experiment], "metrics.acc >= 0.8")
     assert len(frame) == 5 and set(frame["params.depth"]) == {"0", "1", "2", "3", "4"}
@@ -253,7 +253,7 @@ class Hook(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        Hook.received.append((dict(self.headers), json.loads(body)))
+        Hook.received.append((self.headers, json.loads(body)))
         self.send_response(200)
         self.end_headers()
 
