@@ -38,7 +38,7 @@ function bucketsOf(key, first, count, points, run) {
     const of = Math.min(count, points);
     const from = Math.floor((b * count) / of);
     const all = Array.from({ length: Math.floor(((b + 1) * count) / of) - from }, (_unused, j) => at(first + from + j));
-    return { count: all.length, nan_count: 0, first: all[0], last: all.at(-1), min: all.reduce((x, y) => (y.value < x.value ? y : x)), max: all.reduce((x, y) => (y.value > x.value ? y : x)) };
+    return { count: all.length, nan_count: 0, first: all[0], last: all.at(-1), min: all.reduce((x, y) => (y.value < x.value ? y : x)), max: all.reduce((x, y) => (y.value > x.value ? y : x)), mean: all.reduce((sum, one) => sum + one.value, 0) / all.length };
   });
 }
 

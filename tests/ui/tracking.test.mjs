@@ -329,7 +329,7 @@ describe('a tracked run', () => {
     await visit(`${RUN}?tab=charts&metric=long`, async (page) => {
       await page.waitForSelector('.chart-card canvas');
       assert.ok((await ink(page, '.chart-card canvas')) > 3000, 'a curve is drawn');
-      assert.match(plain(await page.locator('.caption').innerText()), new RegExp(`${LONG / 1000} 000 points in 1 201 stretches`));
+      assert.match(plain(await page.locator('.caption').innerText()), new RegExp(`${LONG / 1000} 000 points in 1 201 stretches: the line goes through the mean of each`));
       assert.ok((await page.locator('.chart-card *').count()) < 40, 'the curve is no part of the document');
       const took = await page.evaluate(async () => {
         const before = performance.now();

@@ -166,7 +166,7 @@ fn tracking_routes() -> Vec<Route> {
 #[rustfmt::skip]
 fn registry_routes() -> Vec<Route> {
     use crate::mlflow::tracking::{registry, search, webhooks};
-    use crate::v1::registry as ours;
+    use crate::v1::{automations, registry as ours};
     vec![
         // Registered models
         post("/api/2.0/mlflow/registered-models/create", registry::create_model, "Register a model"),
@@ -203,6 +203,9 @@ fn registry_routes() -> Vec<Route> {
         post("/api/2.0/mlflow/webhooks/{webhook_id}/test", webhooks::test, "Send an example to a webhook"),
 
         // Beyond MLflow
+        post("/api/v1/automations", automations::create, "Ask to be told of what happens to runs and models").body("Automation"),
+        get("/api/v1/automations", automations::list, "Automations"),
+        delete("/api/v1/automations/{id}", automations::delete, "Remove an automation"),
         get("/api/v1/models/{model}/audit", ours::audit, "A model's whole history, also after it is gone"),
         post("/api/v1/models/{model}/versions/{version}/requests", ours::request, "Ask that a version gets an alias or a stage").body("MoveRequest"),
         get("/api/v1/models/{model}/versions/{version}/requests", ours::requests, "What was asked of a version, and decided"),
@@ -249,8 +252,8 @@ fn artifact_routes() -> Vec<Route> {
 
         // What runs, versions and logged models keep
         get("/api/2.0/mlflow/artifacts/list", of_runs::list, "What is in a folder of a run's artifacts").query(&["run_id", "path"]),
-        get("/get-artifact", of_runs::get, "A file of a run").query(&["run_id", "path"]),
-        get("/model-versions/get-artifact", of_runs::get_of_version, "A file of a model version").query(&["name", "version", "path"]),
+        get("/get-artifact", of_runs::get, "A file of a run").query(&["run_id", "path", "inline"]),
+        get("/model-versions/get-artifact", of_runs::get_of_version, "A file of a model version").query(&["name", "version", "path", "inline"]),
         post("/api/2.0/mlflow/upload-artifact", of_runs::upload, "Store a small file of a run").query(&["run_uuid", "path"]),
         get("/api/2.0/mlflow/logged-models/{model_id}/artifacts/files", of_runs::get_of_model, "A file of a logged model").query(&["artifact_file_path"]),
         get("/api/2.0/mlflow/logged-models/{model_id}/artifacts/directories", of_runs::list_of_model, "What is in a folder of a logged model").query(&["artifact_directory_path"]),

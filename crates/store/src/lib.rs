@@ -25,6 +25,7 @@ mod tx;
 mod writer;
 
 pub mod alerts;
+pub mod automations;
 pub mod decisions;
 pub mod endpoints;
 pub mod events;

@@ -4,6 +4,7 @@ use std::fmt;
 
 use tidemill_core::clock::Timestamp;
 
+use crate::automations::HIDDEN;
 use crate::column::{Fields, bind};
 use crate::db::Row;
 use crate::error::StoreError;
@@ -70,8 +71,8 @@ fn with_events(tx: &ReadTx<'_>, mut webhook: Webhook) -> Result<Webhook, StoreEr
 
 /// A webhook of a workspace.
 pub fn find(tx: &ReadTx<'_>, workspace: &str, id: &str) -> Result<Option<Webhook>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM webhooks WHERE id = ?1 AND workspace = ?2");
-    match tx.first(&sql, bind![id, workspace], read)? {
+    let sql = format!("SELECT {COLUMNS} FROM webhooks WHERE id = ?1 AND workspace = ?2 AND status <> ?3");
+    match tx.first(&sql, bind![id, workspace, HIDDEN], read)? {
         Some(webhook) => with_events(tx, webhook).map(Some),
         None => Ok(None),
     }
@@ -80,9 +81,9 @@ pub fn find(tx: &ReadTx<'_>, workspace: &str, id: &str) -> Result<Option<Webhook
 /// The webhooks of a workspace, latest first.
 pub fn list(tx: &ReadTx<'_>, workspace: &str, offset: i64, limit: i64) -> Result<Vec<Webhook>, StoreError> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM webhooks WHERE workspace = ?1 ORDER BY created_at DESC, id DESC LIMIT {limit} OFFSET {offset}"
+        "SELECT {COLUMNS} FROM webhooks WHERE workspace = ?1 AND status <> ?2 ORDER BY created_at DESC, id DESC LIMIT {limit} OFFSET {offset}"
     );
-    let found = tx.rows(&sql, bind![workspace], read)?;
+    let found = tx.rows(&sql, bind![workspace, HIDDEN], read)?;
     found
         .into_iter()
         .map(|webhook| with_events(tx, webhook))

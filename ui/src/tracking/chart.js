@@ -155,7 +155,7 @@ export function treatment(curves, log, smoothing) {
   if (smoothing > 0) said.push(`smoothed (exponential, ${smoothing}); the pale line is what was logged`);
   const joined = curves.filter((curve) => curve.history.total > curve.history.value.length);
   const sum = (/** @type {(curve: Curve) => number} */ of, /** @type {Curve[]} */ over) => count(over.reduce((all, curve) => all + of(curve), 0));
-  if (joined.length > 0) said.push(`${sum((curve) => curve.history.total, joined)} points in ${sum((curve) => curve.history.value.length, joined)} stretches: the line goes through the last of each, the band from least to greatest`);
+  if (joined.length > 0) said.push(`${sum((curve) => curve.history.total, joined)} points in ${sum((curve) => curve.history.value.length, joined)} stretches: the line goes through the ${joined.some((curve) => curve.history.mean) ? 'mean' : 'last'} of each, the band from least to greatest`);
   if (curves.some((curve) => curve.history.left)) said.push('points were left out by the server');
   if (curves.some((curve) => curve.history.odd > 0)) said.push(`${sum((curve) => curve.history.odd, curves)} NaN or infinite`);
   const all = curves.flatMap((curve) => curve.history.value);

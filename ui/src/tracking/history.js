@@ -15,7 +15,7 @@ const KEPT = 400;
 const numeric = (value) => (value === undefined || value === null ? NaN : Number(value));
 
 /** @returns {History} */
-const empty = () => ({ step: [], time: [], value: [], low: [], high: [], total: 0, odd: 0, left: false });
+const empty = () => ({ step: [], time: [], value: [], low: [], high: [], total: 0, odd: 0, left: false, mean: false });
 
 /** @param {History} history @param {any} point @param {any} low @param {any} high */
 function add(history, point, low, high) {
@@ -26,12 +26,17 @@ function add(history, point, low, high) {
   history.high.push(numeric(high));
 }
 
-/** Each bucket gives its last point, which was logged as it is, and its least and greatest value; the first one gives its first point too. @param {any[]} buckets @returns {History} */
+/** Half-way between two points, with this value. @param {any} first @param {any} last @param {any} value */
+const between = (first, last, value) => ({ step: Math.round((Number(first.step ?? 0) + Number(last.step ?? 0)) / 2), timestamp: (Number(first.timestamp ?? 0) + Number(last.timestamp ?? 0)) / 2, value });
+
+/** Each bucket gives its mean, or where the server does not tell that its last point, and its least and greatest value. The curve begins and ends with points as they were logged. @param {any[]} buckets @returns {History} */
 function fromBuckets(buckets) {
   const history = empty();
-  buckets.forEach(({ count = 1, nan_count: odd = 0, first, last, min, max }, i) => {
+  buckets.forEach(({ count = 1, nan_count: odd = 0, first, last, min, max, mean }, i) => {
     if (i === 0 && count > 1) add(history, first, min.value, max.value);
-    add(history, last, min.value, max.value);
+    const joined = count > 1 && mean !== undefined;
+    history.mean ||= joined;
+    add(history, joined && i < buckets.length - 1 ? between(first, last, mean) : last, min.value, max.value);
     history.total += count;
     history.odd += odd;
   });

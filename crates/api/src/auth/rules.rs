@@ -159,6 +159,9 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("GET", "/api/v1/tracking/console", On(Read, Run)),
     ("GET", "/api/v1/events", SeesEvents),
     ("GET", "/api/v1/events/stream", SeesEvents),
+    ("POST", "/api/v1/automations", MANAGER),
+    ("GET", "/api/v1/automations", MANAGER),
+    ("DELETE", "/api/v1/automations/{}", MANAGER),
     ("GET", "/api/v1/*", SeesLoop),
 
     // Users, roles, grants

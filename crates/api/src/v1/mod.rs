@@ -1,5 +1,6 @@
 //! Our own protocol, `/api/v1`: what the page, the CLI and scripts speak. One file a noun.
 
+pub(crate) mod automations;
 pub(crate) mod clock;
 pub(crate) mod endpoints;
 pub(crate) mod events;

@@ -119,6 +119,8 @@ fn all_schemas() -> Value {
     for (name, schema) in others {
         all[name] = schema;
     }
+    let (name, schema) = super::automations::schema();
+    all[name] = schema;
     all
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // clippy.toml allows both in test functions, and all of this is one
 
 mod artifacts;
+mod automations;
 mod errors;
 mod events;
 mod fake;
@@ -11,11 +12,13 @@ mod logged_models;
 mod mlflow;
 mod open_inference;
 mod page;
+mod previews;
 mod purge;
 mod registry;
 mod rights;
 mod robustness;
 mod security;
+mod signatures;
 mod tracking_runs;
 mod tracking_search;
 mod users;

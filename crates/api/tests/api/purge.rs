@@ -157,3 +157,28 @@ async fn only_the_runs_that_were_named_go_and_shared_bytes_stay() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_run_takes_its_points_of_other_runs_models_with_it() {
+    let app = App::new();
+    let id = experiment(&app, "e").await;
+    full_run(&app, &id, 32).await;
+    let before = rows(&app).await;
+    let body = json!({"experiment_id": id, "start_time": 1});
+    let other = app.post("/api/2.0/mlflow/runs/create", body).await.json();
+    let other = other["run"]["info"]["run_id"].as_str().unwrap().to_owned();
+    let body = json!({"experiment_ids": [id]});
+    let models = app
+        .post("/api/2.0/mlflow/logged-models/search", body)
+        .await
+        .json();
+    let model = &models["models"][0]["info"]["model_id"];
+    let metrics = json!([{"key": "m", "value": 1, "timestamp": 1, "step": 1, "model_id": model}]);
+    let body = json!({"run_id": other, "metrics": metrics});
+    let logged = app.post("/api/2.0/mlflow/runs/log-batch", body).await;
+    assert_eq!(logged.status, 200, "{}", logged.text);
+    assert_ne!(rows(&app).await, before);
+    let purged = delete(&app, &format!("/api/v1/tracking/runs/{other}")).await;
+    assert_eq!(purged.status, 200, "{}", purged.text);
+    assert_eq!(rows(&app).await, before);
+}

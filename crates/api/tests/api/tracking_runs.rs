@@ -502,6 +502,7 @@ async fn a_history_comes_in_pages_in_samples_and_as_a_chart_that_keeps_its_spike
             "last": {"value": 19.0, "timestamp": 119, "step": 19},
             "min": {"value": 0.0, "timestamp": 100, "step": 0},
             "max": {"value": 1000.0, "timestamp": 117, "step": 17},
+            "mean": 58.65,
         })
     );
 }

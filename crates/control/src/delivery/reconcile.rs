@@ -19,6 +19,7 @@ use crate::delivery::rollouts::{Action, Evidence, Progress, Stage, decide};
 use crate::delivery::{endpoints as intended, routes};
 use crate::error::{ControlError, Result};
 use crate::feedback::{join, predictions};
+use crate::tracking::automations;
 
 /// A rollout that starts, before it has a row.
 pub(crate) struct NewRollout {
@@ -328,11 +329,11 @@ async fn act(
             };
             match row.state {
                 RolloutState::Promoted => {
-                    models::set_alias(tx, &change("champion", Some(to)))?;
-                    models::set_alias(tx, &change("challenger", None))?;
+                    automations::set_alias(tx, &change("champion", Some(to)))?;
+                    automations::set_alias(tx, &change("challenger", None))?;
                 }
                 RolloutState::RolledBack => {
-                    models::set_alias(tx, &change("challenger", None))?;
+                    automations::set_alias(tx, &change("challenger", None))?;
                 }
                 _ => {}
             }
@@ -456,7 +457,7 @@ async fn take_over(
             }
             decisions::insert(tx, &decision)?;
             let stored = intended::store(tx, intended::promoted(row, version, keep), now)?;
-            models::set_alias(
+            automations::set_alias(
                 tx,
                 &AliasChange {
                     model: model.clone(),

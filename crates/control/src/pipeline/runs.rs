@@ -27,6 +27,7 @@ use crate::feedback::predictions;
 use crate::pipeline::key::{Code, params};
 use crate::pipeline::tracked;
 use crate::pipeline::train::{self, Evaluation};
+use crate::tracking::automations;
 
 /// Executes a queued or orphaned run to its end, and records how it ended.
 pub(crate) async fn execute(ctx: &Context, id: &RunId) -> Result<()> {
@@ -501,7 +502,7 @@ fn commit(
             intended::promoted(row, version, c.spec.endpoint.baseline),
             now,
         )?;
-        models::set_alias(tx, &alias("champion", "the first version"))?;
+        automations::set_alias(tx, &alias("champion", "the first version"))?;
         tx.event(
             now,
             "version.promoted",
@@ -511,7 +512,7 @@ fn commit(
         )?;
         return Ok((version, Some(stored)));
     }
-    models::set_alias(tx, &alias("challenger", &reason))?;
+    automations::set_alias(tx, &alias("challenger", &reason))?;
     let new = NewRollout {
         to: version,
         run: Some(c.id),

@@ -13,7 +13,7 @@ use tidemill_store::tracking::runs::{self, RunChange, RunHead, RunKey, RunStatus
 use tidemill_store::tracking::{Lifecycle, params, tags};
 use tidemill_store::{StoreError, Tx};
 
-use crate::tracking::DEFAULT_WORKSPACE;
+use crate::tracking::{DEFAULT_WORKSPACE, automations};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -72,7 +72,7 @@ pub(super) fn finish(tx: &mut Tx<'_>, run: &str, outcome: &Outcome<'_>, now: Tim
         .map(|(key, text)| (key.as_str(), text.as_str()))
         .collect();
     params::insert(tx, known.number, &told)?;
-    log_metrics(tx, known, outcome.metrics, now)?;
+    log_metrics(tx, (known, run), outcome.metrics, now)?;
     let input = dataset_of(outcome.manifest);
     add_input(tx, known.number, known.experiment, &input)?;
     let version = outcome.version.to_string();
@@ -81,7 +81,7 @@ pub(super) fn finish(tx: &mut Tx<'_>, run: &str, outcome: &Outcome<'_>, now: Tim
         ("tidemill.gate", outcome.verdict),
     ];
     tags::set(tx, known.number, &said)?;
-    runs::update(tx, known.number, &status(RunStatus::Finished, Some(now)))
+    end(tx, (known, run), RunStatus::Finished, now)
 }
 
 /// The run failed.
@@ -90,7 +90,13 @@ pub(super) fn fail(tx: &mut Tx<'_>, run: &str, error: &str, now: Timestamp) -> R
         return Ok(());
     };
     tags::set(tx, known.number, &[("tidemill.error", error)])?;
-    runs::update(tx, known.number, &status(RunStatus::Failed, Some(now)))
+    end(tx, (known, run), RunStatus::Failed, now)
+}
+
+fn end(tx: &mut Tx<'_>, (known, run): (RunKey, &str), as_: RunStatus, now: Timestamp) -> Result<()> {
+    runs::update(tx, known.number, &status(as_, Some(now)))?;
+    let ended = Some(now.as_millis());
+    automations::fire_finished(tx, DEFAULT_WORKSPACE, (known, run), as_.as_str(), ended)
 }
 
 fn status(status: RunStatus, ended: Option<Timestamp>) -> RunChange {
@@ -114,7 +120,7 @@ fn experiment(tx: &mut Tx<'_>, project: &str, now: Timestamp) -> Result<i64> {
     created.ok_or_else(|| StoreError::conflict("experiment", format!("`{project}` appeared meanwhile")))
 }
 
-fn log_metrics(tx: &mut Tx<'_>, run: RunKey, values: &Value, now: Timestamp) -> Result<()> {
+fn log_metrics(tx: &mut Tx<'_>, run: (RunKey, &str), values: &Value, now: Timestamp) -> Result<()> {
     let points: Vec<NewMetric> = values
         .as_object()
         .into_iter()
@@ -129,7 +135,8 @@ fn log_metrics(tx: &mut Tx<'_>, run: RunKey, values: &Value, now: Timestamp) -> 
             })
         })
         .collect();
-    metrics::log(tx, run, &points, &KnownKeys::default())?;
+    automations::fire_metrics(tx, DEFAULT_WORKSPACE, run, &points)?;
+    metrics::log(tx, run.0, &points, &KnownKeys::default())?;
     Ok(())
 }
 

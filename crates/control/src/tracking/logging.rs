@@ -9,6 +9,7 @@ use tidemill_store::tracking::runs::{self, RunChange, RunKey};
 use tidemill_store::tracking::{params, tags};
 use tidemill_store::{StoreError, Tx};
 
+use super::automations::{self, Event};
 use super::runs::RUN_NAME_TAG;
 use super::validate::{
     self, MAX_ENTITIES_PER_BATCH, MAX_METRICS_PER_BATCH, MAX_PARAMS_TAGS_PER_BATCH, python_repr,
@@ -38,12 +39,18 @@ impl Tracking {
 
     async fn log_metrics_alone(&self, caller: &Caller, run_id: &str, metrics: Vec<NewMetric>) -> Result<()> {
         let known = Arc::clone(self.metric_keys());
+        let waits = self.waits(caller, run_id);
+        let fires = waits.metrics;
         let found = self
             .change_active_run(caller, run_id, move |tx, run| {
+                waits.tell(tx, run, &metrics, &[])?;
                 metrics::log(tx, run, &metrics, &known).map(Ok)
             })
             .await?;
         self.metric_keys().remember(found);
+        if fires {
+            self.webhooks_written();
+        }
         Ok(())
     }
 
@@ -70,8 +77,18 @@ impl Tracking {
     pub async fn set_tag(&self, caller: &Caller, run_id: &str, key: &str, value: &str) -> Result<()> {
         let mut tag = (key.to_owned(), value.to_owned());
         validate::tag(&mut tag, "key")?;
-        self.change_active_run(caller, run_id, move |tx, run| write_tags(tx, run, &[tag]).map(Ok))
-            .await
+        let waits = self.waits(caller, run_id);
+        let fires = waits.tags;
+        self.change_active_run(caller, run_id, move |tx, run| {
+            let tags = [tag];
+            waits.tell(tx, run, &[], &tags)?;
+            write_tags(tx, run, &tags).map(Ok)
+        })
+        .await?;
+        if fires {
+            self.webhooks_written();
+        }
+        Ok(())
     }
 
     /// Deletes a tag.
@@ -97,6 +114,8 @@ impl Tracking {
         }
         let id = run_id.to_owned();
         let known = Arc::clone(self.metric_keys());
+        let waits = self.waits(caller, run_id);
+        let fires = waits.metrics || waits.tags;
         let found = self
             .change_active_run(caller, run_id, move |tx, run| {
                 let keys: Vec<&str> = batch.params.iter().map(|(key, _)| key.as_str()).collect();
@@ -122,13 +141,26 @@ impl Tracking {
                     ))));
                 }
                 params::insert(tx, run.number, &new)?;
+                waits.tell(tx, run, &batch.metrics, &batch.tags)?;
                 let found = metrics::log(tx, run, &batch.metrics, &known)?;
                 write_tags(tx, run, &batch.tags)?;
                 Ok(Ok(found))
             })
             .await?;
         self.metric_keys().remember(found);
+        if fires {
+            self.webhooks_written();
+        }
         Ok(())
+    }
+
+    fn waits(&self, caller: &Caller, run_id: &str) -> Waits {
+        Waits {
+            metrics: self.awaits(Event::MetricThreshold),
+            tags: self.awaits(Event::TagSet),
+            workspace: caller.workspace.clone(),
+            run_id: run_id.to_owned(),
+        }
     }
 
     /// Notes a model that an old client has logged, in the tag that such clients read it from.
@@ -166,6 +198,33 @@ impl Tracking {
             write_tags(tx, run, &[tag]).map(Ok)
         })
         .await
+    }
+}
+
+/// Whether automations may wait for what is logged: where none does, logging asks nothing more of the store.
+struct Waits {
+    metrics: bool,
+    tags: bool,
+    workspace: String,
+    run_id: String,
+}
+
+impl Waits {
+    /// Tells of what is about to be logged.
+    fn tell(
+        &self,
+        tx: &mut Tx<'_>,
+        run: RunKey,
+        metrics: &[NewMetric],
+        tags: &[(String, String)],
+    ) -> std::result::Result<(), StoreError> {
+        if self.metrics && !metrics.is_empty() {
+            automations::fire_metrics(tx, &self.workspace, (run, &self.run_id), metrics)?;
+        }
+        if self.tags {
+            automations::fire_run_tags(tx, &self.workspace, (run, &self.run_id), tags)?;
+        }
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@
 //! their tests read them.
 
 mod artifacts;
+pub mod automations;
 mod error;
 mod experiments;
 mod history;
@@ -110,6 +111,7 @@ struct Inner {
     outbox: tokio::sync::Notify,
     sender: std::sync::OnceLock<Arc<dyn webhooks::Sender>>,
     metric_keys: Arc<KnownKeys>,
+    awaited: automations::Awaited,
 }
 
 impl std::fmt::Debug for Tracking {
@@ -133,9 +135,11 @@ impl Tracking {
                 outbox: tokio::sync::Notify::new(),
                 sender: std::sync::OnceLock::new(),
                 metric_keys: Arc::default(),
+                awaited: automations::Awaited::default(),
             }),
         };
         tracking.ensure_default_experiment();
+        tracking.read_automations();
         tracking
     }
 
@@ -156,6 +160,11 @@ impl Tracking {
     /// The names of metrics whose numbers are known.
     fn metric_keys(&self) -> &Arc<KnownKeys> {
         &self.inner.metric_keys
+    }
+
+    /// What automations wait for.
+    fn awaited(&self) -> &automations::Awaited {
+        &self.inner.awaited
     }
 
     /// Settings.

@@ -5,6 +5,7 @@ use tidemill_store::tracking::runs::{self, RunChange, RunHead, RunKey, RunStatus
 use tidemill_store::tracking::{Lifecycle, experiments, tags};
 use tidemill_store::{ReadTx, Tx};
 
+use super::automations::{self, Event};
 use super::experiments::{Outcome, no_experiment, not_active};
 use super::validate::{self, MAX_KEY, MAX_TAG_VALUE};
 use super::{Caller, Result, Tracking, TrackingError, locations, run_names};
@@ -113,16 +114,30 @@ impl Tracking {
     /// Changes how far a run is, when it ended, or its name.
     pub async fn update_run(&self, caller: &Caller, run_id: &str, mut change: RunChange) -> Result<RunHead> {
         change.name = change.name.filter(|name| !name.is_empty());
-        let id = run_id.to_owned();
-        self.change_active_run(caller, run_id, move |tx, run| {
-            runs::update(tx, run.number, &change)?;
-            if let Some(name) = &change.name {
-                tags::set(tx, run.number, &[(RUN_NAME_TAG, name)])?;
-            }
-            let head = runs::heads(tx, &[run.number])?.pop();
-            Ok(head.ok_or_else(|| no_run(&id)))
-        })
-        .await
+        let (id, workspace) = (run_id.to_owned(), caller.workspace.clone());
+        let ends = change.status.is_some_and(RunStatus::has_ended) && self.awaits(Event::RunFinished);
+        let changed = self
+            .change_active_run(caller, run_id, move |tx, run| {
+                if ends
+                    && let Some(status) = change.status
+                    && let Some(before) = runs::heads(tx, &[run.number])?.pop()
+                    && !before.status.has_ended()
+                {
+                    let end_ms = change.end_ms.or(before.end_ms);
+                    automations::fire_finished(tx, &workspace, (run, &id), status.as_str(), end_ms)?;
+                }
+                runs::update(tx, run.number, &change)?;
+                if let Some(name) = &change.name {
+                    tags::set(tx, run.number, &[(RUN_NAME_TAG, name)])?;
+                }
+                let head = runs::heads(tx, &[run.number])?.pop();
+                Ok(head.ok_or_else(|| no_run(&id)))
+            })
+            .await?;
+        if ends {
+            self.webhooks_written();
+        }
+        Ok(changed)
     }
 
     /// Deletes a run; it can be restored.

@@ -16,6 +16,7 @@ const MIGRATIONS: &[(u32, &str)] = &[
     (4, include_str!("../../migrations/0004_users.sql")),
     (5, include_str!("../../migrations/0005_wandb.sql")),
     (6, include_str!("../../migrations/0006_imports.sql")),
+    (7, include_str!("../../migrations/0007_automations.sql")),
 ];
 
 /// Tables whose rows are listed in the order in which they were first written, which SQLite knows by itself.

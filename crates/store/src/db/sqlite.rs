@@ -9,7 +9,7 @@ use crate::error::StoreError;
 
 pub(crate) const FILE_NAME: &str = "meta.db";
 
-const STATEMENT_CACHE: usize = 256;
+const STATEMENT_CACHE: usize = 128;
 
 /// `FULL` syncs the write-ahead log at every commit: what was answered survives a power cut.
 const WRITER: &str = "
@@ -17,7 +17,7 @@ const WRITER: &str = "
     PRAGMA synchronous = FULL;
     PRAGMA foreign_keys = ON;
     PRAGMA busy_timeout = 10000;
-    PRAGMA cache_size = -16000;
+    PRAGMA cache_size = -8000;
     PRAGMA case_sensitive_like = ON;
     PRAGMA journal_size_limit = 67108864;";
 
@@ -25,7 +25,7 @@ const READER: &str = "
     PRAGMA query_only = ON;
     PRAGMA busy_timeout = 10000;
     PRAGMA case_sensitive_like = ON;
-    PRAGMA cache_size = -4000;";
+    PRAGMA cache_size = -2000;";
 
 const INSPECTOR: &str = "
     PRAGMA busy_timeout = 10000;

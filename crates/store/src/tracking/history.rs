@@ -100,6 +100,8 @@ pub struct Bucket {
     pub min: Point,
     /// The point with the largest value; of several the earliest.
     pub max: Point,
+    /// The sum of the values.
+    pub sum: f64,
 }
 
 impl Bucket {
@@ -111,7 +113,15 @@ impl Bucket {
             last: point,
             min: point,
             max: point,
+            sum: if point.is_nan { 0.0 } else { point.value },
         }
+    }
+
+    /// The mean of the values; `None` where all are NaN.
+    pub fn mean(&self) -> Option<f64> {
+        let values = self.count - self.nans;
+        // Infinities are the largest finite numbers: their sum may be infinite, their mean is not.
+        (values > 0).then(|| (self.sum / values as f64).clamp(f64::MIN, f64::MAX))
     }
 
     fn add(&mut self, point: Point) {
@@ -127,6 +137,7 @@ impl Bucket {
             self.nans += 1;
             return;
         }
+        self.sum += point.value;
         let earlier = |held: &Point| (point.step, point.at_ms) < (held.step, held.at_ms);
         if none_so_far
             || point.value < self.min.value

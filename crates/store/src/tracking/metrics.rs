@@ -250,6 +250,21 @@ fn log_of_models(
     Ok(())
 }
 
+/// The latest point of a metric of a run.
+pub fn latest(tx: &ReadTx<'_>, run: i64, key: &str) -> Result<Option<Point>, StoreError> {
+    let sql = "SELECT m.step, m.at_ms, m.value, m.is_nan FROM latest_metrics m JOIN metric_keys k ON k.number = m.key
+               WHERE m.run = ?1 AND k.name = ?2";
+    tx.first(sql, bind![run, key], |row| {
+        let mut fields = Fields::of(row);
+        Ok(Point {
+            step: fields.next()?,
+            at_ms: fields.next()?,
+            value: fields.next()?,
+            is_nan: fields.next()?,
+        })
+    })
+}
+
 /// The latest point of each metric of these runs.
 pub(super) fn each_latest(
     tx: &ReadTx<'_>,

@@ -62,7 +62,8 @@ impl PurgeKind {
     }
 }
 
-/// What was deleted at or before `cutoff_ms` in a workspace, after the number `after`.
+/// What was deleted at or before `cutoff_ms` in a workspace, after the number `after`, but for what goes with its experiment
+/// ([`deleted_experiments`]).
 pub fn deleted(
     tx: &ReadTx<'_>,
     kind: PurgeKind,
@@ -75,6 +76,7 @@ pub fn deleted(
     let sql = format!(
         "SELECT t.number, t.{id}, t.{location} FROM {table} t JOIN experiments e ON e.id = t.experiment
          WHERE e.workspace = ?1 AND t.lifecycle = 'deleted' AND t.deleted_ms <= ?2 AND t.number > ?3
+         AND NOT (e.lifecycle = 'deleted' AND e.updated_ms <= ?2)
          ORDER BY t.number LIMIT ?4"
     );
     tx.rows(&sql, bind![workspace, cutoff_ms, after, limit], read_candidate)
@@ -178,6 +180,10 @@ pub fn pending(tx: &ReadTx<'_>, workspace: &str, limit: u32) -> Result<Vec<Purge
     })
 }
 
+/// Points of logged models that a run measured, which may be models of other runs.
+const OF_MODELS: &str = "DELETE FROM logged_model_metrics WHERE (model, key, dataset_name, dataset_digest, run, at_ms, step) IN
+    (SELECT model, key, dataset_name, dataset_digest, run, at_ms, step FROM logged_model_metrics WHERE run = ?1 LIMIT ?2)";
+
 /// Clears at most `limit` points of what was taken away; whether nothing is left of it.
 pub fn clear_some(tx: &mut Tx<'_>, purge: &Purge, limit: u32) -> Result<bool, StoreError> {
     let number = purge.number;
@@ -193,6 +199,9 @@ pub fn clear_some(tx: &mut Tx<'_>, purge: &Purge, limit: u32) -> Result<bool, St
         }
     };
     if tx.execute(points, bind![number, limit])? >= limit as usize {
+        return Ok(false);
+    }
+    if purge.kind == PurgeKind::Run && tx.execute(OF_MODELS, bind![number, limit])? >= limit as usize {
         return Ok(false);
     }
     let rest: &[&str] = match purge.kind {
@@ -271,4 +280,123 @@ pub fn count_rows(tx: &ReadTx<'_>) -> Result<Vec<(&'static str, u64)>, StoreErro
         counts.push((table, tx.one(&sql, bind![], |row| Fields::of(row).next())?));
     }
     Ok(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::temp_store;
+    use crate::tracking::Lifecycle;
+    use crate::tracking::experiments::{self, NewExperiment};
+    use crate::tracking::logged_models::{self, NewLoggedModel};
+    use crate::tracking::metrics::{self, KnownKeys, NewMetric, Point};
+    use crate::tracking::runs::{self, RunHead, RunKey, RunStatus};
+
+    fn run(tx: &mut Tx<'_>, experiment: i64, run_id: &str) -> Result<RunKey, StoreError> {
+        let head = RunHead {
+            number: 0,
+            run_id: run_id.to_owned(),
+            experiment,
+            name: run_id.to_owned(),
+            user_id: String::new(),
+            status: RunStatus::Running,
+            lifecycle: Lifecycle::Active,
+            start_ms: 1,
+            end_ms: None,
+            deleted_ms: None,
+            artifact_uri: format!("mlflow-artifacts:/{experiment}/{run_id}"),
+        };
+        Ok(RunKey {
+            number: runs::insert(tx, &head)?,
+            experiment,
+            lifecycle: Lifecycle::Active,
+        })
+    }
+
+    /// Five points of the model `m`.
+    fn log(tx: &mut Tx<'_>, run: RunKey) -> Result<(), StoreError> {
+        let points: Vec<NewMetric> = (0..5)
+            .map(|step| NewMetric {
+                key: "auc".to_owned(),
+                point: Point::new(step, step, 0.5),
+                model_id: Some("m".to_owned()),
+                dataset_name: None,
+                dataset_digest: None,
+            })
+            .collect();
+        metrics::log(tx, run, &points, &KnownKeys::default())?;
+        Ok(())
+    }
+
+    fn count(tx: &ReadTx<'_>, table: &str) -> u64 {
+        let counts = count_rows(tx).unwrap();
+        counts.into_iter().find(|(name, _)| *name == table).unwrap().1
+    }
+
+    #[test]
+    fn a_run_goes_in_pieces_with_its_points_of_a_model_that_stays() {
+        let (_dir, store) = temp_store();
+        store
+            .write_blocking(|tx| {
+                let new = NewExperiment {
+                    workspace: "default",
+                    name: "e",
+                    created_ms: 5,
+                };
+                let e = experiments::insert(tx, &new, |id| format!("mlflow-artifacts:/{id}"))?.unwrap();
+                let model = NewLoggedModel {
+                    model_id: "m".to_owned(),
+                    experiment: e,
+                    name: "m".to_owned(),
+                    model_type: String::new(),
+                    source_run_id: "a".to_owned(),
+                    artifact_location: "mlflow-artifacts:/m".to_owned(),
+                    created_ms: 5,
+                    tags: Vec::new(),
+                    params: Vec::new(),
+                };
+                logged_models::insert(tx, &model)?;
+                let (a, b) = (run(tx, e, "a")?, run(tx, e, "b")?);
+                log(tx, a)?;
+                log(tx, b)?;
+                runs::set_lifecycle(tx, b.number, Lifecycle::Deleted, 10)?;
+                assert!(deleted(tx, PurgeKind::Run, "default", 9, 0, 10)?.is_empty());
+                let found = deleted(tx, PurgeKind::Run, "default", 10, 0, 10)?;
+                assert_eq!(found.iter().map(|run| run.id.as_str()).collect::<Vec<_>>(), ["b"]);
+                assert_eq!(take(tx, PurgeKind::Run, "default", &found, false)?, 1);
+                let purge = pending(tx, "default", 10)?.remove(0);
+                let mut steps = 1;
+                while !clear_some(tx, &purge, 2)? {
+                    steps += 1;
+                }
+                assert!((5..=7).contains(&steps), "{steps}");
+                for (table, left) in [
+                    ("metrics", 5),
+                    ("logged_model_metrics", 5),
+                    ("latest_metrics", 1),
+                    ("purges", 0),
+                ] {
+                    assert_eq!(count(tx, table), left, "{table}");
+                }
+
+                // What was deleted with its experiment goes with it, and is not counted beside it.
+                experiments::set_lifecycle(tx, e, Lifecycle::Deleted, 20)?;
+                assert!(deleted(tx, PurgeKind::Run, "default", 20, 0, 10)?.is_empty());
+                assert_eq!(deleted_experiments(tx, "default", 20)?.len(), 1);
+                assert!(!remove_experiment(tx, e, false)?);
+                for kind in [PurgeKind::Run, PurgeKind::Model] {
+                    let found = of_experiment(tx, kind, e, 0, 10)?;
+                    take(tx, kind, "default", &found, true)?;
+                }
+                for purge in pending(tx, "default", 10)? {
+                    while !clear_some(tx, &purge, 3)? {}
+                }
+                assert!(remove_experiment(tx, e, false)?);
+                for table in ["experiments", "metrics", "logged_models", "logged_model_metrics"] {
+                    assert_eq!(count(tx, table), 0, "{table}");
+                }
+                Ok(())
+            })
+            .unwrap();
+    }
 }

@@ -26,6 +26,13 @@ text_enum! {
     }
 }
 
+impl RunStatus {
+    /// Whether a run in it has ended, well or not.
+    pub const fn has_ended(self) -> bool {
+        matches!(self, Self::Finished | Self::Failed | Self::Killed)
+    }
+}
+
 text_enum! {
     /// What a run did with a logged model.
     ModelDirection {

@@ -322,6 +322,15 @@ proptest! {
         let drawn = || chart.iter().filter(|b| b.nans < b.count);
         prop_assert_eq!(drawn().map(|b| b.min.value).reduce(f64::min), numbers().reduce(f64::min));
         prop_assert_eq!(drawn().map(|b| b.max.value).reduce(f64::max), numbers().reduce(f64::max));
+        for bucket in &chart {
+            match bucket.mean() {
+                Some(mean) => {
+                    let slack = 1e-9 * bucket.min.value.abs().max(bucket.max.value.abs());
+                    prop_assert!(mean >= bucket.min.value - slack && mean <= bucket.max.value + slack, "{}", mean);
+                }
+                None => prop_assert_eq!(bucket.nans, bucket.count),
+            }
+        }
         let mut expected: Vec<i64> = all.iter().map(|p| p.step).collect();
         expected.sort_unstable();
         expected.dedup();

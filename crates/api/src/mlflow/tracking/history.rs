@@ -269,6 +269,8 @@ struct BucketMessage {
     last: PointMessage,
     min: PointMessage,
     max: PointMessage,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mean: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -292,6 +294,7 @@ fn bucket(bucket: &Bucket) -> BucketMessage {
         last: point(&bucket.last),
         min: point(&bucket.min),
         max: point(&bucket.max),
+        mean: bucket.mean(),
     }
 }
 
@@ -301,7 +304,8 @@ const BUCKETS: i64 = 500;
 /// `GET /api/2.0/mlflow/metrics/get-history-downsampled?run_id=&metric_key=&points=&start_step=&end_step=`
 ///
 /// Beyond MLflow, for charts: the steps from the first to the last (or from `start_step` to `end_step`) in at most `points` stretches
-/// of equal length. Each that has points says how many, and its first, last, smallest and largest one, so that no spike is lost.
+/// of equal length. Each that has points says how many, and its first, last, smallest and largest one, so that no spike
+/// is lost, and the mean of its values, unless all are NaN.
 pub(crate) async fn downsampled(
     State(app): State<App>,
     Called(caller): Called,

@@ -25,7 +25,7 @@ impl<S: Send + Sync> FromRequest<S> for Fields {
         let path = RawPathParams::from_request_parts(&mut parts, state).await;
         let query = parts.uri.query().unwrap_or_default().to_owned();
         let method = parts.method.clone();
-        let mut map = if method == Method::GET {
+        let mut map = if method == Method::GET || method == Method::HEAD {
             from_query(&query)
         } else {
             let media = media_type(&parts.headers);

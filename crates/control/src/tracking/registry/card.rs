@@ -14,22 +14,25 @@ impl Tracking {
     /// A version's card.
     pub async fn model_card(&self, caller: &Caller, name: String, number: i64) -> Result<String> {
         let workspace = caller.workspace.clone();
-        self.look(move |tx| {
-            let found = version(tx, &workspace, &name, number)?;
-            let facts = match &found.run_id {
-                Some(run) => registry::run_facts(tx, &workspace, run)?,
-                None => Value::Null,
-            };
-            let known = Known {
-                model: model(tx, &workspace, &name)?,
-                signature: signature::of(tx, &workspace, &found)?,
-                history: registry::audit(tx, &workspace, &name, Some(found.model))?,
-                facts,
-                version: found,
-            };
-            Ok(write(&known))
-        })
-        .await
+        let mut known = self
+            .look(move |tx| {
+                let found = version(tx, &workspace, &name, number)?;
+                let facts = match &found.run_id {
+                    Some(run) => registry::run_facts(tx, &workspace, run)?,
+                    None => Value::Null,
+                };
+                Ok(Known {
+                    model: model(tx, &workspace, &name)?,
+                    signature: signature::of(tx, &workspace, &found)?,
+                    history: registry::audit(tx, &workspace, &name, Some(found.model))?,
+                    facts,
+                    version: found,
+                })
+            })
+            .await?;
+        let noted = known.signature.take();
+        known.signature = self.signature_of(caller, &known.version, noted).await?;
+        Ok(write(&known))
     }
 }
 

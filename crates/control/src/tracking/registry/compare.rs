@@ -44,12 +44,18 @@ impl Tracking {
         b: i64,
     ) -> Result<Comparison> {
         let workspace = caller.workspace.clone();
-        self.look(move |tx| {
-            let left = Side::load(tx, &workspace, &name, a)?;
-            let right = Side::load(tx, &workspace, &name, b)?;
-            Ok(compare(name, &left, &right))
-        })
-        .await
+        let model = name.clone();
+        let (mut left, mut right) = self
+            .look(move |tx| {
+                let left = Side::load(tx, &workspace, &name, a)?;
+                Ok((left, Side::load(tx, &workspace, &name, b)?))
+            })
+            .await?;
+        for side in [&mut left, &mut right] {
+            let noted = side.signature.take();
+            side.signature = self.signature_of(caller, &side.version, noted).await?;
+        }
+        Ok(compare(model, &left, &right))
     }
 }
 

@@ -5,7 +5,7 @@ use tidemill_store::registry::{self, Model};
 use tidemill_store::users as rows;
 
 use super::{APPROVAL_TAG, PROMPT_TAG, REQUIRED, is_prompt, model, model_number, moves, names};
-use crate::tracking::{Caller, Result, Tracking, TrackingError, webhooks};
+use crate::tracking::{Caller, Result, Tracking, TrackingError, automations, webhooks};
 
 impl Tracking {
     /// Registers a model.
@@ -146,9 +146,17 @@ impl Tracking {
                     &who,
                 )?;
             }
-            Ok(registry::set_tag(tx, number, &key, &value)?)
+            registry::set_tag(tx, number, &key, &value)?;
+            Ok(automations::fire_model_tag(
+                tx,
+                &workspace,
+                (&name, None),
+                (&key, &value),
+            )?)
         })
-        .await
+        .await?;
+        self.webhooks_written();
+        Ok(())
     }
 
     /// Removes a tag of a model, if it is there.

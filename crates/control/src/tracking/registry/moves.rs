@@ -5,6 +5,7 @@ use tidemill_store::registry::{self, Model, Move, Version, Who};
 use tidemill_store::{ReadTx, Tx, endpoints};
 
 use super::{APPROVAL_TAG, REQUIRED, Target, model, names, version};
+use crate::tracking::automations::{self, Event, Facts};
 use crate::tracking::{Caller, DEFAULT_WORKSPACE, Result, Tracking, TrackingError, webhooks};
 
 /// The aliases that the loop moves by itself.
@@ -93,14 +94,17 @@ impl Tracking {
         }
         let parsed = names::version(&number)?;
         let (workspace, who) = (caller.workspace.clone(), self.who(caller));
-        self.change(move |tx| {
-            let found = version(tx, &workspace, &name, parsed)?;
-            let of = model(tx, &workspace, &name)?;
-            refuse_without_approval(&of, Some(parsed), &Target::Stage(canonical.to_owned()))?;
-            move_stage(tx, &of, canonical, &found, archive_existing, &who)?;
-            version(tx, &workspace, &name, parsed)
-        })
-        .await
+        let moved = self
+            .change(move |tx| {
+                let found = version(tx, &workspace, &name, parsed)?;
+                let of = model(tx, &workspace, &name)?;
+                refuse_without_approval(&of, Some(parsed), &Target::Stage(canonical.to_owned()))?;
+                move_stage(tx, &of, canonical, &found, archive_existing, &who)?;
+                version(tx, &workspace, &name, parsed)
+            })
+            .await?;
+        self.webhooks_written();
+        Ok(moved)
     }
 }
 
@@ -126,6 +130,12 @@ pub(super) fn move_alias(
     if registry::move_alias(tx, &change, target, who)? {
         let payload = json!({ "alias": alias, "version": target, "by": who.by, "reason": who.why });
         tx.event(who.at, "alias.moved", "model", &of.name, payload)?;
+        if let Some(version) = target {
+            let data = json!({
+                "name": of.name, "alias": alias, "version": version.to_string(), "by": who.by, "reason": who.why,
+            });
+            automations::fire_alias(tx, &of.workspace, (&of.name, alias), &data)?;
+        }
     }
     let (event, data) = match target {
         Some(version) => (
@@ -158,6 +168,7 @@ pub(super) fn move_stage(
         for other in registry::versions_in_stage(tx, of.number, stage)? {
             if other != version.version {
                 registry::move_stage(tx, &into("Archived"), other, stage, who)?;
+                tell_of_stage(tx, of, other, (stage, "Archived"), who)?;
             }
         }
     }
@@ -165,7 +176,34 @@ pub(super) fn move_stage(
     let subject = format!("{}/{}", of.name, version.version);
     let payload = json!({ "from": version.stage, "to": stage, "by": who.by, "reason": who.why });
     tx.event(who.at, "version.stage_moved", "version", &subject, payload)?;
+    if version.stage != stage {
+        tell_of_stage(tx, of, version.version, (&version.stage, stage), who)?;
+    }
     Ok(())
+}
+
+fn tell_of_stage(
+    tx: &mut Tx<'_>,
+    of: &Model,
+    version: i64,
+    (from, to): (&str, &str),
+    who: &Who,
+) -> Result<()> {
+    let facts = Facts {
+        model: Some(&of.name),
+        stage: Some(to),
+        ..Facts::default()
+    };
+    let data = json!({
+        "name": of.name, "version": version.to_string(), "from": from, "to": to, "by": who.by, "reason": who.why,
+    });
+    Ok(automations::fire(
+        tx,
+        &of.workspace,
+        Event::StageTransitioned,
+        &facts,
+        &data,
+    )?)
 }
 
 /// The endpoint that serves a model, if one does.

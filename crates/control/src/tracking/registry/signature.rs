@@ -5,7 +5,10 @@ use serde_json::Value;
 use tidemill_store::ReadTx;
 use tidemill_store::registry::{self, Version};
 
-use crate::tracking::Result;
+use crate::tracking::{Caller, Result, Tracking};
+
+/// The largest `MLmodel` that is read. Models of many columns have long signatures.
+const MAX_MLMODEL: u64 = 4 * 1024 * 1024;
 
 /// One column of a signature.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -27,8 +30,36 @@ pub struct Signature {
     pub outputs: Vec<Field>,
 }
 
-/// A version's signature; `None` where nobody wrote one down that can be reached: the loop's own versions have theirs, a client's
-/// is in its run's tag `mlflow.log-model.history`.
+impl Tracking {
+    /// A version's signature: the loop's own versions have theirs, a client's stands in the file `MLmodel` among the version's
+    /// files; where that is not there or only clients reach it, what is `noted` of it counts.
+    pub(super) async fn signature_of(
+        &self,
+        caller: &Caller,
+        version: &Version,
+        noted: Option<Signature>,
+    ) -> Result<Option<Signature>> {
+        if from_loop(&version.signature).is_some() {
+            return Ok(noted);
+        }
+        let root = version.storage_location.as_deref().unwrap_or(&version.source);
+        let file = self.artifact_read(caller, root, "MLmodel", MAX_MLMODEL).await?;
+        let written = file.and_then(|bytes| from_mlmodel(&String::from_utf8(bytes).ok()?));
+        Ok(written.or(noted))
+    }
+}
+
+/// The signature in an `MLmodel`, if it has one.
+fn from_mlmodel(text: &str) -> Option<Signature> {
+    #[derive(serde::Deserialize)]
+    struct MlModel {
+        signature: Option<Value>,
+    }
+    let read: MlModel = serde_saphyr::from_str(text).ok()?;
+    from_mlflow(&read.signature?)
+}
+
+/// What the database has of a version's signature: the loop's own, or what its run's tag `mlflow.log-model.history` says.
 pub(super) fn of(tx: &ReadTx<'_>, workspace: &str, version: &Version) -> Result<Option<Signature>> {
     if let Some(own) = from_loop(&version.signature) {
         return Ok(Some(own));
@@ -153,6 +184,14 @@ mod tests {
         assert_eq!(read.inputs[1].r#type, "tensor(float32, [-1,3])");
         assert!(read.outputs.is_empty());
         assert_eq!(from_mlflow(&Value::Null), None);
+        // As PyYAML folds long lines.
+        let file = "artifact_path: model\nflavors:\n  python_function:\n    env: {conda: conda.yaml}\n    python_version: 3.11.2\n\
+            mlflow_version: 3.10.1\nsignature:\n  inputs: '[{\"type\": \"double\", \"name\": \"a\", \"required\": false}, {\"type\": \"tensor\",\n    \
+            \"tensor-spec\": {\"dtype\": \"float32\", \"shape\": [-1, 3]}}]'\n  outputs: null\n  params: null\n";
+        assert_eq!(from_mlmodel(file).as_ref(), Some(&read));
+        for text in ["flavors: {}\n", "signature: null\n", "", "[", "a: &a [*a"] {
+            assert_eq!(from_mlmodel(text), None, "{text}");
+        }
         let own = json!({"features": {"features": [{"name": "x", "kind": "numeric"}]}, "task": "binary", "classes": []});
         let read = from_loop(&own).unwrap();
         assert_eq!(

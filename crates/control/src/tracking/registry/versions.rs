@@ -6,7 +6,7 @@ use tidemill_store::registry::{self, NewVersion, Version};
 
 use super::sources::{self, ModelsUri, Origin};
 use super::{PROMPT_TAG, model, model_number, moves, names, version};
-use crate::tracking::{Caller, Result, Tracking, TrackingError, webhooks};
+use crate::tracking::{Caller, Result, Tracking, TrackingError, automations, webhooks};
 
 /// What a client says of a version that it registers. Empty texts are as good as none.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -198,6 +198,7 @@ impl Tracking {
         self.change(move |tx| {
             let found = version(tx, &workspace, &name, parsed)?;
             registry::set_version_tag(tx, found.model, parsed, &key, &value)?;
+            automations::fire_model_tag(tx, &workspace, (&name, Some(&number)), (&key, &value))?;
             let data = json!({ "name": name, "version": number, "key": key, "value": value });
             webhooks::tell(tx, &workspace, "model_version_tag.set", data)
         })

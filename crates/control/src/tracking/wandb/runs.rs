@@ -12,7 +12,7 @@ use tidemill_store::{StoreError, Tx};
 use super::alerts::unknown_run;
 use super::lines::{self, LONGEST_TAG, cut};
 use super::{SILENCE_MS, name_of, run_id};
-use crate::tracking::{Caller, Result, Tracking, TrackingError, locations};
+use crate::tracking::{Caller, Result, Tracking, TrackingError, automations, locations};
 
 /// How many silent runs are declared crashed in one transaction.
 const BATCH: u32 = 500;
@@ -385,5 +385,9 @@ pub(super) fn end(
         name: None,
     };
     tracked::update(tx, key.number, &change)?;
+    if run.state != WandbState::Running {
+        let of = (key, run.run_id.as_str());
+        automations::fire_finished(tx, &run.at.workspace, of, status.as_str(), end_ms)?;
+    }
     tags::set(tx, key.number, &[("wandb.state", run.state.as_str())])
 }

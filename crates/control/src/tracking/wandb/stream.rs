@@ -16,6 +16,7 @@ use super::alerts::unknown_run;
 use super::lines::{self, LONGEST_TAG, cut};
 use super::runs::{end, number_of};
 use super::system;
+use crate::tracking::automations::{self, Event};
 use crate::tracking::sweeps::{RunNews, Space, tell};
 use crate::tracking::{Result, Tracking};
 
@@ -270,6 +271,7 @@ fn store(
             _ => {}
         }
     }
+    automations::fire_metrics(tx, &at.workspace, (key, &run.run_id), &gathered.metrics)?;
     let keys = metrics::log(tx, key, &gathered.metrics, known)?;
     if !gathered.tags.is_empty() {
         let set: Vec<(&str, &str)> = gathered
@@ -315,6 +317,9 @@ impl Tracking {
             .await?;
         let (answer, keys) = stored.ok_or_else(|| unknown_run(&name))?;
         self.metric_keys().remember(keys);
+        if self.awaits(Event::MetricThreshold) || self.awaits(Event::RunFinished) {
+            self.webhooks_written();
+        }
         Ok(answer)
     }
 }

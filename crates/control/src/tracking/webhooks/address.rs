@@ -8,7 +8,7 @@ use crate::tracking::{Result, Tracking, TrackingError};
 
 impl Tracking {
     /// Whether messages may go to a URL: its scheme, and every address that its host has now. Those addresses.
-    pub(super) async fn check_url(&self, url: &str) -> Result<Vec<SocketAddr>> {
+    pub(in crate::tracking) async fn check_url(&self, url: &str) -> Result<Vec<SocketAddr>> {
         let options = &self.options().webhooks;
         if url.trim().is_empty() {
             return Err(TrackingError::invalid(format!(

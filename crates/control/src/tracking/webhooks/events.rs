@@ -66,7 +66,7 @@ pub(super) fn body(event: &str, data: Value, now: Timestamp) -> String {
 }
 
 /// A UUID with its dashes.
-pub(super) fn delivery_id(now: Timestamp) -> String {
+pub(in crate::tracking) fn delivery_id(now: Timestamp) -> String {
     let id = ids::fresh(now);
     let parts = [(0, 8), (8, 12), (12, 16), (16, 20), (20, 32)];
     let parts: Vec<&str> = parts

@@ -16,7 +16,7 @@ use super::{Caller, Result, Tracking, TrackingError};
 
 pub use delivery::{Answer, Failure, Post, Sender, TestResult};
 pub use events::event_name;
-pub(super) use events::{tag_map, tell};
+pub(super) use events::{delivery_id, tag_map, tell};
 
 const MAX_RESULTS: i64 = 1000;
 
@@ -192,7 +192,7 @@ fn no_events() -> TrackingError {
     TrackingError::invalid("Webhook events must be a non-empty list of WebhookEvent objects: [].")
 }
 
-fn check_name(name: &str) -> Result<()> {
+pub(super) fn check_name(name: &str) -> Result<()> {
     let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
     let fits = name
         .chars()

@@ -59,7 +59,7 @@ pub(crate) async fn get(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let artifact = app.tracking().artifact(&caller, &path).await?;
-    reply::file(artifact, &headers)
+    reply::file(artifact, &headers, reply::As::Download)
 }
 
 /// `DELETE mlflow-artifacts/artifacts/{*path}`

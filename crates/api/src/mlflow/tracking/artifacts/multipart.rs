@@ -156,5 +156,5 @@ pub(crate) async fn get_signed(
         .tracking()
         .signed_artifact(&workspace, &path, &until, &token)
         .await?;
-    reply::file(artifact, &headers)
+    reply::file(artifact, &headers, reply::As::Download)
 }

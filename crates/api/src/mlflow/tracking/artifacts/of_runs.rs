@@ -27,6 +27,14 @@ fn run_id(fields: &Fields) -> Result<String, ApiError> {
     }
 }
 
+/// Beyond MLflow: with `inline=true` a browser shows the file in a frame instead of saving it.
+fn taken(fields: &Fields) -> Result<reply::As, ApiError> {
+    Ok(match fields.text("inline")?.as_deref() {
+        Some("true") => reply::As::Preview,
+        _ => reply::As::Download,
+    })
+}
+
 /// `GET artifacts/list`
 pub(crate) async fn list(
     State(app): State<App>,
@@ -62,7 +70,8 @@ pub(crate) async fn get(
         .tracking()
         .artifact_root_of_run(&caller, &run_id(&fields)?)
         .await?;
-    reply::file(app.tracking().artifact_of(&caller, &root, &path).await?, &headers)
+    let artifact = app.tracking().artifact_of(&caller, &root, &path).await?;
+    reply::file(artifact, &headers, taken(&fields)?)
 }
 
 /// `GET /model-versions/get-artifact`
@@ -78,7 +87,8 @@ pub(crate) async fn get_of_version(
         .tracking()
         .artifact_root_of_version(&caller, &name, &version)
         .await?;
-    reply::file(app.tracking().artifact_of(&caller, &root, &path).await?, &headers)
+    let artifact = app.tracking().artifact_of(&caller, &root, &path).await?;
+    reply::file(artifact, &headers, taken(&fields)?)
 }
 
 /// `GET logged-models/{model_id}/artifacts/files`
@@ -101,7 +111,7 @@ pub(crate) async fn get_of_model(
         .tracking()
         .artifact_of(&caller, &model.artifact_location, &path)
         .await?;
-    reply::file(artifact, &headers)
+    reply::file(artifact, &headers, taken(&fields)?)
 }
 
 /// `GET logged-models/{model_id}/artifacts/directories`

@@ -64,11 +64,29 @@ fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// Saved under the file's name, never shown: `filename` as MLflow writes it where that is possible.
-fn disposition(name: &str) -> String {
+/// How a browser is to take a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum As {
+    /// Saved, never shown.
+    Download,
+    /// Shown where its type allows that, as a page that can do nothing.
+    Preview,
+}
+
+/// What may be shown: under [`SHOWN`] a page or an SVG runs no script, has no origin and loads nothing.
+fn can_be_shown(kind: &str) -> bool {
+    kind == "text/html" || kind == "text/plain" || kind.starts_with("image/")
+}
+
+/// Styles and pictures that are in the file itself, and nothing else.
+const SHOWN: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; sandbox";
+const SAVED: &str = "default-src 'none'; sandbox";
+
+/// `filename` as MLflow writes it where that is possible.
+fn disposition(how: &str, name: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if !name.is_empty() && name.bytes().all(plain) {
-        return format!("attachment; filename={name}");
+        return format!("{how}; filename={name}");
     }
     let mut encoded = String::new();
     let mut simple = String::new();
@@ -83,11 +101,11 @@ fn disposition(name: &str) -> String {
         let safe = (' '..='~').contains(&character) && !matches!(character, '"' | '\\');
         simple.push(if safe { character } else { '_' });
     }
-    format!("attachment; filename=\"{simple}\"; filename*=UTF-8''{encoded}")
+    format!("{how}; filename=\"{simple}\"; filename*=UTF-8''{encoded}")
 }
 
 /// Answers with a file, or the part of it that the request asks for.
-pub(super) fn file(artifact: Artifact, request: &HeaderMap) -> Result<Response, ApiError> {
+pub(super) fn file(artifact: Artifact, request: &HeaderMap, taken: As) -> Result<Response, ApiError> {
     let Artifact {
         name,
         etag,
@@ -98,6 +116,12 @@ pub(super) fn file(artifact: Artifact, request: &HeaderMap) -> Result<Response, 
     let value = |text: &str| {
         HeaderValue::from_str(text)
             .map_err(|_| ApiError::internal("bad_header", format!("`{text}` cannot stand in a header")))
+    };
+    let kind = content_type::of(&name);
+    let (how, policy) = if taken == As::Preview && can_be_shown(kind) {
+        ("inline", SHOWN)
+    } else {
+        ("attachment", SAVED)
     };
     let mut headers = HeaderMap::new();
     headers.insert(header::ETAG, value(&etag)?);
@@ -110,15 +134,9 @@ pub(super) fn file(artifact: Artifact, request: &HeaderMap) -> Result<Response, 
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
     );
-    headers.insert(
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static("default-src 'none'; sandbox"),
-    );
-    headers.insert(header::CONTENT_DISPOSITION, value(&disposition(&name))?);
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static(content_type::of(&name)),
-    );
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    headers.insert(header::CONTENT_DISPOSITION, value(&disposition(how, &name))?);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     let known = text(request, header::IF_NONE_MATCH);
     if known.is_some_and(|known| {
         known
@@ -185,12 +203,13 @@ mod tests {
 
     #[test]
     fn a_file_is_saved_under_its_own_name() {
+        assert_eq!(disposition("inline", "a.html"), "inline; filename=a.html");
         assert_eq!(
-            disposition("dog%step%100.png"),
+            disposition("attachment", "dog%step%100.png"),
             "attachment; filename=dog%step%100.png"
         );
         assert_eq!(
-            disposition("a \"b\" ü.txt"),
+            disposition("attachment", "a \"b\" ü.txt"),
             "attachment; filename=\"a _b_ _.txt\"; filename*=UTF-8''a%20%22b%22%20%C3%BC.txt"
         );
     }
