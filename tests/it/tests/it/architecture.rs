@@ -314,6 +314,7 @@ fn error_codes() -> BTreeMap<String, String> {
         "code: ",
         "Kind::TooLarge,",
         "Kind::NotFound,",
+        "Kind::NoRoute,",
         "Kind::MethodNotAllowed,",
         "Kind::UnsupportedMediaType,",
     ];

@@ -62,7 +62,7 @@ fn a_server_killed_at_random_moments_loses_and_doubles_nothing() {
             "--from",
             "2013-01-01",
             "--to",
-            "2013-01-12",
+            "2013-01-16",
             "--json",
             "--url",
             &url,
