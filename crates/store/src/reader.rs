@@ -4,7 +4,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::db::{Connection, Purpose, Source};
+use crate::db::{Connection, Dialect, Purpose, Source};
 use crate::error::StoreError;
 
 const CONNECTIONS: usize = 4;
@@ -30,6 +30,10 @@ impl ReadPool {
             returned: Condvar::new(),
             permits: Semaphore::new(CONNECTIONS),
         })
+    }
+
+    pub fn dialect(&self) -> Dialect {
+        self.source.dialect()
     }
 
     pub async fn permit(&self) -> Result<SemaphorePermit<'_>, StoreError> {

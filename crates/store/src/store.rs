@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast;
 
-use crate::db::{Database, FILE_NAME, Purpose, Source};
+use crate::db::{Database, Dialect, FILE_NAME, Purpose, Source};
 use crate::error::StoreError;
 use crate::events::Event;
 use crate::lock::FolderLock;
@@ -148,14 +148,25 @@ impl Store {
     {
         let _permit = self.inner.readers.permit().await?;
         let store = self.clone();
-        let task = tokio::task::spawn_blocking(move || store.read_blocking(query));
+        let task = tokio::task::spawn_blocking(move || store.read_here(query));
         task.await.map_err(|e| StoreError::Panicked {
             message: e.to_string(),
         })?
     }
 
-    /// [`Store::read`] for a thread that may block.
+    /// [`Store::read`] for whoever may wait for it.
     pub fn read_blocking<T, F>(&self, query: F) -> Result<T, StoreError>
+    where
+        T: Send,
+        F: FnOnce(&ReadTx<'_>) -> Result<T, StoreError> + Send,
+    {
+        match self.inner.readers.dialect() {
+            Dialect::Sqlite => self.read_here(query),
+            Dialect::Postgres => where_waiting_is_allowed(|| self.read_here(query)),
+        }
+    }
+
+    fn read_here<T, F>(&self, query: F) -> Result<T, StoreError>
     where
         F: FnOnce(&ReadTx<'_>) -> Result<T, StoreError>,
     {

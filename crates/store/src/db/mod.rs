@@ -84,6 +84,13 @@ impl Source {
         }
     }
 
+    pub fn dialect(&self) -> Dialect {
+        match self.database {
+            Database::Sqlite => Dialect::Sqlite,
+            Database::Postgres(_) => Dialect::Postgres,
+        }
+    }
+
     pub fn connect(&self, purpose: Purpose) -> Result<Connection, StoreError> {
         match &self.database {
             Database::Sqlite => {
