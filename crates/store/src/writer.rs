@@ -153,6 +153,7 @@ fn serve(
         }
         store_group(&conn, group, events);
     }
+    conn.close();
 }
 
 /// Runs the jobs in one transaction. If the database gives up on the whole transaction half-way (a full disk does that), the

@@ -305,6 +305,14 @@ impl Connection {
         }
     }
 
+    /// Closes it, and waits for that.
+    pub fn close(self) {
+        match self {
+            Self::Sqlite(conn) => drop(conn),
+            Self::Postgres(client) => client.close(),
+        }
+    }
+
     /// Whether the connection is gone for good and has to be made anew.
     pub fn is_lost(&self) -> bool {
         match self {

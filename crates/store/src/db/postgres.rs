@@ -21,6 +21,9 @@ const STATEMENT_CACHE: usize = 512;
 /// Held by the server that writes, as the lock in the data folder is: two servers on one database would each keep a loop.
 const ADVISORY_LOCK: i64 = 0x7469_6465_6d69_6c6c;
 
+/// How often the lock is tried, a tenth of a second apart.
+const LOCK_TRIES: usize = 10;
+
 /// A connection. Used by one thread at a time.
 pub(crate) struct Client {
     // `None` only while it is dropped.
@@ -59,9 +62,7 @@ impl Client {
         let mut client = postgres::Client::connect(url, NoTls)?;
         match purpose {
             Purpose::Write => {
-                let sql = format!("SELECT pg_try_advisory_lock({ADVISORY_LOCK})");
-                let taken: bool = client.query_one(&sql, &[])?.try_get(0)?;
-                if !taken {
+                if !take_lock(&mut client)? {
                     return Err(StoreError::Locked {
                         path: without_password(url).into(),
                         pid: None,
@@ -77,6 +78,11 @@ impl Client {
             statements: RefCell::default(),
             in_transaction: Cell::new(false),
         })
+    }
+
+    /// Closes on this thread, and so gives the lock back before it returns.
+    pub fn close(mut self) {
+        drop(self.driver.get_mut().take());
     }
 
     pub fn is_lost(&self) -> bool {
@@ -184,6 +190,18 @@ impl Client {
         statements.insert(sql.to_owned(), statement.clone());
         Ok(statement)
     }
+}
+
+/// A server that was killed a moment ago may hold the lock until PostgreSQL has noticed.
+fn take_lock(client: &mut postgres::Client) -> Result<bool, postgres::Error> {
+    let sql = format!("SELECT pg_try_advisory_lock({ADVISORY_LOCK})");
+    for _ in 0..LOCK_TRIES {
+        if client.query_one(&sql, &[])?.try_get(0)? {
+            return Ok(true);
+        }
+        client.batch_execute("SELECT pg_sleep(0.1)")?;
+    }
+    Ok(false)
 }
 
 /// Closing waits too, and the last owner of a store may be an async task.
