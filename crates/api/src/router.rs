@@ -75,17 +75,14 @@ fn post<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H, summary:
     route(Method::POST, MethodFilter::POST, path, handler, summary)
 }
 
-#[allow(dead_code)] // until the first protocol needs it
 fn patch<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H, summary: &'static str) -> Route {
     route(Method::PATCH, MethodFilter::PATCH, path, handler, summary)
 }
 
-#[allow(dead_code)]
 fn delete<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H, summary: &'static str) -> Route {
     route(Method::DELETE, MethodFilter::DELETE, path, handler, summary)
 }
 
-#[allow(dead_code)]
 fn put<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H, summary: &'static str) -> Route {
     route(Method::PUT, MethodFilter::PUT, path, handler, summary)
 }

@@ -1,6 +1,5 @@
 //! MLflow's REST API for tracking, registry and artifacts. One file a noun; each handler reads the request's fields, calls one
 //! method of [`tidemill_control::tracking::Tracking`] and writes MLflow's message.
-#![allow(dead_code, unused_imports)] // while the nouns are being added
 
 pub(crate) mod artifacts;
 mod caller;
@@ -26,5 +25,5 @@ pub(crate) mod signup;
 pub(crate) mod users;
 pub(crate) mod workspaces;
 
-pub(crate) use caller::{Called, User, WORKSPACE, named_workspace};
+pub(crate) use caller::{Called, User, named_workspace};
 pub(crate) use request::{Fields, as_integer, as_number, form_pairs, require_json};
