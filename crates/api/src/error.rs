@@ -8,6 +8,7 @@ use tidemill_control::tracking::TrackingError;
 use tidemill_core::ports::{Blame, PortError};
 use tidemill_serving::ServeError;
 use tidemill_store::StoreError;
+use tidemill_store::objects::BucketFault;
 
 /// What sort of error it is, which decides the status.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -34,6 +35,9 @@ pub enum Kind {
     TooLarge,
     /// 415: the body has a type that is not read here.
     UnsupportedMediaType,
+    /// 424: what this server depends on refuses it, and does so until somebody has changed its settings. MLflow's clients try no 4xx
+    /// again, and would try a 5xx for minutes.
+    FailedDependency,
     /// 429: too many requests.
     TooMany,
     /// 500: not in the state that the thing is in (MLflow's status for it).
@@ -52,7 +56,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::BadRequest,
         Self::InvalidParameter,
         Self::AlreadyExists,
@@ -64,6 +68,7 @@ impl Kind {
         Self::Conflict,
         Self::TooLarge,
         Self::UnsupportedMediaType,
+        Self::FailedDependency,
         Self::TooMany,
         Self::InvalidState,
         Self::Internal,
@@ -84,6 +89,7 @@ impl Kind {
             Self::Conflict => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::FailedDependency => StatusCode::FAILED_DEPENDENCY,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::InvalidState | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
@@ -109,7 +115,7 @@ impl Kind {
             Self::InvalidState => "INVALID_STATE",
             Self::NotImplemented => "NOT_IMPLEMENTED",
             Self::Conflict => "RESOURCE_CONFLICT",
-            Self::Internal => "INTERNAL_ERROR",
+            Self::Internal | Self::FailedDependency => "INTERNAL_ERROR",
             Self::Unavailable | Self::InsufficientStorage => "TEMPORARILY_UNAVAILABLE",
             Self::Timeout => "DEADLINE_EXCEEDED",
         }
@@ -227,6 +233,7 @@ impl From<PortError> for ApiError {
             "not_found" | "unknown_endpoint" | "unknown_version" => Kind::NotFound,
             "conflict" | "stale_lease" => Kind::Conflict,
             "store_disk_full" | "log_full" => Kind::InsufficientStorage,
+            "store_bucket_denied" | "store_bucket_missing" => Kind::FailedDependency,
             "store_closed" | "log_closed" => Kind::Unavailable,
             _ => match error.blame {
                 Blame::Caller => Kind::BadRequest,
@@ -252,6 +259,10 @@ impl From<StoreError> for ApiError {
                 Kind::Conflict
             }
             StoreError::DiskFull { .. } => Kind::InsufficientStorage,
+            StoreError::Bucket(trouble) => match trouble.fault {
+                BucketFault::Denied | BucketFault::Missing => Kind::FailedDependency,
+                BucketFault::Unreachable | BucketFault::Failed => Kind::Unavailable,
+            },
             StoreError::Io { .. }
             | StoreError::Objects { .. }
             | StoreError::Locked { .. }
@@ -417,6 +428,7 @@ mod tests {
             (Kind::Conflict, 409, "RESOURCE_CONFLICT"),
             (Kind::TooLarge, 413, "BAD_REQUEST"),
             (Kind::UnsupportedMediaType, 415, "BAD_REQUEST"),
+            (Kind::FailedDependency, 424, "INTERNAL_ERROR"),
             (Kind::TooMany, 429, "REQUEST_LIMIT_EXCEEDED"),
             (Kind::InvalidState, 500, "INVALID_STATE"),
             (Kind::Internal, 500, "INTERNAL_ERROR"),

@@ -232,7 +232,7 @@ fn logged_model_routes() -> Vec<Route> {
 /// MLflow's artifacts.
 #[rustfmt::skip]
 fn artifact_routes() -> Vec<Route> {
-    use crate::mlflow::tracking::artifacts::{self, multipart, of_runs};
+    use crate::mlflow::tracking::artifacts::{self, direct, multipart, of_runs};
     use crate::v1::purge;
     vec![
         // The proxy
@@ -249,6 +249,8 @@ fn artifact_routes() -> Vec<Route> {
 
         // What runs, versions and logged models keep
         get("/api/2.0/mlflow/artifacts/list", of_runs::list, "What is in a folder of a run's artifacts").query(&["run_id", "path"]),
+        post("/api/2.0/mlflow/artifacts/presigned-upload-url", direct::upload, "A URL of the bucket to store a file of a run or a logged model"),
+        post("/api/2.0/mlflow/artifacts/presigned-download-url", direct::download, "A URL of the bucket to fetch a file of a run or a logged model"),
         get("/get-artifact", of_runs::get, "A file of a run").query(&["run_id", "path", "inline"]),
         get("/model-versions/get-artifact", of_runs::get_of_version, "A file of a model version").query(&["name", "version", "path", "inline"]),
         post("/api/2.0/mlflow/upload-artifact", of_runs::upload, "Store a small file of a run").query(&["run_uuid", "path"]),

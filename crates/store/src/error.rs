@@ -9,6 +9,8 @@ use tidemill_core::digest::Digest;
 use tidemill_core::ids::RunId;
 use tidemill_core::ports::{Blame, PortError};
 
+use crate::objects::{BucketFault, BucketTrouble};
+
 /// Why the store could not do its work. Cheap to clone: one failed commit answers every writer of its group.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -37,6 +39,9 @@ pub enum StoreError {
         /// What it said.
         source: Arc<dyn Error + Send + Sync>,
     },
+    /// A bucket outside refused or failed.
+    #[error("{0}")]
+    Bucket(Box<BucketTrouble>),
     /// Another server uses this data folder.
     #[error("another server{} uses the data folder `{path}`: stop it, or start this one with another `--data`", .pid.map(|pid| format!(" (process {pid})")).unwrap_or_default())]
     Locked {
@@ -146,6 +151,12 @@ impl StoreError {
             Self::Io { .. } => "store_io",
             Self::Database { .. } => "store_database",
             Self::Objects { .. } => "store_objects",
+            Self::Bucket(trouble) => match trouble.fault {
+                BucketFault::Denied => "store_bucket_denied",
+                BucketFault::Missing => "store_bucket_missing",
+                BucketFault::Unreachable => "store_bucket_unreachable",
+                BucketFault::Failed => "store_bucket_failed",
+            },
             Self::Locked { .. } => "store_locked",
             Self::DiskFull { .. } => "store_disk_full",
             Self::Corrupt { .. } => "store_corrupt",
@@ -171,9 +182,11 @@ impl StoreError {
             | Self::NewerSchema { .. }
             | Self::OlderSchema { .. }
             | Self::ReadOnly => Blame::Caller,
-            Self::Io { .. } | Self::DiskFull { .. } | Self::Objects { .. } | Self::Corrupt { .. } => {
-                Blame::Upstream
-            }
+            Self::Io { .. }
+            | Self::DiskFull { .. }
+            | Self::Objects { .. }
+            | Self::Bucket(_)
+            | Self::Corrupt { .. } => Blame::Upstream,
             Self::Database { .. } | Self::Unreadable { .. } | Self::Closed | Self::Panicked { .. } => {
                 Blame::Us
             }

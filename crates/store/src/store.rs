@@ -10,7 +10,7 @@ use crate::db::{Database, Dialect, FILE_NAME, Purpose, Source};
 use crate::error::StoreError;
 use crate::events::Event;
 use crate::lock::FolderLock;
-use crate::objects::Objects;
+use crate::objects::{Ledger, Objects};
 use crate::reader::ReadPool;
 use crate::tx::{ReadTx, Tx};
 use crate::writer::Writer;
@@ -27,6 +27,7 @@ struct Inner {
     writer: Option<Writer>,
     events: broadcast::Sender<Event>,
     objects: Objects,
+    ledger: Arc<Ledger>,
     data_dir: PathBuf,
 }
 
@@ -73,6 +74,7 @@ impl Store {
                 writer: Some(writer),
                 events,
                 objects,
+                ledger: Ledger::at(data_dir.join("uploads")),
                 data_dir: data_dir.to_owned(),
             }),
         })
@@ -106,6 +108,7 @@ impl Store {
                 writer: None,
                 events,
                 objects: Objects::local(&data_dir.join("objects"))?,
+                ledger: Ledger::at(data_dir.join("uploads")),
                 data_dir: data_dir.to_owned(),
             }),
         })
@@ -184,6 +187,11 @@ impl Store {
     /// The objects of this data folder.
     pub fn objects(&self) -> &Objects {
         &self.inner.objects
+    }
+
+    /// Which uploads in parts are open in buckets.
+    pub(crate) fn ledger(&self) -> &Arc<Ledger> {
+        &self.inner.ledger
     }
 
     /// The data folder.

@@ -115,12 +115,20 @@ pub struct TrackingArgs {
         hide_env_values = true
     )]
     pub database: String,
-    /// Where the artifacts of new experiments go: the server's own proxy, or a URI that clients reach by themselves.
+    /// Where the artifacts of new experiments go: the server's own proxy, or a URI that clients reach by themselves, such as
+    /// `s3://bucket/prefix`.
     #[arg(long, value_name = "URI", default_value = "mlflow-artifacts:/")]
     pub default_artifact_root: String,
-    /// Keep proxied artifacts in this folder under their own names; default: content-addressed, in the data folder.
-    #[arg(long, value_name = "DIR")]
-    pub artifacts_destination: Option<PathBuf>,
+    /// Keep proxied artifacts under their own names in a folder or in `s3://bucket/prefix`; default: content-addressed, in the data
+    /// folder. Buckets are reached by AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION, MLFLOW_S3_ENDPOINT_URL and the like.
+    #[arg(long, value_name = "DIR|URI")]
+    pub artifacts_destination: Option<String>,
+    /// Other buckets, as `s3://bucket/prefix`, in which the server lists, shows and deletes artifacts that clients put there.
+    #[arg(long, value_name = "URIS", value_delimiter = ',')]
+    pub artifact_roots: Vec<String>,
+    /// Give clients no URLs of the bucket for large files: all bytes pass through this server.
+    #[arg(long)]
+    pub no_bucket_urls: bool,
     /// Take a model version's source only from the run or model that the request names (MLflow 3.17's rule).
     #[arg(long)]
     pub strict_sources: bool,

@@ -273,7 +273,7 @@ const RULES: &[(&str, &str, Rule)] = &[
     // Artifacts
     ("GET", "/api/2.0/mlflow/artifacts/list", On(Read, Run)),
     ("POST", "/api/2.0/mlflow/artifacts/presigned-upload-url", On(Update, RunOrModel)),
-    ("GET", "/api/2.0/mlflow/artifacts/presigned-download-url", On(Read, RunOrModel)),
+    ("POST", "/api/2.0/mlflow/artifacts/presigned-download-url", On(Read, RunOrModel)),
     ("GET", "/api/2.0/mlflow-artifacts/artifacts", On(Read, Artifact)),
     ("GET", "/api/2.0/mlflow-artifacts/artifacts/*", On(Read, Artifact)),
     ("PUT", "/api/2.0/mlflow-artifacts/artifacts/*", On(Update, Artifact)),

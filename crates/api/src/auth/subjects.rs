@@ -296,6 +296,9 @@ async fn version(app: &App, known: &Principal, caller: &Caller, fields: &Fields)
             None => rest,
         };
         need(on_artifact(app, known, path, caller).await?.allows(Need::Read))?;
+    } else if let Some(path) = app.tracking().path_in_buckets(&source) {
+        // The server reads there by itself, and paths are the proxy's own.
+        need(on_artifact(app, known, &path, caller).await?.allows(Need::Read))?;
     }
     for run_id in &runs {
         need(on_run(app, known, run_id, caller).await?.allows(Need::Read))?;

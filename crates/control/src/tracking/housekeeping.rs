@@ -24,6 +24,11 @@ impl Tracking {
             {
                 tracing::warn!(%error, "cannot sweep the artifact store; it is tried again tomorrow");
             }
+            if turn % SWEEP_EVERY == 0
+                && let Err(error) = self.sweep_uploads().await
+            {
+                tracing::warn!(%error, "cannot end forgotten uploads to a bucket; it is tried again tomorrow");
+            }
             real_sleep(TURN).await;
         }
     }

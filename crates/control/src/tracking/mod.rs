@@ -30,11 +30,14 @@ use std::sync::Arc;
 
 use tidemill_core::clock::{Clock, Timestamp};
 use tidemill_store::Store;
+use tidemill_store::objects::Bucket;
 use tidemill_store::tracking::metrics::KnownKeys;
 
 use crate::users::{AuthOptions, Memory};
 
-pub use artifacts::{Artifact, ArtifactUpload, OpenedUpload, PartUpload, Swept, safe_name, safe_path};
+pub use artifacts::{
+    Artifact, ArtifactUpload, Destination, OpenedUpload, PartUpload, PartUrl, SignedDownload, Swept, safe_name, safe_path,
+};
 pub use error::{Result, TrackingError};
 pub use experiments::CreateExperiment;
 pub use history::{MAX_BUCKETS, MAX_PAGE, MAX_RUNS, MAX_SAMPLED_STEPS, RunPoints};
@@ -70,8 +73,12 @@ pub struct TrackingOptions {
     /// Where the artifacts of new experiments go: `mlflow-artifacts:/` for the server's own proxy, or any URI that clients reach
     /// by themselves, such as `file:///srv/artifacts`.
     pub default_artifact_root: String,
-    /// A folder in which the proxy keeps artifacts under their own names; `None` for the content-addressed object store.
-    pub artifacts_destination: Option<std::path::PathBuf>,
+    /// Where the proxy keeps artifacts under their own names; `None` for the content-addressed object store.
+    pub artifacts_destination: Option<Destination>,
+    /// Buckets in which the server itself reads and deletes artifacts that clients put there, such as that of the default root.
+    pub buckets: Vec<Bucket>,
+    /// Whether clients are given a bucket's own URLs for large files, or only this server's.
+    pub bucket_urls: bool,
     /// Whether a model version's source must belong to the run that the request names, as MLflow 3.17 has it.
     pub strict_sources: bool,
     /// Where webhooks may go, and how hard to try.
@@ -87,6 +94,8 @@ impl Default for TrackingOptions {
         Self {
             default_artifact_root: "mlflow-artifacts:/".to_owned(),
             artifacts_destination: None,
+            buckets: Vec::new(),
+            bucket_urls: true,
             strict_sources: false,
             webhooks: webhooks::WebhookOptions::default(),
             auth: None,

@@ -8,6 +8,7 @@ mod postgres;
 mod row;
 mod schema;
 mod sqlite;
+mod tls;
 
 use std::path::{Path, PathBuf};
 

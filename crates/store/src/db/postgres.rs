@@ -9,9 +9,10 @@ use bytes::BytesMut;
 use postgres::error::SqlState;
 use postgres::fallible_iterator::FallibleIterator as _;
 use postgres::types::{IsNull, ToSql, Type, to_sql_checked};
-use postgres::{NoTls, Statement};
+use postgres::Statement;
 use rusqlite::types::{ToSqlOutput, Value};
 
+use crate::db::tls::{self, Link};
 use crate::db::{Params, Purpose, Row};
 use crate::error::StoreError;
 
@@ -33,13 +34,16 @@ pub(crate) struct Client {
 }
 
 pub(super) fn check_url(url: &str) -> Result<(), StoreError> {
-    match url.parse::<postgres::Config>() {
-        Ok(_) => Ok(()),
-        Err(error) => Err(StoreError::conflict(
+    link(url).map(|_| ())
+}
+
+fn link(url: &str) -> Result<Link, StoreError> {
+    tls::link(url).map_err(|error| {
+        StoreError::conflict(
             "database",
             format!("`{}` is no PostgreSQL URL: {error}", without_password(url)),
-        )),
-    }
+        )
+    })
 }
 
 /// The URL as it may stand in a log.
@@ -59,7 +63,8 @@ pub(super) fn without_password(url: &str) -> String {
 impl Client {
     /// Connects. The driver waits on a runtime of its own, so neither this nor any other call may come from an async task.
     pub fn connect(url: &str, purpose: Purpose) -> Result<Self, StoreError> {
-        let mut client = postgres::Client::connect(url, NoTls)?;
+        let Link { config, tls } = link(url)?;
+        let mut client = config.connect(tls)?;
         match purpose {
             Purpose::Write => {
                 if !take_lock(&mut client)? {

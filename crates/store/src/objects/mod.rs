@@ -1,5 +1,6 @@
 //! The object store: bytes under a key, durable once written, checked against their digest when read.
 
+mod bucket;
 mod bundles;
 mod folder;
 mod incoming;
@@ -21,6 +22,8 @@ use tokio::sync::RwLock;
 
 use crate::error::StoreError;
 
+pub(crate) use bucket::Ledger;
+pub use bucket::{Bucket, BucketFault, BucketTrouble, BucketUpload, Environment};
 pub use bundles::{BundleFile, BundleFiles};
 pub use folder::{Entry, Folder, Obstacle};
 pub use incoming::{Arrived, Incoming};

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use super::blocking;
+use super::bucket::BucketFile;
 use crate::error::StoreError;
 
 /// How much is read at once.
@@ -17,12 +18,21 @@ const PIECE: u64 = 1 << 20;
 /// An open file, or a part of it.
 #[derive(Debug)]
 pub struct Outgoing {
-    file: Arc<File>,
     size: u64,
     modified_ms: i64,
     at: u64,
     end: u64,
-    ahead: Option<JoinHandle<std::io::Result<Vec<u8>>>>,
+    source: Source,
+}
+
+/// Where the bytes come from.
+#[derive(Debug)]
+enum Source {
+    File {
+        file: Arc<File>,
+        ahead: Option<JoinHandle<std::io::Result<Vec<u8>>>>,
+    },
+    Bucket(Box<BucketFile>),
 }
 
 impl Outgoing {
@@ -40,15 +50,36 @@ impl Outgoing {
                 return Ok(None);
             }
             Ok(Some(Self {
-                file: Arc::new(file),
                 size: meta.len(),
                 modified_ms: modified_ms(&meta),
                 at: 0,
                 end: meta.len(),
-                ahead: None,
+                source: Source::File {
+                    file: Arc::new(file),
+                    ahead: None,
+                },
             }))
         })
         .await
+    }
+
+    /// A file of a bucket.
+    pub(super) fn of_bucket(file: BucketFile, size: u64, modified_ms: i64) -> Self {
+        Self {
+            size,
+            modified_ms,
+            at: 0,
+            end: size,
+            source: Source::Bucket(Box::new(file)),
+        }
+    }
+
+    /// What changes when the bytes do, where the store says.
+    pub fn etag(&self) -> Option<&str> {
+        match &self.source {
+            Source::File { .. } => None,
+            Source::Bucket(file) => file.etag.as_deref().map(|etag| etag.trim_matches('"')),
+        }
     }
 
     /// Bytes of the whole file.
@@ -65,15 +96,24 @@ impl Outgoing {
     pub fn only(&mut self, start: u64, end: u64) {
         self.at = start.min(self.size);
         self.end = end.clamp(self.at, self.size);
-        self.ahead = None;
+        match &mut self.source {
+            Source::File { ahead, .. } => *ahead = None,
+            Source::Bucket(file) if (self.at, self.end) != (0, self.size) => file.only(self.at, self.end),
+            Source::Bucket(_) => {}
+        }
     }
 
     /// The next piece; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
-        let Some(reading) = self.ahead.take().or_else(|| self.read()) else {
+        let (file, ahead) = match &mut self.source {
+            Source::File { file, ahead } => (file, ahead),
+            Source::Bucket(file) => return file.next().await,
+        };
+        let first = ahead.take().or_else(|| read(file, &mut self.at, self.end));
+        let Some(reading) = first else {
             return Ok(None);
         };
-        self.ahead = self.read();
+        *ahead = read(file, &mut self.at, self.end);
         let piece = reading.await.map_err(|e| StoreError::Panicked {
             message: e.to_string(),
         })?;
@@ -94,20 +134,21 @@ impl Outgoing {
         }
         Ok(Some(bytes))
     }
+}
 
-    fn read(&mut self) -> Option<JoinHandle<std::io::Result<Vec<u8>>>> {
-        if self.at >= self.end {
-            return None;
-        }
-        let (file, at) = (Arc::clone(&self.file), self.at);
-        let length = (self.end - at).min(PIECE);
-        self.at += length;
-        Some(tokio::task::spawn_blocking(move || {
-            let mut piece = vec![0; length as usize];
-            file.read_exact_at(&mut piece, at)?;
-            Ok(piece)
-        }))
+/// Begins to read the next piece, unless the end is reached.
+fn read(file: &Arc<File>, at: &mut u64, end: u64) -> Option<JoinHandle<std::io::Result<Vec<u8>>>> {
+    if *at >= end {
+        return None;
     }
+    let (file, from) = (Arc::clone(file), *at);
+    let length = (end - from).min(PIECE);
+    *at += length;
+    Some(tokio::task::spawn_blocking(move || {
+        let mut piece = vec![0; length as usize];
+        file.read_exact_at(&mut piece, from)?;
+        Ok(piece)
+    }))
 }
 
 /// Whether a file is not there: a part of its path may be a file, too, or the name longer than names can be.

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use tidemill_api::Security;
-use tidemill_control::tracking::TrackingOptions;
+use tidemill_control::tracking::{Destination, TrackingOptions};
 use tidemill_control::users::AuthOptions;
 use tidemill_core::clock::Timestamp;
 use tidemill_store::Database;
+use tidemill_store::objects::Bucket;
 
 use crate::cli::{Listen, Project, TrackingArgs};
 use crate::compose::{self, ClockChoice, Running, Settings};
@@ -69,12 +70,36 @@ pub async fn run(
     Ok(Code::Success)
 }
 
+fn bucket(uri: &str) -> Result<Bucket> {
+    let environment = |name: &str| std::env::var(name).ok();
+    Bucket::open(uri, &environment).map_err(|error| BadInput(error.to_string()).into())
+}
+
+fn destination(text: &str) -> Result<Destination> {
+    if Bucket::is_uri(text) {
+        return Ok(Destination::Bucket(bucket(text)?));
+    }
+    let folder = text.strip_prefix("file://").unwrap_or(text);
+    if folder.contains("://") {
+        bad_input!("`--artifacts-destination {text}`: a folder and `s3://bucket/prefix` are known here");
+    }
+    Ok(Destination::Folder(PathBuf::from(folder)))
+}
+
+/// The buckets that clients use by themselves, and this server looks into.
+fn buckets(args: &TrackingArgs) -> Result<Vec<Bucket>> {
+    let root = Some(&args.default_artifact_root).filter(|root| Bucket::is_uri(root));
+    root.into_iter().chain(&args.artifact_roots).map(|uri| bucket(uri)).collect()
+}
+
 fn settings(args: &TrackingArgs) -> Result<Settings> {
     Ok(Settings {
         database: Database::parse(&args.database)?,
         tracking: TrackingOptions {
             default_artifact_root: args.default_artifact_root.clone(),
-            artifacts_destination: args.artifacts_destination.clone(),
+            artifacts_destination: args.artifacts_destination.as_deref().map(destination).transpose()?,
+            buckets: buckets(args)?,
+            bucket_urls: !args.no_bucket_urls,
             strict_sources: args.strict_sources,
             auth: if args.auth {
                 Some(

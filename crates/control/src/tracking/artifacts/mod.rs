@@ -1,4 +1,4 @@
-//! Artifacts: files that runs and models keep, in the server's own proxy or in folders that it may read.
+//! Artifacts: files that runs and models keep, in the server's own proxy or in folders and buckets that it may read.
 
 mod multipart;
 mod path;
@@ -8,14 +8,15 @@ mod sweep;
 use bytes::Bytes;
 use tidemill_core::digest::Digest;
 use tidemill_store::ContentKind;
-use tidemill_store::objects::{Entry, Incoming, Outgoing};
+use tidemill_store::objects::{BucketUpload, Entry, Incoming, Outgoing};
 use tidemill_store::tracking::artifacts::{self, ArtifactRow};
 
 use super::{Caller, Result, Tracking, TrackingError};
 
-pub use multipart::{OpenedUpload, PartUpload, Uploads};
+pub use multipart::{OpenedUpload, PartUpload, PartUrl, SignedDownload, Uploads};
 pub(crate) use path::Root;
 pub use path::{safe_name, safe_path};
+pub use place::Destination;
 pub(crate) use place::Place;
 pub use sweep::Swept;
 
@@ -35,19 +36,34 @@ pub struct Artifact {
 pub struct ArtifactUpload {
     tracking: Tracking,
     place: Place,
-    incoming: Incoming,
+    arriving: Arriving,
+}
+
+/// Where the bytes of a file on its way go.
+#[derive(Debug)]
+enum Arriving {
+    OnDisk(Incoming),
+    InBucket(BucketUpload),
 }
 
 impl ArtifactUpload {
     /// Takes the next piece.
     pub async fn write(&mut self, piece: Bytes) -> Result<()> {
-        Ok(self.incoming.write(piece).await?)
+        match &mut self.arriving {
+            Arriving::OnDisk(incoming) => Ok(incoming.write(piece).await?),
+            Arriving::InBucket(upload) => Ok(upload.write(piece).await?),
+        }
     }
 
     /// Makes the file visible; durable on return.
     pub async fn finish(self) -> Result<()> {
-        let arrived = self.incoming.finish().await?;
-        self.tracking.keep_artifact(self.place, arrived).await
+        match self.arriving {
+            Arriving::OnDisk(incoming) => {
+                let arrived = incoming.finish().await?;
+                self.tracking.keep_artifact(self.place, arrived).await
+            }
+            Arriving::InBucket(upload) => Ok(upload.finish().await?),
+        }
     }
 }
 
@@ -170,14 +186,15 @@ impl Tracking {
     }
 
     async fn start_upload(&self, place: Place) -> Result<ArtifactUpload> {
-        let incoming = match &place {
-            Place::Object(_) => self.store().objects().incoming().await?,
-            Place::File(folder, _) => folder.incoming().await?,
+        let arriving = match &place {
+            Place::Object(_) => Arriving::OnDisk(self.store().objects().incoming().await?),
+            Place::File(folder, _) => Arriving::OnDisk(folder.incoming().await?),
+            Place::Bucket(bucket, path) => Arriving::InBucket(self.store().upload_to(bucket, path)?),
         };
         Ok(ArtifactUpload {
             tracking: self.clone(),
             place,
-            incoming,
+            arriving,
         })
     }
 
@@ -187,6 +204,14 @@ impl Tracking {
                 Ok(()) => Ok(()),
                 Err(obstacle) => Err(obstacle_error(obstacle, &path)),
             },
+            Place::Bucket(bucket, path) => {
+                let mut upload = self.store().upload_to(&bucket, &path)?;
+                let mut bytes = arrived.open().await?;
+                while let Some(piece) = bytes.next().await? {
+                    upload.write(piece).await?;
+                }
+                Ok(upload.finish().await?)
+            }
             Place::Object(path) => {
                 let objects = self.store().objects();
                 let kept = objects.keep(arrived, ContentKind::Artifact).await?;
@@ -223,6 +248,15 @@ impl Tracking {
                     bytes,
                 })
             }
+            Place::Bucket(bucket, path) => {
+                let bytes = bucket.open_file(&path).await?.ok_or_else(|| no_such(&path))?;
+                let written = || format!("{:x}-{:x}", bytes.size(), bytes.modified_ms());
+                Ok(Artifact {
+                    name: last_name(&path).to_owned(),
+                    etag: bytes.etag().map_or_else(written, str::to_owned),
+                    bytes,
+                })
+            }
             Place::Object(path) => {
                 let name = path.clone();
                 let row = self.store().read(move |tx| artifacts::get(tx, &name)).await?;
@@ -245,6 +279,7 @@ impl Tracking {
     async fn list_place(&self, place: Place) -> Result<Vec<Entry>> {
         match place {
             Place::File(folder, path) => Ok(folder.list(&path).await?),
+            Place::Bucket(bucket, path) => Ok(bucket.list(&path).await?),
             Place::Object(path) => Ok(self.store().read(move |tx| artifacts::list(tx, &path)).await?),
         }
     }
@@ -253,6 +288,7 @@ impl Tracking {
     pub(crate) async fn size_of_place(&self, place: &Place) -> Result<u64> {
         match place {
             Place::File(folder, path) => Ok(folder.size(path).await?),
+            Place::Bucket(bucket, path) => Ok(bucket.size(path).await?),
             Place::Object(path) => {
                 let path = path.clone();
                 Ok(self.store().read(move |tx| artifacts::size(tx, &path)).await?)
@@ -268,6 +304,10 @@ impl Tracking {
                 let any = folder.remove(path).await?;
                 let objects = u64::from(any);
                 return Ok((any, Swept { objects, bytes }));
+            }
+            Place::Bucket(bucket, path) => {
+                let (objects, bytes) = bucket.remove(path).await?;
+                return Ok((objects > 0, Swept { objects, bytes }));
             }
             Place::Object(path) => path,
         };

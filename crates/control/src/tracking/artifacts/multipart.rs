@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tidemill_core::clock::Timestamp;
 use tidemill_core::digest::Digest;
 use tidemill_core::ids;
-use tidemill_store::objects::{Arrived, Incoming};
+use tidemill_store::objects::{Arrived, Bucket, Incoming};
 
 use super::super::{Caller, Result, Tracking, TrackingError};
 use super::{Artifact, Place, last_name, safe_name};
@@ -79,8 +80,38 @@ fn expired() -> TrackingError {
 pub struct OpenedUpload {
     /// Names it.
     pub id: String,
-    /// The token of each part, from the first.
-    pub tokens: Vec<String>,
+    /// Where each part goes, from the first.
+    pub parts: Vec<PartUrl>,
+}
+
+/// Where a part goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PartUrl {
+    /// To this server, with this token.
+    Here(String),
+    /// To this URL of a bucket.
+    Bucket(String),
+}
+
+/// A file that may be fetched by whoever has the URL.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SignedDownload {
+    /// From this server.
+    Here {
+        /// Bytes.
+        size: u64,
+        /// The path in the proxy.
+        path: String,
+        /// The query that says so.
+        query: String,
+    },
+    /// From a bucket.
+    Bucket {
+        /// Bytes.
+        size: u64,
+        /// The whole URL.
+        url: String,
+    },
 }
 
 /// A part on its way.
@@ -129,7 +160,13 @@ fn target(folder: &str, file: &str) -> Result<String> {
 
 impl Tracking {
     /// Opens an upload in parts of a file to a folder of the proxy.
-    pub fn open_upload(&self, caller: &Caller, folder: &str, file: &str, parts: i64) -> Result<OpenedUpload> {
+    pub async fn open_upload(
+        &self,
+        caller: &Caller,
+        folder: &str,
+        file: &str,
+        parts: i64,
+    ) -> Result<OpenedUpload> {
         let place = self.proxy_place(caller, &target(folder, file)?)?;
         let expected = u32::try_from(parts)
             .ok()
@@ -139,10 +176,18 @@ impl Tracking {
                 "Invalid value {parts} for parameter 'num_parts' supplied: expected a number from 1 to {MAX_PARTS}"
             ))
         })?;
+        if let Some((bucket, path)) = self.by_bucket_urls(&place) {
+            let lasts = Duration::from_millis(LIFETIME_MS.unsigned_abs());
+            let (id, urls) = bucket
+                .open_for_client(self.store(), path, expected, lasts, self.now_ms())
+                .await?;
+            let parts = urls.into_iter().map(PartUrl::Bucket).collect();
+            return Ok(OpenedUpload { id, parts });
+        }
         let id = ids::fresh(self.now());
         let uploads = self.uploads();
-        let tokens = (1..=expected)
-            .map(|number| uploads.token(&["part", &id, &number.to_string()]))
+        let parts = (1..=expected)
+            .map(|number| PartUrl::Here(uploads.token(&["part", &id, &number.to_string()])))
             .collect();
         let now_ms = self.now_ms();
         let mut open = uploads.open();
@@ -159,7 +204,7 @@ impl Tracking {
             expected,
         };
         open.insert(id.clone(), upload);
-        Ok(OpenedUpload { id, tokens })
+        Ok(OpenedUpload { id, parts })
     }
 
     /// Starts to take a part.
@@ -172,7 +217,7 @@ impl Tracking {
             found.place.clone()
         };
         let incoming = match place {
-            Place::Object(_) => self.store().objects().incoming().await?,
+            Place::Object(_) | Place::Bucket(..) => self.store().objects().incoming().await?,
             Place::File(folder, _) => folder.incoming().await?,
         };
         Ok(PartUpload {
@@ -193,6 +238,10 @@ impl Tracking {
         parts: &[(i64, String)],
     ) -> Result<()> {
         let place = self.proxy_place(caller, &target(folder, file)?)?;
+        if let Some((bucket, path)) = self.by_bucket_urls(&place) {
+            let etags = in_order(parts)?;
+            return Ok(bucket.complete_for_client(self.store(), path, id, etags).await?);
+        }
         let mut upload = {
             let mut open = self.uploads().open();
             let upload = open.get(id).filter(|upload| upload.place == place);
@@ -215,8 +264,11 @@ impl Tracking {
     }
 
     /// Gives an upload up; one that is not there is fine.
-    pub fn abort_upload(&self, caller: &Caller, folder: &str, file: &str, id: &str) -> Result<()> {
+    pub async fn abort_upload(&self, caller: &Caller, folder: &str, file: &str, id: &str) -> Result<()> {
         let place = self.proxy_place(caller, &target(folder, file)?)?;
+        if let Some((bucket, path)) = self.by_bucket_urls(&place) {
+            return Ok(bucket.abort_for_client(self.store(), path, id).await?);
+        }
         let mut open = self.uploads().open();
         if open.get(id).is_some_and(|upload| upload.place == place) {
             open.remove(id);
@@ -224,14 +276,80 @@ impl Tracking {
         Ok(())
     }
 
-    /// A file's size, and the query of a URL that opens it without saying who asks.
-    pub async fn sign_download(&self, caller: &Caller, path: &str) -> Result<(u64, String, String)> {
-        let artifact = self.artifact(caller, path).await?;
+    /// The bucket and the path of a place that clients reach by the bucket's own URLs.
+    fn by_bucket_urls<'a>(&self, place: &'a Place) -> Option<(&'a Bucket, &'a str)> {
+        match place {
+            Place::Bucket(bucket, path) if self.options().bucket_urls => Some((bucket, path)),
+            _ => None,
+        }
+    }
+
+    /// A URL that lets whoever has it fetch a file of the proxy.
+    pub async fn sign_download(&self, caller: &Caller, path: &str) -> Result<SignedDownload> {
         let path = safe_name(path)?;
+        let place = self.proxy_place(caller, &path)?;
+        if let Some((bucket, key)) = self.by_bucket_urls(&place) {
+            let lasts = Duration::from_millis(URL_LIFETIME_MS.unsigned_abs());
+            let (size, url) = self.bucket_download(bucket, key, lasts).await?;
+            return Ok(SignedDownload::Bucket { size, url });
+        }
+        let artifact = self.artifact(caller, &path).await?;
         let until = (self.now_ms() + URL_LIFETIME_MS).to_string();
         let token = self.uploads().token(&["get", &caller.workspace, &path, &until]);
         let query = format!("workspace={}&until={until}&token={token}", caller.workspace);
-        Ok((artifact.bytes.size(), path, query))
+        Ok(SignedDownload::Here {
+            size: artifact.bytes.size(),
+            path,
+            query,
+        })
+    }
+
+    async fn bucket_download(&self, bucket: &Bucket, path: &str, lasts: Duration) -> Result<(u64, String)> {
+        let size = bucket.size_of_file(path).await?;
+        let size = size.ok_or_else(|| super::no_such(path))?;
+        Ok((size, bucket.url_to_get(path, lasts).await?))
+    }
+
+    /// A URL of a bucket that lets whoever has it fetch a file below an artifact root, and the file's size.
+    pub async fn url_to_get(
+        &self,
+        caller: &Caller,
+        root: &str,
+        path: &str,
+        lasts_s: u64,
+    ) -> Result<(String, u64)> {
+        let (bucket, path) = self.direct_place(caller, root, path).await?;
+        let (size, url) = self
+            .bucket_download(&bucket, &path, Duration::from_secs(lasts_s))
+            .await?;
+        Ok((url, size))
+    }
+
+    /// A URL of a bucket that lets whoever has it store a file below an artifact root.
+    pub async fn url_to_put(
+        &self,
+        caller: &Caller,
+        root: &str,
+        path: &str,
+        lasts_s: u64,
+    ) -> Result<String> {
+        let (bucket, path) = self.direct_place(caller, root, path).await?;
+        Ok(bucket.url_to_put(&path, Duration::from_secs(lasts_s)).await?)
+    }
+
+    async fn direct_place(&self, caller: &Caller, root: &str, path: &str) -> Result<(Bucket, String)> {
+        if matches!(super::Root::of(root)?, super::Root::Proxy(_)) {
+            return Err(TrackingError::invalid(
+                "Presigned URLs are not supported for proxied artifact storage. This endpoint requires a direct cloud storage \
+                 artifact URI.",
+            ));
+        }
+        match self.place_of(caller, root, &safe_name(path)?).await? {
+            Place::Bucket(bucket, path) => Ok((bucket, path)),
+            Place::Object(_) | Place::File(..) => Err(TrackingError::NotImplemented(
+                "Presigned URLs are not supported for the current artifact repository".to_owned(),
+            )),
+        }
     }
 
     /// Opens a file by a URL that was signed for it.
@@ -253,6 +371,16 @@ impl Tracking {
         };
         self.artifact(&caller, &path).await
     }
+}
+
+/// The ETags of parts that are named from the first on.
+fn in_order(parts: &[(i64, String)]) -> Result<Vec<String>> {
+    let counted = (1..).zip(parts).all(|(at, (number, _))| at == *number);
+    if parts.is_empty() || !counted {
+        return Err(TrackingError::invalid("name the upload's parts each once, in order"));
+    }
+    let quoted = |etag: &str| format!("\"{}\"", etag.trim_matches('"'));
+    Ok(parts.iter().map(|(_, etag)| quoted(etag)).collect())
 }
 
 fn check_parts(upload: &Upload, parts: &[(i64, String)]) -> Result<()> {

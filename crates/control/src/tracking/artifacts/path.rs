@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use tidemill_store::objects::Bucket;
+
 use super::super::{Result, TrackingError};
 
 fn refused() -> TrackingError {
@@ -110,6 +112,8 @@ pub(crate) enum Root {
     Run(String, String),
     /// What a logged model keeps, and a path in it.
     Model(String, String),
+    /// Something in a bucket; the URI.
+    Bucket(String),
     /// Somewhere that clients reach by themselves; the scheme.
     Elsewhere(String),
 }
@@ -163,6 +167,7 @@ impl Root {
                     Ok(Self::Elsewhere(scheme))
                 }
             }
+            _ if Bucket::is_uri(uri) => Ok(Self::Bucket(uri.to_owned())),
             _ => Ok(Self::Elsewhere(scheme)),
         }
     }
@@ -253,7 +258,8 @@ mod tests {
             ("http://h:1/api/2.0/mlflow-artifacts/artifacts/1/a", proxy("1/a")),
             ("https://h/prefix/api/2.0/mlflow-artifacts/artifacts", proxy("")),
             ("https://h/x", Root::Elsewhere("https".to_owned())),
-            ("s3://bucket/x", Root::Elsewhere("s3".to_owned())),
+            ("s3://bucket/x", Root::Bucket("s3://bucket/x".to_owned())),
+            ("gs://bucket/x", Root::Elsewhere("gs".to_owned())),
             ("file:///srv/a%20b", Root::Folder("/srv/a b".into())),
             ("file://host/srv", Root::Elsewhere("file".to_owned())),
             ("/srv/mlruns", Root::Folder("/srv/mlruns".into())),

@@ -1,12 +1,21 @@
-//! Which place a path stands for: an object under a name, or a file in a folder.
+//! Which place a path stands for: an object under a name, or a file in a folder or a bucket.
 
 use std::path::{Path, PathBuf};
 
-use tidemill_store::objects::Folder;
+use tidemill_store::objects::{Bucket, Folder};
 use tidemill_store::tracking::logged_models;
 
 use super::super::{Caller, DEFAULT_WORKSPACE, Result, Tracking, TrackingError};
 use super::Root;
+
+/// Where the proxy keeps artifacts under their own names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Destination {
+    /// A folder of this machine.
+    Folder(PathBuf),
+    /// A bucket of an object store.
+    Bucket(Bucket),
+}
 
 /// A place for a file, or a folder of them.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -15,6 +24,8 @@ pub(crate) enum Place {
     Object(String),
     /// A path in a folder.
     File(Folder, String),
+    /// A path in a bucket.
+    Bucket(Bucket, String),
 }
 
 fn joined(base: &str, path: &str) -> String {
@@ -55,7 +66,8 @@ impl Tracking {
             return Err(TrackingError::invalid("Invalid path"));
         }
         Ok(match &self.options().artifacts_destination {
-            Some(folder) => Place::File(Folder::at(folder), path),
+            Some(Destination::Folder(folder)) => Place::File(Folder::at(folder), path),
+            Some(Destination::Bucket(bucket)) => Place::Bucket(bucket.clone(), path),
             None => Place::Object(path),
         })
     }
@@ -78,6 +90,10 @@ impl Tracking {
                 self.check_readable(&folder)?;
                 Ok(Place::File(Folder::at(folder), path))
             }
+            Root::Bucket(uri) => {
+                let (bucket, base) = self.bucket_of(&uri).ok_or_else(|| not_named(&uri))?;
+                Ok(Place::Bucket(bucket.clone(), joined(&base, &path)))
+            }
             Root::Run(..) | Root::Model(..) => Err(TrackingError::invalid("Invalid path")),
             Root::Elsewhere(scheme) => Err(TrackingError::NotImplemented(format!(
                 "this server does not read artifacts behind `{scheme}:`; clients reach them by themselves"
@@ -95,6 +111,32 @@ impl Tracking {
             .ok_or_else(|| TrackingError::not_found(format!("Logged model with ID '{model_id}' not found.")))
     }
 
+    /// The bucket that a URI leads to, of those that this server may touch, and the path in it.
+    fn bucket_of(&self, uri: &str) -> Option<(&Bucket, String)> {
+        let destination = match &self.options().artifacts_destination {
+            Some(Destination::Bucket(bucket)) => Some(bucket),
+            _ => None,
+        };
+        let buckets = destination.into_iter().chain(&self.options().buckets);
+        buckets
+            .filter_map(|bucket| Some((bucket, bucket.path_of(uri)?)))
+            .next()
+    }
+
+    /// The path below an artifact root that a URI leads to in a bucket which this server touches by itself.
+    pub fn path_in_buckets(&self, uri: &str) -> Option<String> {
+        self.bucket_of(uri).map(|(_, path)| path)
+    }
+
+    /// Every bucket that this server touches.
+    pub(super) fn all_buckets(&self) -> Vec<Bucket> {
+        let mut buckets = self.options().buckets.clone();
+        if let Some(Destination::Bucket(bucket)) = &self.options().artifacts_destination {
+            buckets.push(bucket.clone());
+        }
+        buckets
+    }
+
     /// The server touches folders only below those that whoever started it named: an experiment's artifact location is a client's
     /// own word, and could as well be `/etc`.
     fn check_readable(&self, folder: &Path) -> Result<()> {
@@ -103,8 +145,10 @@ impl Tracking {
             Ok(Root::Folder(root)) => Some(root),
             _ => None,
         };
-        let destination = options.artifacts_destination.as_ref();
-        let destination = destination.and_then(|folder| std::path::absolute(folder).ok());
+        let destination = match &options.artifacts_destination {
+            Some(Destination::Folder(folder)) => std::path::absolute(folder).ok(),
+            Some(Destination::Bucket(_)) | None => None,
+        };
         let allowed = [root, destination]
             .into_iter()
             .flatten()
@@ -112,12 +156,15 @@ impl Tracking {
         if allowed {
             return Ok(());
         }
-        Err(TrackingError::Denied(format!(
-            "this server does not read artifacts in `{}`: it was not started with that folder as `--default-artifact-root` or \
-             `--artifacts-destination`",
-            folder.display()
-        )))
+        Err(not_named(&folder.display().to_string()))
     }
+}
+
+fn not_named(place: &str) -> TrackingError {
+    TrackingError::Denied(format!(
+        "this server does not read artifacts in `{place}`: it was not started with that as `--default-artifact-root`, \
+         `--artifacts-destination` or one of `--artifact-roots`"
+    ))
 }
 
 fn resolved(folder: &Path) -> PathBuf {

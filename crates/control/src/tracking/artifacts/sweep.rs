@@ -45,6 +45,15 @@ impl Tracking {
         Ok(swept)
     }
 
+    /// Ends the uploads in parts to buckets that nobody will end any more.
+    pub async fn sweep_uploads(&self) -> Result<u64> {
+        let buckets = self.all_buckets();
+        Ok(self
+            .store()
+            .end_forgotten_uploads(&buckets, self.now_ms())
+            .await?)
+    }
+
     /// Removes every object that no name stands for: a server that was killed between writing an object and naming it leaves such.
     pub async fn sweep_artifacts(&self) -> Result<Swept> {
         let listed = self.store().objects().list("artifacts").await?;

@@ -1,6 +1,7 @@
 //! Artifacts: the proxy (`mlflow-artifacts/…`), what runs, versions and logged models keep, uploads in parts.
 
 mod content_type;
+pub(crate) mod direct;
 pub(crate) mod multipart;
 pub(crate) mod of_runs;
 

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
-use tidemill_control::tracking::safe_path;
+use tidemill_control::tracking::{PartUrl, SignedDownload, safe_path};
 
 use super::{Called, Fields, interrupted, reply};
 use crate::control_plane::App;
@@ -52,18 +52,20 @@ pub(crate) async fn create(
 ) -> Result<Json<Value>, ApiError> {
     let (folder, file) = target(&fields)?;
     let parts = fields.integer("num_parts")?.unwrap_or(1);
-    let opened = app.tracking().open_upload(&caller, &folder, &file, parts)?;
+    let opened = app.tracking().open_upload(&caller, &folder, &file, parts).await?;
     let base = own_url(&headers);
-    let credential = |(index, token): (usize, &String)| {
+    let credential = |(index, part): (usize, &PartUrl)| {
         let number = index + 1;
         let id = &opened.id;
-        json!({
-            "url": format!("{base}/api/2.0/mlflow-artifacts/parts/{id}/{number}?token={token}"),
-            "part_number": number,
-            "headers": {},
-        })
+        let url = match part {
+            PartUrl::Here(token) => {
+                format!("{base}/api/2.0/mlflow-artifacts/parts/{id}/{number}?token={token}")
+            }
+            PartUrl::Bucket(url) => url.clone(),
+        };
+        json!({ "url": url, "part_number": number, "headers": {} })
     };
-    let credentials: Vec<Value> = opened.tokens.iter().enumerate().map(credential).collect();
+    let credentials: Vec<Value> = opened.parts.iter().enumerate().map(credential).collect();
     Ok(Json(
         json!({ "upload_id": opened.id, "credentials": credentials }),
     ))
@@ -123,7 +125,7 @@ pub(crate) async fn abort(
 ) -> Result<Json<Value>, ApiError> {
     let (folder, file) = target(&fields)?;
     let id = fields.required_text("upload_id")?;
-    app.tracking().abort_upload(&caller, &folder, &file, &id)?;
+    app.tracking().abort_upload(&caller, &folder, &file, &id).await?;
     Ok(Json(json!({})))
 }
 
@@ -134,13 +136,14 @@ pub(crate) async fn presign(
     headers: HeaderMap,
     Path(path): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let (size, path, query) = app.tracking().sign_download(&caller, &path).await?;
-    let (base, path) = (own_url(&headers), encoded(&path));
-    Ok(Json(json!({
-        "url": format!("{base}/api/2.0/mlflow-artifacts/signed/{path}?{query}"),
-        "headers": {},
-        "file_size": size,
-    })))
+    let (size, url) = match app.tracking().sign_download(&caller, &path).await? {
+        SignedDownload::Here { size, path, query } => {
+            let (base, path) = (own_url(&headers), encoded(&path));
+            (size, format!("{base}/api/2.0/mlflow-artifacts/signed/{path}?{query}"))
+        }
+        SignedDownload::Bucket { size, url } => (size, url),
+    };
+    Ok(Json(json!({ "url": url, "headers": {}, "file_size": size })))
 }
 
 /// `GET mlflow-artifacts/signed/{*path}`
