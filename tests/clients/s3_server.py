@@ -82,8 +82,14 @@ class S3:
         )
 
     def keys(self, bucket: str, prefix: str = "") -> list[str]:
-        pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        return sorted(item["Key"] for page in pages for item in page.get("Contents", []))
+        """What lies in the bucket, from the disk: s3s-fs lists `+` wrongly to boto3."""
+        root = self.folder / bucket
+        keys = [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
+        return sorted(key for key in keys if key.startswith(prefix))
+
+    def open_uploads(self) -> list[str]:
+        """Uploads in parts that nobody has ended."""
+        return sorted(path.name for path in self.folder.iterdir() if path.name.startswith(".upload"))
 
 
 def launch(folder: Path) -> S3:

@@ -33,6 +33,7 @@ pub async fn run(
     json: bool,
 ) -> Result<Code> {
     let settings = settings(tracking)?;
+    look_at_buckets(&settings.tracking);
     if !listen.host.is_loopback() && !tracking.auth {
         if !tracking.no_auth {
             bad_input!(
@@ -90,6 +91,22 @@ fn destination(text: &str) -> Result<Destination> {
 fn buckets(args: &TrackingArgs) -> Result<Vec<Bucket>> {
     let root = Some(&args.default_artifact_root).filter(|root| Bucket::is_uri(root));
     root.into_iter().chain(&args.artifact_roots).map(|uri| bucket(uri)).collect()
+}
+
+/// Says in the log what is wrong with the buckets, before the first client meets it. The server starts all the same: a bucket may
+/// come back.
+fn look_at_buckets(options: &TrackingOptions) {
+    let mut buckets = options.buckets.clone();
+    if let Some(Destination::Bucket(bucket)) = &options.artifacts_destination {
+        buckets.push(bucket.clone());
+    }
+    tokio::spawn(async move {
+        for bucket in buckets {
+            if let Err(error) = bucket.check().await {
+                tracing::warn!(%error, uri = bucket.uri(), "artifacts cannot be kept there as it is");
+            }
+        }
+    });
 }
 
 fn settings(args: &TrackingArgs) -> Result<Settings> {

@@ -28,6 +28,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::aws::AmazonS3;
+use object_store::list::{PaginatedListOptions, PaginatedListStore as _};
 use object_store::multipart::{MultipartStore as _, PartId};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore as _, ObjectStoreExt as _};
@@ -201,6 +202,18 @@ impl Bucket {
         }
     }
 
+    /// The size of what has this very key, of which there may be more below: of all keys that begin so it is the first.
+    async fn size_of_exactly(&self, key: &Path) -> Result<Option<u64>, StoreError> {
+        let first = PaginatedListOptions {
+            max_keys: Some(1),
+            ..PaginatedListOptions::default()
+        };
+        let listed = self.inner.quick.list_paginated(Some(key.as_ref()), first).await;
+        let listed = listed.map_err(|error| self.trouble(&error, "list"))?;
+        let exact = listed.result.objects.iter().find(|object| object.location == *key);
+        Ok(exact.map(|object| object.size))
+    }
+
     /// What is in the folder `path`, by name.
     pub async fn list(&self, path: &str) -> Result<Vec<Entry>, StoreError> {
         let folder = self.key(path)?;
@@ -235,7 +248,7 @@ impl Bucket {
             .try_fold(0, async |sum, file| Ok(sum + file.size))
             .await
             .map_err(|error| self.trouble(&error, "list"))?;
-        Ok(below + self.size_of_file(path).await?.unwrap_or(0))
+        Ok(below + self.size_of_exactly(&folder).await?.unwrap_or(0))
     }
 
     /// Removes the file or the folder `path`, which must name something; says how many files and bytes went.
@@ -246,7 +259,7 @@ impl Bucket {
         }
         let (folder, quick) = (self.key(path)?, &self.inner.quick);
         let (mut files, mut bytes) = (0, 0);
-        if let Some(size) = self.size_of_file(path).await? {
+        if let Some(size) = self.size_of_exactly(&folder).await? {
             let removed = quick.delete(&folder).await;
             removed.map_err(|error| self.trouble(&error, "delete"))?;
             (files, bytes) = (1, size);
