@@ -10,7 +10,7 @@ use crate::db::{Database, Dialect, FILE_NAME, Purpose, Source};
 use crate::error::StoreError;
 use crate::events::Event;
 use crate::lock::FolderLock;
-use crate::objects::{Ledger, Objects};
+use crate::objects::{Ledger, Objects, Shelf};
 use crate::reader::ReadPool;
 use crate::tx::{ReadTx, Tx};
 use crate::writer::Writer;
@@ -187,6 +187,11 @@ impl Store {
     /// The objects of this data folder.
     pub fn objects(&self) -> &Objects {
         &self.inner.objects
+    }
+
+    /// Where parts of uploads wait.
+    pub fn shelf(&self) -> Shelf {
+        Shelf::at(self.inner.data_dir.join("uploads").join("parts"))
     }
 
     /// Which uploads in parts are open in buckets.

@@ -6,10 +6,10 @@ use std::error::Error;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use postgres::Statement;
 use postgres::error::SqlState;
 use postgres::fallible_iterator::FallibleIterator as _;
 use postgres::types::{IsNull, ToSql, Type, to_sql_checked};
-use postgres::Statement;
 use rusqlite::types::{ToSqlOutput, Value};
 
 use crate::db::tls::{self, Link};

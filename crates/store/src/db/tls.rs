@@ -43,7 +43,11 @@ fn split(url: &str) -> Result<(String, Taken, Option<String>), String> {
             _ => rest.push(pair.to_owned()),
         }
     }
-    let unless_rooted = if root.is_some() { Taken::OfAuthority } else { Taken::Any };
+    let unless_rooted = if root.is_some() {
+        Taken::OfAuthority
+    } else {
+        Taken::Any
+    };
     let (known, taken) = match mode {
         None | Some("prefer" | "allow") => ("prefer", Taken::Any),
         Some("disable") => ("disable", Taken::Any),
@@ -102,7 +106,9 @@ fn authorities(root: Option<&str>) -> Result<Vec<CertificateDer<'static>>, Strin
 /// Reads a URL.
 pub(super) fn link(url: &str) -> Result<Link, String> {
     let (plain, taken, root) = split(url)?;
-    let config = plain.parse::<postgres::Config>().map_err(|error| error.to_string())?;
+    let config = plain
+        .parse::<postgres::Config>()
+        .map_err(|error| error.to_string())?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let trust = Trust::new(taken, root.as_deref(), &provider)?;
     let tls = ClientConfig::builder_with_provider(provider)
@@ -140,7 +146,8 @@ impl Trust {
         trust.authorities = authorities(root)?;
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(trust.authorities.iter().cloned());
-        let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).build();
+        let chains =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).build();
         trust.chains = Some(chains.map_err(|error| error.to_string())?);
         Ok(trust)
     }
@@ -159,7 +166,11 @@ impl ServerCertVerifier for Trust {
             return Ok(ServerCertVerified::assertion());
         };
         // A server may sign for itself, and its own certificate be the authority.
-        if self.authorities.iter().any(|known| known.as_ref() == end_entity.as_ref()) {
+        if self
+            .authorities
+            .iter()
+            .any(|known| known.as_ref() == end_entity.as_ref())
+        {
             if self.taken == Taken::OfHost {
                 rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
             }
@@ -195,7 +206,9 @@ impl ServerCertVerifier for Trust {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -205,14 +218,23 @@ mod tests {
 
     #[test]
     fn what_the_drivers_url_does_not_know_is_taken_out_of_it() {
-        let (url, taken, root) = split("postgres://u@h/d?a=b&sslmode=verify-full&sslrootcert=%2Fetc%2Fca.pem").unwrap();
+        let (url, taken, root) =
+            split("postgres://u@h/d?a=b&sslmode=verify-full&sslrootcert=%2Fetc%2Fca.pem").unwrap();
         assert_eq!(url, "postgres://u@h/d?a=b&sslmode=require");
         assert_eq!((taken, root.as_deref()), (Taken::OfHost, Some("/etc/ca.pem")));
         let (url, taken, _) = split("postgres://u@h/d").unwrap();
-        assert_eq!((url.as_str(), taken), ("postgres://u@h/d?sslmode=prefer", Taken::Any));
-        assert_eq!(split("postgres://h?sslmode=require&sslrootcert=a").unwrap().1, Taken::OfAuthority);
+        assert_eq!(
+            (url.as_str(), taken),
+            ("postgres://u@h/d?sslmode=prefer", Taken::Any)
+        );
+        assert_eq!(
+            split("postgres://h?sslmode=require&sslrootcert=a").unwrap().1,
+            Taken::OfAuthority
+        );
         assert!(split("postgres://h?sslmode=maybe").is_err());
-        let refused = link("postgres://h/d?sslmode=verify-full&sslrootcert=/nowhere.pem").err().unwrap();
+        let refused = link("postgres://h/d?sslmode=verify-full&sslrootcert=/nowhere.pem")
+            .err()
+            .unwrap();
         assert!(refused.contains("/nowhere.pem"), "{refused}");
     }
 

@@ -7,6 +7,7 @@ mod incoming;
 mod key;
 mod local;
 mod outgoing;
+mod shelf;
 mod streams;
 
 use std::path::{Path as FilePath, PathBuf};
@@ -30,6 +31,7 @@ pub use incoming::{Arrived, Incoming};
 pub use key::{ContentKind, ObjectKey};
 pub(crate) use local::sync_folder;
 pub use outgoing::Outgoing;
+pub use shelf::{Shelf, Shelved};
 pub use streams::{Alone, Kept};
 
 /// Above this many bytes a digest is computed on a thread that may block.

@@ -90,7 +90,10 @@ fn destination(text: &str) -> Result<Destination> {
 /// The buckets that clients use by themselves, and this server looks into.
 fn buckets(args: &TrackingArgs) -> Result<Vec<Bucket>> {
     let root = Some(&args.default_artifact_root).filter(|root| Bucket::is_uri(root));
-    root.into_iter().chain(&args.artifact_roots).map(|uri| bucket(uri)).collect()
+    root.into_iter()
+        .chain(&args.artifact_roots)
+        .map(|uri| bucket(uri))
+        .collect()
 }
 
 /// Says in the log what is wrong with the buckets, before the first client meets it. The server starts all the same: a bucket may
@@ -114,7 +117,11 @@ fn settings(args: &TrackingArgs) -> Result<Settings> {
         database: Database::parse(&args.database)?,
         tracking: TrackingOptions {
             default_artifact_root: args.default_artifact_root.clone(),
-            artifacts_destination: args.artifacts_destination.as_deref().map(destination).transpose()?,
+            artifacts_destination: args
+                .artifacts_destination
+                .as_deref()
+                .map(destination)
+                .transpose()?,
             buckets: buckets(args)?,
             bucket_urls: !args.no_bucket_urls,
             strict_sources: args.strict_sources,

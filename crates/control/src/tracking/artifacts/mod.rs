@@ -8,7 +8,7 @@ mod sweep;
 use bytes::Bytes;
 use tidemill_core::digest::Digest;
 use tidemill_store::ContentKind;
-use tidemill_store::objects::{BucketUpload, Entry, Incoming, Outgoing};
+use tidemill_store::objects::{Arrived, BucketUpload, Entry, Folder, Incoming, Outgoing};
 use tidemill_store::tracking::artifacts::{self, ArtifactRow};
 
 use super::{Caller, Result, Tracking, TrackingError};
@@ -35,14 +35,14 @@ pub struct Artifact {
 #[derive(Debug)]
 pub struct ArtifactUpload {
     tracking: Tracking,
-    place: Place,
     arriving: Arriving,
 }
 
-/// Where the bytes of a file on its way go.
+/// Where the bytes of a file on its way go, and what it will be called.
 #[derive(Debug)]
 enum Arriving {
-    OnDisk(Incoming),
+    Object(Box<Incoming>, String),
+    File(Box<Incoming>, Folder, String),
     InBucket(BucketUpload),
 }
 
@@ -50,7 +50,7 @@ impl ArtifactUpload {
     /// Takes the next piece.
     pub async fn write(&mut self, piece: Bytes) -> Result<()> {
         match &mut self.arriving {
-            Arriving::OnDisk(incoming) => Ok(incoming.write(piece).await?),
+            Arriving::Object(incoming, _) | Arriving::File(incoming, ..) => Ok(incoming.write(piece).await?),
             Arriving::InBucket(upload) => Ok(upload.write(piece).await?),
         }
     }
@@ -58,9 +58,14 @@ impl ArtifactUpload {
     /// Makes the file visible; durable on return.
     pub async fn finish(self) -> Result<()> {
         match self.arriving {
-            Arriving::OnDisk(incoming) => {
+            Arriving::Object(incoming, path) => {
                 let arrived = incoming.finish().await?;
-                self.tracking.keep_artifact(self.place, arrived).await
+                self.tracking.keep_object(path, arrived).await
+            }
+            Arriving::File(incoming, folder, path) => {
+                let arrived = incoming.finish().await?;
+                let kept = folder.keep(arrived, &path).await?;
+                kept.map_err(|obstacle| obstacle_error(obstacle, &path))
             }
             Arriving::InBucket(upload) => Ok(upload.finish().await?),
         }
@@ -185,55 +190,38 @@ impl Tracking {
         root.ok_or_else(not_found)
     }
 
-    async fn start_upload(&self, place: Place) -> Result<ArtifactUpload> {
-        let arriving = match &place {
-            Place::Object(_) => Arriving::OnDisk(self.store().objects().incoming().await?),
-            Place::File(folder, _) => Arriving::OnDisk(folder.incoming().await?),
-            Place::Bucket(bucket, path) => Arriving::InBucket(self.store().upload_to(bucket, path)?),
+    pub(crate) async fn start_upload(&self, place: Place) -> Result<ArtifactUpload> {
+        let arriving = match place {
+            Place::Object(path) => Arriving::Object(Box::new(self.store().objects().incoming().await?), path),
+            Place::File(folder, path) => Arriving::File(Box::new(folder.incoming().await?), folder, path),
+            Place::Bucket(bucket, path) => Arriving::InBucket(self.store().upload_to(&bucket, &path)?),
         };
         Ok(ArtifactUpload {
             tracking: self.clone(),
-            place,
             arriving,
         })
     }
 
-    async fn keep_artifact(&self, place: Place, arrived: tidemill_store::objects::Arrived) -> Result<()> {
-        match place {
-            Place::File(folder, path) => match folder.keep(arrived, &path).await? {
-                Ok(()) => Ok(()),
-                Err(obstacle) => Err(obstacle_error(obstacle, &path)),
-            },
-            Place::Bucket(bucket, path) => {
-                let mut upload = self.store().upload_to(&bucket, &path)?;
-                let mut bytes = arrived.open().await?;
-                while let Some(piece) = bytes.next().await? {
-                    upload.write(piece).await?;
-                }
-                Ok(upload.finish().await?)
-            }
-            Place::Object(path) => {
-                let objects = self.store().objects();
-                let kept = objects.keep(arrived, ContentKind::Artifact).await?;
-                let row = ArtifactRow {
-                    digest: kept.digest,
-                    size: kept.size,
-                    modified_at: self.now(),
-                };
-                let name = path.clone();
-                // The guard goes with the change: once that is queued, whoever looks for unreferenced objects comes after it.
-                let put = move |tx: &mut tidemill_store::Tx<'_>| {
-                    let _kept = kept;
-                    artifacts::put(tx, &name, &row)
-                };
-                match self.store().write(put).await? {
-                    Ok(None) => Ok(()),
-                    Ok(Some(before)) => self.free(vec![before]).await,
-                    Err(obstacle) => {
-                        self.free(vec![row.digest]).await?;
-                        Err(obstacle_error(obstacle, &path))
-                    }
-                }
+    async fn keep_object(&self, path: String, arrived: Arrived) -> Result<()> {
+        let objects = self.store().objects();
+        let kept = objects.keep(arrived, ContentKind::Artifact).await?;
+        let row = ArtifactRow {
+            digest: kept.digest,
+            size: kept.size,
+            modified_at: self.now(),
+        };
+        let name = path.clone();
+        // The guard goes with the change: once that is queued, whoever looks for unreferenced objects comes after it.
+        let put = move |tx: &mut tidemill_store::Tx<'_>| {
+            let _kept = kept;
+            artifacts::put(tx, &name, &row)
+        };
+        match self.store().write(put).await? {
+            Ok(None) => Ok(()),
+            Ok(Some(before)) => self.free(vec![before]).await,
+            Err(obstacle) => {
+                self.free(vec![row.digest]).await?;
+                Err(obstacle_error(obstacle, &path))
             }
         }
     }

@@ -1,15 +1,18 @@
-//! Uploads in parts, so that a file larger than a proxy in front of us lets through, or a line that breaks, is no obstacle. Parts
-//! are files without a name until the upload is completed; an upload that nobody completes goes after a day, or with the server.
+//! Uploads in parts, so that a file larger than a proxy in front of us lets through, or a line that breaks, is no obstacle.
+//!
+//! A bucket takes the parts by itself: clients get its own URLs. Otherwise they wait on this server's disk until the upload is
+//! completed. Both outlive a restart, and go after a day if nobody completes them.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tidemill_core::clock::Timestamp;
 use tidemill_core::digest::Digest;
 use tidemill_core::ids;
-use tidemill_store::objects::{Arrived, Bucket, Incoming};
+use tidemill_store::meta;
+use tidemill_store::objects::{Bucket, Incoming, Shelved};
+use tokio::sync::OnceCell;
 
 use super::super::{Caller, Result, Tracking, TrackingError};
 use super::{Artifact, Place, last_name, safe_name};
@@ -21,42 +24,22 @@ const LIFETIME_MS: i64 = 24 * 3_600 * 1_000;
 /// How long a signed URL is good for.
 const URL_LIFETIME_MS: i64 = 3_600 * 1_000;
 
-/// Uploads that are under way.
-#[derive(Debug)]
+/// Where the secret is that signs URLs.
+const SECRET: &str = "artifacts.secret";
+
+/// What proves that we gave URLs out.
+#[derive(Debug, Default)]
 pub struct Uploads {
-    open: Mutex<HashMap<String, Upload>>,
-    /// Known to nobody, gone with the server.
-    secret: [u8; 32],
+    secret: OnceCell<String>,
 }
 
+/// Signs words.
 #[derive(Debug)]
-struct Upload {
-    place: Place,
-    started: Timestamp,
-    parts: BTreeMap<u32, Arrived>,
-    expected: u32,
-}
+struct Signer<'a>(&'a str);
 
-impl Default for Uploads {
-    fn default() -> Self {
-        // Ids are random in their last 74 bits.
-        let parts: Vec<String> = (0..4).map(|n| ids::fresh(Timestamp::from_micros(n))).collect();
-        let secret = Digest::of_parts(parts.iter().map(String::as_bytes));
-        Self {
-            open: Mutex::default(),
-            secret: *secret.as_bytes(),
-        }
-    }
-}
-
-impl Uploads {
-    fn open(&self) -> MutexGuard<'_, HashMap<String, Upload>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Proves that we gave out these words.
+impl Signer<'_> {
     fn token(&self, words: &[&str]) -> String {
-        let parts = std::iter::once(self.secret.as_slice()).chain(words.iter().map(|word| word.as_bytes()));
+        let parts = std::iter::once(self.0.as_bytes()).chain(words.iter().map(|word| word.as_bytes()));
         Digest::of_parts(parts).to_string()
     }
 
@@ -133,12 +116,11 @@ impl PartUpload {
     pub async fn finish(self) -> Result<String> {
         let arrived = self.incoming.finish().await?;
         let etag = arrived.digest.to_string();
-        let mut open = self.tracking.uploads().open();
-        let upload = open
-            .get_mut(&self.upload)
-            .ok_or_else(|| no_upload(&self.upload))?;
-        upload.parts.insert(self.number, arrived);
-        Ok(etag)
+        let shelf = self.tracking.store().shelf();
+        if shelf.keep(&self.upload, self.number, arrived).await? {
+            return Ok(etag);
+        }
+        Err(no_upload(&self.upload))
     }
 }
 
@@ -185,46 +167,38 @@ impl Tracking {
             return Ok(OpenedUpload { id, parts });
         }
         let id = ids::fresh(self.now());
-        let uploads = self.uploads();
+        let signer = self.url_signer().await?;
         let parts = (1..=expected)
-            .map(|number| PartUrl::Here(uploads.token(&["part", &id, &number.to_string()])))
+            .map(|number| PartUrl::Here(signer.token(&["part", &id, &number.to_string()])))
             .collect();
-        let now_ms = self.now_ms();
-        let mut open = uploads.open();
-        open.retain(|_, upload| now_ms - upload.started.as_millis() < LIFETIME_MS);
-        if open.len() >= MAX_UPLOADS {
+        if self.tidy_uploads().await? >= MAX_UPLOADS {
             return Err(TrackingError::Conflict(format!(
                 "{MAX_UPLOADS} multipart uploads are open: complete or abort some of them"
             )));
         }
-        let upload = Upload {
-            place,
-            started: self.now(),
-            parts: BTreeMap::new(),
-            expected,
+        let what = Shelved {
+            target: words(&place),
+            parts: expected,
+            opened_ms: self.now_ms(),
         };
-        open.insert(id.clone(), upload);
+        self.store().shelf().open(&id, what).await?;
         Ok(OpenedUpload { id, parts })
     }
 
     /// Starts to take a part.
     pub async fn upload_part(&self, upload: &str, number: u32, token: &str) -> Result<PartUpload> {
-        self.uploads()
+        self.url_signer()
+            .await?
             .check(token, &["part", upload, &number.to_string()])?;
-        let place = {
-            let open = self.uploads().open();
-            let found = open.get(upload).ok_or_else(|| no_upload(upload))?;
-            found.place.clone()
-        };
-        let incoming = match place {
-            Place::Object(_) | Place::Bucket(..) => self.store().objects().incoming().await?,
-            Place::File(folder, _) => folder.incoming().await?,
-        };
+        let shelf = self.store().shelf();
+        if shelf.find(upload).await?.is_none() {
+            return Err(no_upload(upload));
+        }
         Ok(PartUpload {
             tracking: self.clone(),
             upload: upload.to_owned(),
             number,
-            incoming,
+            incoming: shelf.incoming().await?,
         })
     }
 
@@ -242,25 +216,22 @@ impl Tracking {
             let etags = in_order(parts)?;
             return Ok(bucket.complete_for_client(self.store(), path, id, etags).await?);
         }
-        let mut upload = {
-            let mut open = self.uploads().open();
-            let upload = open.get(id).filter(|upload| upload.place == place);
-            check_parts(upload.ok_or_else(|| no_upload(id))?, parts)?;
-            open.remove(id).ok_or_else(|| no_upload(id))?
-        };
-        if upload.parts.len() == 1
-            && let Some((_, whole)) = upload.parts.pop_first()
-        {
-            return self.keep_artifact(place, whole).await;
-        }
+        let shelf = self.store().shelf();
+        let what = shelf.find(id).await?.filter(|what| what.target == words(&place));
+        let what = what.ok_or_else(|| no_upload(id))?;
+        let arrived = shelf.parts(id).await?;
+        check_parts(what.parts, &arrived, parts)?;
         let mut whole = self.start_upload(place).await?;
-        for part in upload.parts.into_values() {
-            let mut bytes = part.open().await?;
+        for (number, digest) in arrived.range(1..=what.parts) {
+            // Completed twice at the same time, and the other was quicker.
+            let part = shelf.part(id, *number, *digest).await?;
+            let mut bytes = part.ok_or_else(|| no_upload(id))?;
             while let Some(piece) = bytes.next().await? {
                 whole.write(piece).await?;
             }
         }
-        whole.finish().await
+        whole.finish().await?;
+        Ok(shelf.remove(id).await?)
     }
 
     /// Gives an upload up; one that is not there is fine.
@@ -269,11 +240,45 @@ impl Tracking {
         if let Some((bucket, path)) = self.by_bucket_urls(&place) {
             return Ok(bucket.abort_for_client(self.store(), path, id).await?);
         }
-        let mut open = self.uploads().open();
-        if open.get(id).is_some_and(|upload| upload.place == place) {
-            open.remove(id);
+        let shelf = self.store().shelf();
+        if shelf
+            .find(id)
+            .await?
+            .is_some_and(|what| what.target == words(&place))
+        {
+            shelf.remove(id).await?;
         }
         Ok(())
+    }
+
+    /// What signs URLs: the same secret for as long as the data lives, so that a URL outlives a restart.
+    async fn url_signer(&self) -> Result<Signer<'_>> {
+        // Ids are random in their last 74 bits.
+        let fresh = || {
+            (0..4)
+                .map(|n| ids::fresh(Timestamp::from_micros(n)))
+                .collect::<String>()
+        };
+        let secret = self.uploads().secret.get_or_try_init(async || {
+            if let Some(known) = self.store().read(|tx| meta::get(tx, SECRET)).await? {
+                return Ok(known);
+            }
+            let fresh = fresh();
+            let stored = self.store().write(move |tx| {
+                if let Some(known) = meta::get(tx, SECRET)? {
+                    return Ok(known);
+                }
+                meta::set(tx, SECRET, &fresh)?;
+                Ok(fresh)
+            });
+            stored.await
+        });
+        Ok(Signer(secret.await?))
+    }
+
+    /// Takes away parts of uploads that were opened too long ago; says how many uploads are open.
+    pub(super) async fn tidy_uploads(&self) -> Result<usize> {
+        Ok(self.store().shelf().tidy(self.now_ms() - LIFETIME_MS).await?)
     }
 
     /// The bucket and the path of a place that clients reach by the bucket's own URLs.
@@ -295,7 +300,10 @@ impl Tracking {
         }
         let artifact = self.artifact(caller, &path).await?;
         let until = (self.now_ms() + URL_LIFETIME_MS).to_string();
-        let token = self.uploads().token(&["get", &caller.workspace, &path, &until]);
+        let token = self
+            .url_signer()
+            .await?
+            .token(&["get", &caller.workspace, &path, &until]);
         let query = format!("workspace={}&until={until}&token={token}", caller.workspace);
         Ok(SignedDownload::Here {
             size: artifact.bytes.size(),
@@ -326,13 +334,7 @@ impl Tracking {
     }
 
     /// A URL of a bucket that lets whoever has it store a file below an artifact root.
-    pub async fn url_to_put(
-        &self,
-        caller: &Caller,
-        root: &str,
-        path: &str,
-        lasts_s: u64,
-    ) -> Result<String> {
+    pub async fn url_to_put(&self, caller: &Caller, root: &str, path: &str, lasts_s: u64) -> Result<String> {
         let (bucket, path) = self.direct_place(caller, root, path).await?;
         Ok(bucket.url_to_put(&path, Duration::from_secs(lasts_s)).await?)
     }
@@ -361,7 +363,8 @@ impl Tracking {
         token: &str,
     ) -> Result<Artifact> {
         let path = safe_name(path)?;
-        self.uploads().check(token, &["get", workspace, &path, until])?;
+        let signer = self.url_signer().await?;
+        signer.check(token, &["get", workspace, &path, until])?;
         if until.parse().is_ok_and(|until: i64| until < self.now_ms()) {
             return Err(expired());
         }
@@ -377,30 +380,40 @@ impl Tracking {
 fn in_order(parts: &[(i64, String)]) -> Result<Vec<String>> {
     let counted = (1..).zip(parts).all(|(at, (number, _))| at == *number);
     if parts.is_empty() || !counted {
-        return Err(TrackingError::invalid("name the upload's parts each once, in order"));
+        return Err(TrackingError::invalid(
+            "name the upload's parts each once, in order",
+        ));
     }
     let quoted = |etag: &str| format!("\"{}\"", etag.trim_matches('"'));
     Ok(parts.iter().map(|(_, etag)| quoted(etag)).collect())
 }
 
-fn check_parts(upload: &Upload, parts: &[(i64, String)]) -> Result<()> {
+fn check_parts(expected: u32, arrived: &BTreeMap<u32, Digest>, parts: &[(i64, String)]) -> Result<()> {
     let named: Vec<i64> = parts.iter().map(|(number, _)| *number).collect();
-    let all: Vec<i64> = (1..=i64::from(upload.expected)).collect();
+    let all: Vec<i64> = (1..=i64::from(expected)).collect();
     if named != all {
         return Err(TrackingError::invalid(format!(
-            "the upload has {} parts: name each once, in order",
-            upload.expected
+            "the upload has {expected} parts: name each once, in order"
         )));
     }
     for (number, etag) in parts {
-        let arrived = u32::try_from(*number)
+        let digest = u32::try_from(*number)
             .ok()
-            .and_then(|number| upload.parts.get(&number));
-        if arrived.is_none_or(|arrived| arrived.digest.to_string() != etag.trim_matches('"')) {
+            .and_then(|number| arrived.get(&number));
+        if digest.is_none_or(|digest| digest.to_string() != etag.trim_matches('"')) {
             return Err(TrackingError::invalid(format!(
                 "part {number} did not arrive, or with another ETag: send it again"
             )));
         }
     }
     Ok(())
+}
+
+/// A place in words that say the same after a restart.
+fn words(place: &Place) -> String {
+    match place {
+        Place::Object(path) => format!("object {path}"),
+        Place::File(folder, path) => format!("file {folder:?} {path}"),
+        Place::Bucket(bucket, path) => format!("bucket {} {path}", bucket.uri()),
+    }
 }

@@ -118,9 +118,8 @@ impl Tracking {
             _ => None,
         };
         let buckets = destination.into_iter().chain(&self.options().buckets);
-        buckets
-            .filter_map(|bucket| Some((bucket, bucket.path_of(uri)?)))
-            .next()
+        let mut found = buckets.filter_map(|bucket| Some((bucket, bucket.path_of(uri)?)));
+        found.next()
     }
 
     /// The path below an artifact root that a URI leads to in a bucket which this server touches by itself.

@@ -45,8 +45,9 @@ impl Tracking {
         Ok(swept)
     }
 
-    /// Ends the uploads in parts to buckets that nobody will end any more.
+    /// Ends the uploads in parts that nobody will end any more, here and in buckets.
     pub async fn sweep_uploads(&self) -> Result<u64> {
+        self.tidy_uploads().await?;
         let buckets = self.all_buckets();
         Ok(self
             .store()

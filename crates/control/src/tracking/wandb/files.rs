@@ -12,14 +12,24 @@ use tidemill_store::wandb::runs::{self, WandbName};
 
 use super::alerts::unknown_run;
 use super::grants::Grant;
-use crate::tracking::{Result, Tracking, TrackingError};
+use crate::tracking::artifacts::Place;
+use crate::tracking::{ArtifactUpload, Caller, Result, Tracking, TrackingError};
 
 /// Bytes on their way in.
 #[derive(Debug)]
 pub struct Upload {
     grant: Grant,
-    incoming: Incoming,
+    coming: Coming,
     md5: Md5,
+}
+
+/// Where the bytes go.
+#[derive(Debug)]
+enum Coming {
+    /// To the content-addressed store.
+    Object(Box<Incoming>),
+    /// To the place of the run's other artifacts, such as a bucket.
+    Artifact(Box<ArtifactUpload>),
 }
 
 impl Upload {
@@ -28,7 +38,10 @@ impl Upload {
         if matches!(self.grant, Grant::Blob { .. }) {
             self.md5.update(&piece);
         }
-        Ok(self.incoming.write(piece).await?)
+        match &mut self.coming {
+            Coming::Object(incoming) => Ok(incoming.write(piece).await?),
+            Coming::Artifact(upload) => upload.write(piece).await,
+        }
     }
 }
 
@@ -71,17 +84,24 @@ impl Tracking {
         if matches!(grant, Grant::Read { .. }) {
             return Err(TrackingError::Denied("this URL allows to read".to_owned()));
         }
-        let incoming = self.store().objects().incoming().await?;
+        let coming = match self.wandb_run_file_elsewhere(&grant).await? {
+            Some(upload) => Coming::Artifact(Box::new(upload)),
+            None => Coming::Object(Box::new(self.store().objects().incoming().await?)),
+        };
         Ok(Upload {
             grant,
-            incoming,
+            coming,
             md5: Md5::new(),
         })
     }
 
     /// Keeps what was taken, under the name that it was taken for.
     pub async fn wandb_keep(&self, upload: Upload) -> Result<()> {
-        let Upload { grant, incoming, md5 } = upload;
+        let Upload { grant, coming, md5 } = upload;
+        let incoming = match coming {
+            Coming::Object(incoming) => incoming,
+            Coming::Artifact(upload) => return upload.finish().await,
+        };
         if let Grant::Blob { md5: expected, .. } = &grant {
             let found = STANDARD.encode(md5.finalize());
             if found != *expected {
@@ -134,6 +154,31 @@ impl Tracking {
         }
         drop(kept);
         Ok(())
+    }
+
+    /// Starts the upload of a file of a run whose artifacts are kept elsewhere than in the content-addressed store, where this server
+    /// reaches them.
+    async fn wandb_run_file_elsewhere(&self, grant: &Grant) -> Result<Option<ArtifactUpload>> {
+        let Grant::RunFile {
+            workspace,
+            run_id,
+            name,
+        } = grant
+        else {
+            return Ok(None);
+        };
+        let caller = Caller {
+            user: String::new(),
+            workspace: workspace.clone(),
+        };
+        let root = self.artifact_root_of_run(&caller, run_id).await?;
+        match self.place_of(&caller, &root, name).await {
+            Ok(Place::Object(_)) | Err(TrackingError::NotImplemented(_) | TrackingError::Denied(_)) => {
+                Ok(None)
+            }
+            Ok(place) => Ok(Some(self.start_upload(place).await?)),
+            Err(error) => Err(error),
+        }
     }
 
     async fn name_run_file(

@@ -103,7 +103,9 @@ fn encryption(env: Environment<'_>) -> Result<Vec<(AmazonS3ConfigKey, String)>, 
         return Ok(Vec::new());
     };
     let extra: BTreeMap<String, String> = serde_json::from_str(&text).map_err(|error| {
-        refused(format!("MLFLOW_S3_UPLOAD_EXTRA_ARGS is no JSON object of texts: {error}"))
+        refused(format!(
+            "MLFLOW_S3_UPLOAD_EXTRA_ARGS is no JSON object of texts: {error}"
+        ))
     })?;
     let mut settings = Vec::new();
     for (name, value) in extra {
@@ -153,10 +155,15 @@ pub(super) fn bucket(uri: &str, env: Environment<'_>) -> Result<Bucket, StoreErr
     let set = |name: &str| env(name).filter(|value| !value.trim().is_empty());
     let env: Environment<'_> = &set;
     let Some((name, prefix)) = parts_of(uri) else {
-        return Err(refused(format!("`{uri}` is no URL of a bucket: write `s3://bucket/prefix`")));
+        return Err(refused(format!(
+            "`{uri}` is no URL of a bucket: write `s3://bucket/prefix`"
+        )));
     };
-    object_store::path::Path::parse(prefix)
-        .map_err(|error| refused(format!("`{uri}` has a prefix that no key can begin with: {error}")))?;
+    object_store::path::Path::parse(prefix).map_err(|error| {
+        refused(format!(
+            "`{uri}` has a prefix that no key can begin with: {error}"
+        ))
+    })?;
     let mut builder = AmazonS3Builder::new().with_bucket_name(name);
     for variable in PASSED_ON {
         if let Some(value) = env(variable) {
@@ -184,9 +191,13 @@ pub(super) fn bucket(uri: &str, env: Environment<'_>) -> Result<Bucket, StoreErr
         region = region.or_else(|| of("region"));
     }
     let region = region.unwrap_or_else(|| "us-east-1".to_owned());
-    let endpoint = ["MLFLOW_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]
-        .into_iter()
-        .find_map(env);
+    let endpoint = [
+        "MLFLOW_S3_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_ENDPOINT_URL",
+    ]
+    .into_iter()
+    .find_map(env);
     let endpoint = endpoint.map(|endpoint| endpoint.trim_end_matches('/').to_owned());
     // Names with dots do not fit the certificates of names below the endpoint's.
     let below = match env("MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE").as_deref() {
@@ -216,7 +227,11 @@ pub(super) fn bucket(uri: &str, env: Environment<'_>) -> Result<Bucket, StoreErr
             max_retries: RETRIES,
             retry_timeout: RETRY_FOR,
         });
-    let quick = build(builder.clone().with_client_options(options.clone().with_timeout(QUICK)))?;
+    let quick = build(
+        builder
+            .clone()
+            .with_client_options(options.clone().with_timeout(QUICK)),
+    )?;
     let patient = build(builder.with_client_options(options.with_timeout_disabled()))?;
     Ok(Bucket::new(Inner {
         quick,
@@ -251,7 +266,11 @@ mod tests {
         let own = opened("s3://models/team/a/", &keys).unwrap();
         assert_eq!(own.uri(), "s3://models/team/a");
         assert_eq!(own.inner.base, "https://models.s3.us-east-1.amazonaws.com");
-        let dotted = opened("s3://my.models", &[keys[0], keys[1], ("AWS_DEFAULT_REGION", "eu-west-1")]).unwrap();
+        let dotted = opened(
+            "s3://my.models",
+            &[keys[0], keys[1], ("AWS_DEFAULT_REGION", "eu-west-1")],
+        )
+        .unwrap();
         assert_eq!(dotted.inner.base, "https://s3.eu-west-1.amazonaws.com/my.models");
         let minio = ("AWS_ENDPOINT_URL", "http://minio:9000/");
         let other = opened("s3://models", &[keys[0], keys[1], minio]).unwrap();
@@ -278,7 +297,10 @@ mod tests {
         ] {
             assert!(opened("s3://b", &[pair]).is_err(), "{pair:?}");
         }
-        let encrypted = ("MLFLOW_S3_UPLOAD_EXTRA_ARGS", "{\"ServerSideEncryption\": \"AES256\"}");
+        let encrypted = (
+            "MLFLOW_S3_UPLOAD_EXTRA_ARGS",
+            "{\"ServerSideEncryption\": \"AES256\"}",
+        );
         assert!(opened("s3://b", &[encrypted]).is_ok());
     }
 

@@ -59,7 +59,10 @@ impl fmt::Display for BucketTrouble {
                  again"
             ),
             BucketFault::Failed => {
-                write!(f, "the object store at {endpoint} failed to {doing} in the bucket `{bucket}`: {detail}")
+                write!(
+                    f,
+                    "the object store at {endpoint} failed to {doing} in the bucket `{bucket}`: {detail}"
+                )
             }
         }
     }
@@ -123,7 +126,9 @@ pub(super) fn trouble(
         _ if no_credentials => BucketFault::Denied,
         // Whoever writes or lists names nothing else that could be missing.
         (None, object_store::Error::NotFound { .. }) if doing != "read" => BucketFault::Missing,
-        (_, object_store::Error::Generic { .. }) if status.is_none_or(|status| status >= 500 || status == 429) => {
+        (_, object_store::Error::Generic { .. })
+            if status.is_none_or(|status| status >= 500 || status == 429) =>
+        {
             BucketFault::Unreachable
         }
         _ => BucketFault::Failed,
@@ -175,7 +180,10 @@ mod tests {
         assert_eq!(trouble.fault, BucketFault::Denied);
         assert_eq!(trouble.detail, "SignatureDoesNotMatch: No.");
         let text = trouble.to_string();
-        assert!(text.contains("`models`") && text.contains("http://127.0.0.1:9000"), "{text}");
+        assert!(
+            text.contains("`models`") && text.contains("http://127.0.0.1:9000"),
+            "{text}"
+        );
 
         let missing = object_store::Error::NotFound {
             path: "a".to_owned(),
@@ -185,10 +193,22 @@ mod tests {
 
         let table = [
             ("status code: 503 Service Unavailable: ", BucketFault::Unreachable),
-            ("error sending request: connection refused", BucketFault::Unreachable),
-            ("status code: 400 Bad Request: <Code>ExpiredToken</Code>", BucketFault::Denied),
-            ("status code: 400 Bad Request: <Code>EntityTooSmall</Code>", BucketFault::Failed),
-            ("error sending request for http://169.254.169.254/latest", BucketFault::Denied),
+            (
+                "error sending request: connection refused",
+                BucketFault::Unreachable,
+            ),
+            (
+                "status code: 400 Bad Request: <Code>ExpiredToken</Code>",
+                BucketFault::Denied,
+            ),
+            (
+                "status code: 400 Bad Request: <Code>EntityTooSmall</Code>",
+                BucketFault::Failed,
+            ),
+            (
+                "error sending request for http://169.254.169.254/latest",
+                BucketFault::Denied,
+            ),
         ];
         for (text, fault) in table {
             assert_eq!(told(&generic(text), "write").fault, fault, "{text}");

@@ -187,7 +187,8 @@ impl Bucket {
 
     fn unless_absent<T>(&self, error: &object_store::Error) -> Result<Option<T>, StoreError> {
         let trouble = self.trouble(error, "read");
-        let missing = matches!(&trouble, StoreError::Bucket(trouble) if trouble.fault == BucketFault::Missing);
+        let missing =
+            matches!(&trouble, StoreError::Bucket(trouble) if trouble.fault == BucketFault::Missing);
         if matches!(error, object_store::Error::NotFound { .. }) && !missing {
             return Ok(None);
         }
@@ -210,7 +211,11 @@ impl Bucket {
         };
         let listed = self.inner.quick.list_paginated(Some(key.as_ref()), first).await;
         let listed = listed.map_err(|error| self.trouble(&error, "list"))?;
-        let exact = listed.result.objects.iter().find(|object| object.location == *key);
+        let exact = listed
+            .result
+            .objects
+            .iter()
+            .find(|object| object.location == *key);
         Ok(exact.map(|object| object.size))
     }
 
@@ -361,7 +366,10 @@ impl Bucket {
         etags: Vec<String>,
     ) -> Result<(), StoreError> {
         let key = self.key(path)?;
-        let parts = etags.into_iter().map(|content_id| PartId { content_id }).collect();
+        let parts = etags
+            .into_iter()
+            .map(|content_id| PartId { content_id })
+            .collect();
         let id = upload.to_owned();
         let completing = self.inner.patient.complete_multipart(&key, &id, parts);
         upload::in_time(&self.inner, "write", completing).await?;
@@ -390,7 +398,11 @@ impl Store {
     /// Starts the arrival of a file in a bucket.
     pub fn upload_to(&self, bucket: &Bucket, path: &str) -> Result<BucketUpload, StoreError> {
         let key = bucket.key(path)?;
-        Ok(BucketUpload::start(bucket.clone(), key, Arc::clone(self.ledger())))
+        Ok(BucketUpload::start(
+            bucket.clone(),
+            key,
+            Arc::clone(self.ledger()),
+        ))
     }
 
     /// Ends uploads to these buckets that nobody will end any more: those of a server that was killed, and those of clients that have

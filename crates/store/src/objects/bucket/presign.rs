@@ -67,7 +67,7 @@ impl Signing<'_> {
         let date: String = Timestamp::from_micros(seconds)
             .to_string()
             .chars()
-            .filter(|c| c.is_ascii_alphanumeric())
+            .filter(char::is_ascii_alphanumeric)
             .collect();
         let day = date.get(..8).unwrap_or_default();
         let scope = format!("{day}/{}/s3/aws4_request", self.region);
@@ -90,12 +90,19 @@ impl Signing<'_> {
             .collect();
         query.sort();
         let query = query.join("&");
-        let (scheme, rest) = permission.base.split_once("://").unwrap_or(("https", permission.base));
+        let (scheme, rest) = permission
+            .base
+            .split_once("://")
+            .unwrap_or(("https", permission.base));
         let (host, folder) = match rest.find('/') {
             Some(slash) => rest.split_at(slash),
             None => (rest, ""),
         };
-        let path = format!("{}/{}", folder.trim_end_matches('/'), encoded(permission.key, true));
+        let path = format!(
+            "{}/{}",
+            folder.trim_end_matches('/'),
+            encoded(permission.key, true)
+        );
         let request = format!(
             "{}\n{path}\n{query}\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD",
             permission.method

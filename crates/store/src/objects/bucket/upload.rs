@@ -182,7 +182,11 @@ impl Drop for BucketUpload {
         else {
             return;
         };
-        let (bucket, key, ledger) = (self.bucket.clone(), self.key.to_string(), Arc::clone(&self.ledger));
+        let (bucket, key, ledger) = (
+            self.bucket.clone(),
+            self.key.to_string(),
+            Arc::clone(&self.ledger),
+        );
         runtime.spawn(async move {
             // A part that arrives after the end would stay.
             multipart.sending.shutdown().await;

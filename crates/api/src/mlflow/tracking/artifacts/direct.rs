@@ -61,5 +61,7 @@ pub(crate) async fn download(
     let (path, lasts) = (fields.required_text("path")?, lasts(&fields)?);
     let root = root_of(&app, &caller, &fields).await?;
     let (url, size) = app.tracking().url_to_get(&caller, &root, &path, lasts).await?;
-    Ok(Json(json!({ "presigned_url": url, "headers": {}, "file_size": size })))
+    Ok(Json(
+        json!({ "presigned_url": url, "headers": {}, "file_size": size }),
+    ))
 }

@@ -139,7 +139,10 @@ pub(crate) async fn presign(
     let (size, url) = match app.tracking().sign_download(&caller, &path).await? {
         SignedDownload::Here { size, path, query } => {
             let (base, path) = (own_url(&headers), encoded(&path));
-            (size, format!("{base}/api/2.0/mlflow-artifacts/signed/{path}?{query}"))
+            (
+                size,
+                format!("{base}/api/2.0/mlflow-artifacts/signed/{path}?{query}"),
+            )
         }
         SignedDownload::Bucket { size, url } => (size, url),
     };
