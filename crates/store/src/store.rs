@@ -65,6 +65,7 @@ impl Store {
         crate::objects::sync_folder(data_dir)?;
         let objects = Objects::local(&data_dir.join("objects"))?;
         objects.discard_unfinished()?;
+        shelf_of(data_dir).discard_unfinished()?;
         let readers = ReadPool::open(&source, Purpose::Read)?;
         let (events, _) = broadcast::channel(EVENT_BACKLOG);
         let writer = Writer::start(source, conn, lock, events.clone())?;
@@ -191,7 +192,7 @@ impl Store {
 
     /// Where parts of uploads wait.
     pub fn shelf(&self) -> Shelf {
-        Shelf::at(self.inner.data_dir.join("uploads").join("parts"))
+        shelf_of(&self.inner.data_dir)
     }
 
     /// Which uploads in parts are open in buckets.
@@ -207,6 +208,10 @@ impl Store {
     fn writer(&self) -> Result<&Writer, StoreError> {
         self.inner.writer.as_ref().ok_or(StoreError::ReadOnly)
     }
+}
+
+fn shelf_of(data_dir: &Path) -> Shelf {
+    Shelf::at(data_dir.join("uploads").join("parts"))
 }
 
 /// PostgreSQL's driver waits on a runtime of its own, which an async task may not; a thread of its own may.

@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use tidemill_core::clock::{Clock, Timestamp};
 use tidemill_store::Store;
-use tidemill_store::objects::Bucket;
+use tidemill_store::objects::{Bucket, Folder};
 use tidemill_store::tracking::metrics::KnownKeys;
 
 use crate::users::{AuthOptions, Memory};
@@ -148,6 +148,9 @@ impl Tracking {
                 awaited: automations::Awaited::default(),
             }),
         };
+        if let Some(Destination::Folder(folder)) = &tracking.options().artifacts_destination {
+            Folder::at(folder).discard_unfinished();
+        }
         tracking.ensure_default_experiment();
         tracking.read_automations();
         tracking

@@ -40,7 +40,7 @@ pub struct Purged {
     pub logged_models: u64,
     /// Bytes of artifacts that were freed. In a dry run: those under the names that would go, counted once a name.
     pub bytes: u64,
-    /// Artifact folders that this server does not reach, such as those in S3: they stay.
+    /// Artifact folders that this server does not reach, such as those in a bucket that it was not given: they stay.
     pub artifacts_elsewhere: u64,
 }
 

@@ -141,7 +141,12 @@ impl Shelf {
         .await
     }
 
-    /// Takes away what was opened before `before_ms`, and what arrivals that were killed have left; says how many uploads stay.
+    /// Removes what arrivals that were killed left behind. Only while nothing arrives.
+    pub(crate) fn discard_unfinished(&self) -> Result<(), StoreError> {
+        local::discard_unfinished(&self.root)
+    }
+
+    /// Takes away what was opened before `before_ms`; says how many uploads stay.
     pub async fn tidy(&self, before_ms: i64) -> Result<usize, StoreError> {
         let root = self.root.clone();
         blocking(move || {
@@ -154,7 +159,6 @@ impl Shelf {
                     None => {}
                 }
             }
-            super::Folder::at(root).discard_unfinished();
             Ok(open)
         })
         .await

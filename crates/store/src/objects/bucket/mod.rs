@@ -22,6 +22,7 @@ mod upload;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -269,21 +270,18 @@ impl Bucket {
             removed.map_err(|error| self.trouble(&error, "delete"))?;
             (files, bytes) = (1, size);
         }
-        let mut counted = (0, 0);
-        let listed: Vec<Path> = quick
-            .list(Some(&folder))
-            .map_ok(|file| {
-                counted = (counted.0 + 1, counted.1 + file.size);
-                file.location
-            })
-            .try_collect()
-            .await
-            .map_err(|error| self.trouble(&error, "list"))?;
-        let removed = quick.delete_stream(futures::stream::iter(listed.into_iter().map(Ok)).boxed());
-        let removed = removed.try_for_each(async |_| Ok(())).await;
-        removed.map_err(|error| self.trouble(&error, "delete"))?;
-        files += counted.0;
-        bytes += counted.1;
+        let counted = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
+        let counting = Arc::clone(&counted);
+        // Deleted while it is listed, however much that is.
+        let listed = quick.list(Some(&folder)).map_ok(move |file| {
+            counting.0.fetch_add(1, Ordering::Relaxed);
+            counting.1.fetch_add(file.size, Ordering::Relaxed);
+            file.location
+        });
+        let removed = quick.delete_stream(listed.boxed()).try_for_each(async |_| Ok(()));
+        removed.await.map_err(|error| self.trouble(&error, "delete"))?;
+        files += counted.0.load(Ordering::Relaxed);
+        bytes += counted.1.load(Ordering::Relaxed);
         Ok((files, bytes))
     }
 
