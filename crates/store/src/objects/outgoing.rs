@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use tokio::task::JoinHandle;
@@ -15,24 +15,55 @@ use crate::error::StoreError;
 /// How much is read at once.
 const PIECE: u64 = 1 << 20;
 
+/// Buffers that were read into and sent, to be read into again: a fresh megabyte costs as many page faults as it has pages.
+type Spare = Arc<Mutex<Vec<Vec<u8>>>>;
+
+/// A piece on its way out; its buffer comes back once it was sent.
+struct Lent {
+    piece: Vec<u8>,
+    spare: Spare,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.piece
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let buffer = std::mem::take(&mut self.piece);
+        self.spare
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(buffer);
+    }
+}
+
 /// An open file, or a part of it.
 #[derive(Debug)]
 pub struct Outgoing {
     size: u64,
     modified_ms: i64,
-    at: u64,
-    end: u64,
+    /// How many bytes are wanted.
+    wanted: u64,
     source: Source,
 }
 
 /// Where the bytes come from.
 #[derive(Debug)]
 enum Source {
-    File {
-        file: Arc<File>,
-        ahead: Option<JoinHandle<std::io::Result<Vec<u8>>>>,
-    },
+    Disk(OnDisk),
     Bucket(Box<BucketFile>),
+}
+
+#[derive(Debug)]
+struct OnDisk {
+    file: Arc<File>,
+    at: u64,
+    end: u64,
+    ahead: Option<JoinHandle<std::io::Result<Vec<u8>>>>,
+    spare: Spare,
 }
 
 impl Outgoing {
@@ -52,12 +83,14 @@ impl Outgoing {
             Ok(Some(Self {
                 size: meta.len(),
                 modified_ms: modified_ms(&meta),
-                at: 0,
-                end: meta.len(),
-                source: Source::File {
+                wanted: meta.len(),
+                source: Source::Disk(OnDisk {
                     file: Arc::new(file),
+                    at: 0,
+                    end: meta.len(),
                     ahead: None,
-                },
+                    spare: Spare::default(),
+                }),
             }))
         })
         .await
@@ -68,8 +101,7 @@ impl Outgoing {
         Self {
             size,
             modified_ms,
-            at: 0,
-            end: size,
+            wanted: size,
             source: Source::Bucket(Box::new(file)),
         }
     }
@@ -77,7 +109,7 @@ impl Outgoing {
     /// What changes when the bytes do, where the store says.
     pub fn etag(&self) -> Option<&str> {
         match &self.source {
-            Source::File { .. } => None,
+            Source::Disk(_) => None,
             Source::Bucket(file) => file.etag.as_deref().map(|etag| etag.trim_matches('"')),
         }
     }
@@ -94,38 +126,28 @@ impl Outgoing {
 
     /// Leaves out all but these bytes; `end` is not among them.
     pub fn only(&mut self, start: u64, end: u64) {
-        self.at = start.min(self.size);
-        self.end = end.clamp(self.at, self.size);
+        let start = start.min(self.size);
+        let end = end.clamp(start, self.size);
+        self.wanted = end - start;
         match &mut self.source {
-            Source::File { ahead, .. } => *ahead = None,
-            Source::Bucket(file) if (self.at, self.end) != (0, self.size) => file.only(self.at, self.end),
+            Source::Disk(file) => (file.at, file.end, file.ahead) = (start, end, None),
+            // It streams already, from the first byte to the last.
+            Source::Bucket(file) if self.wanted < self.size => file.only(start, end),
             Source::Bucket(_) => {}
         }
     }
 
     /// The next piece; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
-        let (file, ahead) = match &mut self.source {
-            Source::File { file, ahead } => (file, ahead),
-            Source::Bucket(file) => return file.next().await,
-        };
-        let first = ahead.take().or_else(|| read(file, &mut self.at, self.end));
-        let Some(reading) = first else {
-            return Ok(None);
-        };
-        *ahead = read(file, &mut self.at, self.end);
-        let piece = reading.await.map_err(|e| StoreError::Panicked {
-            message: e.to_string(),
-        })?;
-        match piece {
-            Ok(piece) => Ok(Some(piece.into())),
-            Err(e) => Err(StoreError::io("read", Path::new("an artifact"), e)),
+        match &mut self.source {
+            Source::Disk(file) => file.next().await,
+            Source::Bucket(file) => file.next().await,
         }
     }
 
-    /// All that is left of it, if that is at most `limit` bytes.
+    /// All that is wanted of it, if that is at most `limit` bytes.
     pub async fn rest(mut self, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        if self.end - self.at > limit {
+        if self.wanted > limit {
             return Ok(None);
         }
         let mut bytes = Vec::new();
@@ -136,19 +158,43 @@ impl Outgoing {
     }
 }
 
-/// Begins to read the next piece, unless the end is reached.
-fn read(file: &Arc<File>, at: &mut u64, end: u64) -> Option<JoinHandle<std::io::Result<Vec<u8>>>> {
-    if *at >= end {
-        return None;
+impl OnDisk {
+    async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
+        let Some(reading) = self.ahead.take().or_else(|| self.read()) else {
+            return Ok(None);
+        };
+        self.ahead = self.read();
+        let piece = reading.await.map_err(|e| StoreError::Panicked {
+            message: e.to_string(),
+        })?;
+        match piece {
+            Ok(piece) => Ok(Some(Bytes::from_owner(Lent {
+                piece,
+                spare: Arc::clone(&self.spare),
+            }))),
+            Err(e) => Err(StoreError::io("read", Path::new("an artifact"), e)),
+        }
     }
-    let (file, from) = (Arc::clone(file), *at);
-    let length = (end - from).min(PIECE);
-    *at += length;
-    Some(tokio::task::spawn_blocking(move || {
-        let mut piece = vec![0; length as usize];
-        file.read_exact_at(&mut piece, from)?;
-        Ok(piece)
-    }))
+
+    fn read(&mut self) -> Option<JoinHandle<std::io::Result<Vec<u8>>>> {
+        if self.at >= self.end {
+            return None;
+        }
+        let (file, at) = (Arc::clone(&self.file), self.at);
+        let length = (self.end - at).min(PIECE);
+        self.at += length;
+        let spare = Arc::clone(&self.spare);
+        Some(tokio::task::spawn_blocking(move || {
+            let mut piece = spare
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop()
+                .unwrap_or_default();
+            piece.resize(length as usize, 0);
+            file.read_exact_at(&mut piece, at)?;
+            Ok(piece)
+        }))
+    }
 }
 
 /// Whether a file is not there: a part of its path may be a file, too, or the name longer than names can be.
