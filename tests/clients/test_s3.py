@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from sklearn.linear_model import LogisticRegression
 
 import s3_server
+import test_wandb
 import tracking_server
 
 MB = 1 << 20
@@ -240,22 +241,26 @@ def test_a_large_file_goes_to_the_bucket_in_parts_and_comes_from_it(chunk, proxi
     assert s3.open_uploads() == []
 
 
-def test_an_upload_in_parts_outlives_the_server(s3, tmp_path):
+@pytest.mark.parametrize("where", ["bucket", "folder", "store"])
+def test_an_upload_in_parts_outlives_the_server(where, s3, tmp_path):
     folder = tmp_path / "restarted"
-    project = tracking_server.start(folder, "sqlite", "--artifacts-destination", f"s3://{BUCKET}/restart", env=s3.env)
+    destinations = {"bucket": [f"s3://{BUCKET}/restart"], "folder": [str(tmp_path / "folder")], "store": []}
+    destination = [arg for value in destinations[where] for arg in ("--artifacts-destination", value)]
+    project = tracking_server.start(folder, "sqlite", *destination, env=s3.env)
     try:
         parts = [noise(5 * MB), b"the end"]
         base = f"{project.url}/api/2.0/mlflow-artifacts/mpu"
         created = requests.post(f"{base}/create/a", json={"path": "big.bin", "num_parts": 2}).json()
         sent = []
         for credential, content in zip(created["credentials"], parts):
-            put = requests.put(credential["url"], data=content)
+            url = credential["url"]
+            put = requests.put(url if where == "bucket" else project.url + url[url.index("/api") :], data=content)
             assert put.status_code == 200, put.text
             sent.append({"part_number": credential["part_number"], "etag": put.headers["ETag"]})
             if len(sent) == 1:
                 project.process.kill()
                 project.process.wait()
-                project.up("--data", str(folder / "data"), "--artifacts-destination", f"s3://{BUCKET}/restart")
+                project.up("--data", str(folder / "data"), *destination)
                 base = f"{project.url}/api/2.0/mlflow-artifacts/mpu"
         body = {"path": "big.bin", "upload_id": created["upload_id"]}
         wrong = requests.post(f"{base}/complete/a", json=body | {"parts": sent[1:]})
@@ -267,9 +272,30 @@ def test_an_upload_in_parts_outlives_the_server(s3, tmp_path):
         gone = requests.post(f"{base}/abort/a", json={"path": "no.bin", "upload_id": aborted["upload_id"]})
         assert gone.status_code == 200, gone.text
         assert requests.get(proxy(project, "a/no.bin")).status_code == 404
-        assert list((folder / "data" / "uploads").glob("*.json")) == []
+        assert [path for path in (folder / "data" / "uploads").rglob("*") if path.is_file()] == []
+        assert s3.open_uploads() == []
     finally:
         project.stop()
+
+
+def test_files_of_wandb_go_to_the_bucket_too(proxied, s3, tmp_path):
+    (tmp_path / "note.txt").write_text("by wandb")
+    script = """
+        import wandb
+        run = wandb.init(project="bucket")
+        run.log({"a": 1})
+        run.save("note.txt")
+        run.finish()
+    """
+    test_wandb.run(proxied, tmp_path, script)
+    kept = [key for key in s3.keys(BUCKET, "proxy/") if key.endswith("/note.txt")]
+    assert len(kept) == 1
+    client = MlflowClient(proxied.url)
+    experiment = client.get_experiment_by_name("bucket")
+    run_id = client.search_runs([experiment.experiment_id])[0].info.run_id
+    assert "note.txt" in {item.path for item in client.list_artifacts(run_id)}
+    shown = requests.get(f"{proxied.url}/get-artifact", params={"run_id": run_id, "path": "note.txt"})
+    assert shown.text == "by wandb"
 
 
 def test_all_bytes_pass_through_the_server_where_it_gives_no_urls_of_the_bucket(s3, tmp_path):
@@ -522,7 +548,7 @@ def test_an_upload_takes_the_same_memory_whatever_its_size(proxied):
     assert requests.delete(proxy(proxied, "memory")).status_code == 200
 
 
-def test_the_server_looks_into_no_bucket_that_it_was_not_given(direct, s3, monkeypatch):
+def test_the_server_looks_into_those_buckets_that_it_was_given(direct, s3, monkeypatch, tmp_path):
     client = at(direct, monkeypatch, s3)
     s3.client().create_bucket(Bucket="private")
     s3.client().put_object(Bucket="private", Key="0/secret.txt", Body=b"secret")
@@ -533,3 +559,17 @@ def test_the_server_looks_into_no_bucket_that_it_was_not_given(direct, s3, monke
     # Clients reach it by themselves all the same.
     client.log_text(run_id, "own", "own.txt")
     assert mlflow.artifacts.load_text(f"{client.get_run(run_id).info.artifact_uri}/own.txt") == "own"
+
+    roots = ["--artifact-roots", "s3://private/a,s3://private/b"]
+    project = tracking_server.start(tmp_path / "given", "sqlite", *roots, env=s3.env)
+    try:
+        client = at(project, monkeypatch, s3)
+        for folder, status in [("a", 200), ("b/c", 200), ("ab", 403), ("", 403)]:
+            location = f"s3://private/{folder}"
+            experiment = client.create_experiment(f"given-{folder}", artifact_location=location)
+            run_id = client.create_run(experiment).info.run_id
+            client.log_text(run_id, folder, "own.txt")
+            got = requests.get(f"{project.url}/get-artifact", params={"run_id": run_id, "path": "own.txt"})
+            assert got.status_code == status and (got.text == folder or status == 403), (folder, got.text)
+    finally:
+        project.stop()

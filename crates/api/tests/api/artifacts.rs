@@ -301,16 +301,22 @@ async fn a_location_that_a_client_chose_is_not_read_from_the_servers_disk() {
             assert_eq!(reply.status, 403, "{location}: {}", reply.text);
         }
     }
-    let body = json!({"name": "s3", "artifact_location": "s3://bucket/x"});
-    let created = app.post("/api/2.0/mlflow/experiments/create", body).await.json();
-    let body = json!({"experiment_id": created["experiment_id"], "start_time": 1});
-    let run = app.post("/api/2.0/mlflow/runs/create", body).await.json();
-    let id = run["run"]["info"]["run_id"].as_str().unwrap();
-    let reply = app.get(&format!("/get-artifact?run_id={id}&path=x")).await;
-    assert_eq!(
-        (reply.status.as_u16(), reply.json()["error_code"].clone()),
-        (501, json!("NOT_IMPLEMENTED"))
-    );
+    // Of stores, the server looks into buckets that it was given, and into no others.
+    for (location, status, code) in [
+        ("s3://bucket/x", 403, "PERMISSION_DENIED"),
+        ("gs://bucket/x", 501, "NOT_IMPLEMENTED"),
+    ] {
+        let body = json!({"name": location, "artifact_location": location});
+        let created = app.post("/api/2.0/mlflow/experiments/create", body).await.json();
+        let body = json!({"experiment_id": created["experiment_id"], "start_time": 1});
+        let run = app.post("/api/2.0/mlflow/runs/create", body).await.json();
+        let id = run["run"]["info"]["run_id"].as_str().unwrap();
+        let reply = app.get(&format!("/get-artifact?run_id={id}&path=x")).await;
+        assert_eq!(
+            (reply.status.as_u16(), reply.json()["error_code"].clone()),
+            (status, json!(code))
+        );
+    }
 }
 
 #[tokio::test]

@@ -270,6 +270,11 @@ mod tests {
         ] {
             assert_eq!(connected("localhost", query.clone()), Ok(true), "{query}");
         }
+        let url =
+            format!("postgres://postgres@localhost:{port}/postgres?sslmode=verify-full&sslrootcert={ca}");
+        let database = crate::Database::parse(&url).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        drop(crate::Store::open_on(dir.path(), database).unwrap());
         // The certificate is for `localhost`.
         assert_eq!(
             connected("127.0.0.1", format!("sslmode=verify-ca&sslrootcert={ca}")),

@@ -27,6 +27,13 @@ const PASSED_ON: &[&str] = &[
     "AWS_WEB_IDENTITY_TOKEN_FILE",
 ];
 
+/// Those of them by which credentials come from elsewhere, or are not needed.
+const ELSEWHERE: &[&str] = &[
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_SKIP_SIGNATURE",
+];
+
 /// How long a request that moves no files may take.
 const QUICK: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(5);
@@ -189,6 +196,14 @@ pub(super) fn bucket(uri: &str, env: Environment<'_>) -> Result<Bucket, StoreErr
             }
         }
         region = region.or_else(|| of("region"));
+        // Otherwise the machine is asked, such as an EC2 instance for its role.
+        let disabled =
+            env("AWS_EC2_METADATA_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        if of("aws_access_key_id").is_none() && disabled && ELSEWHERE.iter().all(|name| env(name).is_none()) {
+            return Err(refused(format!(
+                "there are no credentials for `{uri}`: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+            )));
+        }
     }
     let region = region.unwrap_or_else(|| "us-east-1".to_owned());
     let endpoint = [
@@ -290,6 +305,7 @@ mod tests {
         }
         for pair in [
             ("AWS_PROFILE", "nobody"),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
             ("AWS_ENDPOINT_URL", "minio:9000"),
             ("MLFLOW_S3_UPLOAD_EXTRA_ARGS", "{\"ACL\": \"public-read\"}"),
             ("MLFLOW_S3_UPLOAD_EXTRA_ARGS", "x"),

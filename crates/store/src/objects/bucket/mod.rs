@@ -32,7 +32,7 @@ use object_store::aws::AmazonS3;
 use object_store::list::{PaginatedListOptions, PaginatedListStore as _};
 use object_store::multipart::{MultipartStore as _, PartId};
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStore as _, ObjectStoreExt as _};
+use object_store::{GetOptions, GetRange, GetResult, ObjectStore as _, ObjectStoreExt as _};
 use tidemill_core::clock::{Clock as _, WallClock};
 
 use super::folder::Entry;
@@ -59,7 +59,7 @@ pub struct Bucket {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
+// Not `Debug`: it has the credentials.
 struct Inner {
     /// For requests that move no files.
     quick: AmazonS3,
@@ -77,6 +77,16 @@ struct Inner {
 impl Inner {
     fn trouble(&self, error: &object_store::Error, doing: &'static str) -> StoreError {
         fault::trouble(error, doing, &self.name, &self.endpoint)
+    }
+
+    /// Asks for a file, and waits no longer for the answer to begin than for it to go on.
+    async fn get(
+        &self,
+        key: &Path,
+        options: GetOptions,
+    ) -> Result<object_store::Result<GetResult>, StoreError> {
+        let got = tokio::time::timeout(SILENCE, self.patient.get_opts(key, options)).await;
+        got.map_err(|_| self.too_slow("read"))
     }
 
     fn too_slow(&self, doing: &'static str) -> StoreError {
@@ -168,7 +178,7 @@ impl Bucket {
     /// Opens a file; `None` if there is none.
     pub async fn open_file(&self, path: &str) -> Result<Option<Outgoing>, StoreError> {
         let key = self.key(path)?;
-        match self.inner.patient.get_opts(&key, GetOptions::default()).await {
+        match self.inner.get(&key, GetOptions::default()).await? {
             Ok(got) => {
                 let file = BucketFile {
                     inner: Arc::clone(&self.inner),
@@ -464,7 +474,7 @@ impl BucketFile {
             if_match: self.etag.clone(),
             ..GetOptions::default()
         };
-        let got = self.inner.patient.get_opts(&self.key, options).await;
+        let got = self.inner.get(&self.key, options).await?;
         Ok(got
             .map_err(|error| self.inner.trouble(&error, "read"))?
             .into_stream())
