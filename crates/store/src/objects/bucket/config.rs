@@ -329,4 +329,26 @@ mod tests {
         assert_eq!(team["region"], "eu-west-1");
         assert_eq!(team.len(), 2);
     }
+
+    #[test]
+    fn only_what_lies_below_the_prefix_is_a_path_in_the_bucket() {
+        let keys = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")];
+        let below = opened("s3://models/team", &keys).unwrap();
+        let whole = opened("s3://models", &keys).unwrap();
+        let table = [
+            ("s3://models/team/1/run", Some("1/run"), Some("team/1/run")),
+            ("s3://models/team/", Some(""), Some("team")),
+            ("s3a://models/team/1?x=y", Some("1"), Some("team/1")),
+            ("s3://models/teamwork/1", None, Some("teamwork/1")),
+            ("s3://models", None, Some("")),
+            ("s3://other/team/1", None, None),
+            ("gs://models/team/1", None, None),
+        ];
+        for (uri, in_below, in_whole) in table {
+            assert_eq!(below.path_of(uri).as_deref(), in_below, "{uri}");
+            assert_eq!(whole.path_of(uri).as_deref(), in_whole, "{uri}");
+        }
+        assert!(below.key("a/../b").is_err() && below.key("a//b").is_err());
+        assert!(!format!("{below:?}").contains("secret"));
+    }
 }
