@@ -380,3 +380,26 @@ async fn after_ten_wrong_passwords_a_name_waits_and_tokens_do_not() {
     };
     assert_eq!(by_token.get("/api/v1/status").await.status, 200);
 }
+
+#[tokio::test]
+async fn a_version_opens_no_files_in_a_bucket_that_its_maker_may_not_look_at() {
+    let app = house("NO_PERMISSIONS", &["ada", "bob"]).await;
+    let hers = experiment(&app, "ada", "hers").await;
+    for name in ["ada", "bob"] {
+        model(&app, name, name).await;
+    }
+    let table = [
+        ("ada", format!("s3://shared/root/{hers}/run/artifacts/model"), 200),
+        ("bob", format!("s3://shared/root/{hers}/run/artifacts/model"), 403),
+        ("bob", format!("s3a://shared/root/{hers}"), 403),
+        // The server does not read there.
+        ("bob", format!("s3://elsewhere/root/{hers}/model"), 200),
+    ];
+    for (who, source, status) in table {
+        let version = json!({ "name": who, "source": source });
+        let reply = user(&app, who)
+            .post(&format!("{API}/model-versions/create"), version)
+            .await;
+        assert_eq!(reply.status, status, "{who} {source}: {}", reply.text);
+    }
+}
