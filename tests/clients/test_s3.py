@@ -2,6 +2,8 @@
 
 import hashlib
 import http.server
+import ssl
+import subprocess
 import threading
 import time
 import uuid
@@ -478,6 +480,43 @@ def test_a_bucket_that_is_not_there_is_told_as_such(s3, monkeypatch, tmp_path):
         wait(lambda: "no bucket `nowhere`" in (project.folder / "server.log").read_text(), "the warning at the start")
     finally:
         project.stop()
+        stand_in.shutdown()
+
+
+class Empty(Without):
+    """A bucket with nothing in it."""
+
+    def answer(self):
+        body = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = answer
+
+
+def test_a_store_behind_tls_is_believed_if_its_authority_is(s3, tmp_path):
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    extensions = ["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"]
+    subprocess.run([*command.split(), *extensions, "-keyout", key, "-out", cert], check=True, capture_output=True)
+    stand_in = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Empty)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(cert, key)
+    stand_in.socket = tls.wrap_socket(stand_in.socket, server_side=True)
+    threading.Thread(target=stand_in.serve_forever, daemon=True).start()
+    env = s3.env | {"MLFLOW_S3_ENDPOINT_URL": f"https://localhost:{stand_in.server_port}"}
+    try:
+        for more, status in [({"AWS_CA_BUNDLE": str(cert)}, 200), ({"MLFLOW_S3_IGNORE_TLS": "true"}, 200), ({}, 503)]:
+            folder = tmp_path / f"tls-{len(more)}-{status}-{'-'.join(more)}"
+            project = tracking_server.start(folder, "sqlite", "--artifacts-destination", "s3://b", env=env | more)
+            try:
+                answer = requests.get(f"{project.url}/api/2.0/mlflow-artifacts/artifacts?path=")
+                assert answer.status_code == status, (more, answer.text)
+            finally:
+                project.stop()
+    finally:
         stand_in.shutdown()
 
 

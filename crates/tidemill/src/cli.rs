@@ -107,7 +107,8 @@ pub enum ImportSource {
 /// Tracking, registry and artifacts.
 #[derive(Debug, Args, Clone)]
 pub struct TrackingArgs {
-    /// Where the metadata is: `sqlite`, in the data folder, or `postgres://user:password@host:port/database`.
+    /// Where the metadata is: `sqlite`, in the data folder, or `postgres://user:password@host:port/database`, with
+    /// `?sslmode=verify-full&sslrootcert=FILE` and the like for how it is encrypted.
     #[arg(
         long,
         env = "TIDEMILL_DATABASE",

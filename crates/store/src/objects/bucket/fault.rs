@@ -114,8 +114,8 @@ pub(super) fn trouble(
     let text = text_of(error);
     let code = element(&text, "Code");
     let status = text
-        .split_once("status code: ")
-        .and_then(|(_, rest)| rest.get(..3)?.parse::<u16>().ok());
+        .split_once("status code")
+        .and_then(|(_, rest)| rest.trim_start_matches([':', ' ']).get(..3)?.parse::<u16>().ok());
     let no_credentials = text.contains("169.254.169.254") || text.contains("169.254.170.2");
     let fault = match (code, error) {
         (Some("NoSuchBucket"), _) => BucketFault::Missing,

@@ -106,16 +106,21 @@ impl Ledger {
 
     /// Ends the uploads to these buckets that nobody will end any more; says how many.
     pub(crate) async fn sweep(self: &Arc<Self>, buckets: &[Bucket], now_ms: i64) -> Result<u64, StoreError> {
-        let mut swept = 0;
+        let (mut swept, mut failed) = (0, None);
         for note in self.forgotten(now_ms).await? {
             let Some(bucket) = buckets.iter().find(|bucket| bucket.uri() == note.bucket) else {
                 continue;
             };
-            bucket.end_upload(&note.key, &note.upload).await?;
-            self.close(&note.bucket, &note.upload, true).await;
-            swept += 1;
+            // One that fails keeps nobody else's parts.
+            match bucket.end_upload(&note.key, &note.upload).await {
+                Ok(()) => {
+                    self.close(&note.bucket, &note.upload, true).await;
+                    swept += 1;
+                }
+                Err(error) => failed = Some(error),
+            }
         }
-        Ok(swept)
+        failed.map_or(Ok(swept), Err)
     }
 }
 

@@ -3,8 +3,8 @@
 //! The local store is content-addressed; a bucket is not. The digest of an upload that streams through is known only at its end, when
 //! the bytes lie under some key already, and S3 has no rename: each would have to be stored twice, or wait on a local disk. And who
 //! gives artifacts to a bucket means to find them there: MLflow's clients with `--default-artifact-root s3://…` read and write
-//! `prefix/experiment/run/artifacts/path` by themselves, lifecycle rules, replication and other tools go by the same paths, and a
-//! bucket that an MLflow server filled is served as it is. So a file's key is its path, an identical file is stored twice, and the
+//! `prefix/experiment/run/artifacts/path` by themselves, lifecycle rules, replication and other tools go by the same paths, and what
+//! MLflow's clients have put there before is served as it is. So a file's key is its path, an identical file is stored twice, and the
 //! listing is the bucket's own.
 //!
 //! S3 lets `a` and `a/b` be objects at the same time, so, unlike in a [`super::Folder`], no name is ever occupied. A file is visible
