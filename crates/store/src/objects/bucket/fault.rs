@@ -117,6 +117,9 @@ pub(super) fn trouble(
         .split_once("status code")
         .and_then(|(_, rest)| rest.trim_start_matches([':', ' ']).get(..3)?.parse::<u16>().ok());
     let no_credentials = text.contains("169.254.169.254") || text.contains("169.254.170.2");
+    let untrusted = text
+        .find("invalid peer certificate")
+        .and_then(|at| text.get(at..));
     let fault = match (code, error) {
         (Some("NoSuchBucket"), _) => BucketFault::Missing,
         (Some(code), _) if ABOUT_CREDENTIALS.contains(&code) => BucketFault::Denied,
@@ -124,6 +127,7 @@ pub(super) fn trouble(
             BucketFault::Denied
         }
         _ if no_credentials => BucketFault::Denied,
+        _ if untrusted.is_some() => BucketFault::Failed,
         // Whoever writes or lists names nothing else that could be missing.
         (None, object_store::Error::NotFound { .. }) if doing != "read" => BucketFault::Missing,
         (_, object_store::Error::Generic { .. })
@@ -136,6 +140,9 @@ pub(super) fn trouble(
     let detail = match (code, element(&text, "Message")) {
         (Some(code), Some(message)) if !message.is_empty() => format!("{code}: {message}"),
         (Some(code), _) => code.to_owned(),
+        (None, _) if let Some(why) = untrusted => {
+            format!("{why}: name the authority that signed it in AWS_CA_BUNDLE")
+        }
         (None, _) if no_credentials => {
             "no credentials in the environment, in a profile or from the machine".to_owned()
         }
@@ -196,6 +203,10 @@ mod tests {
             (
                 "error sending request: connection refused",
                 BucketFault::Unreachable,
+            ),
+            (
+                "error sending request: invalid peer certificate: UnknownIssuer",
+                BucketFault::Failed,
             ),
             (
                 "status code: 400 Bad Request: <Code>ExpiredToken</Code>",
