@@ -336,6 +336,20 @@ pub fn files(
     })
 }
 
+/// A file of an artifact.
+pub fn file(tx: &ReadTx<'_>, artifact: i64, path: &str) -> Result<Option<ArtifactFile>, StoreError> {
+    let sql = "SELECT path, md5, size, ref FROM wandb_artifact_files WHERE artifact = ?1 AND path = ?2";
+    tx.first(sql, bind![artifact, path], |row| {
+        let mut fields = Fields::of(row);
+        Ok(ArtifactFile {
+            path: fields.next()?,
+            md5: fields.next()?,
+            size: fields.next()?,
+            reference: fields.next()?,
+        })
+    })
+}
+
 /// Says under which digest bytes are stored.
 pub fn put_blob(tx: &mut Tx<'_>, workspace: &str, md5: &str, blob: Blob) -> Result<(), StoreError> {
     let values = bind![workspace, md5, blob.digest, blob.size];

@@ -48,7 +48,7 @@ impl Tracking {
         let manifest: Manifest = serde_json::from_slice(&bytes.unwrap_or_default())
             .map_err(|e| TrackingError::invalid(format!("the manifest cannot be read: {e}")))?;
         let (workspace, now, now_ms) = (caller.workspace.clone(), self.now(), self.now_ms());
-        self
+        let committed = self
             .store()
             .write(move |tx| {
                 let Some(mut artifact) = artifacts::get(tx, number)? else {
@@ -81,7 +81,9 @@ impl Tracking {
                 tx.event(now, "artifact.committed", "artifact", &whole.collection.name, payload)?;
                 Ok(Ok(whole))
             })
-            .await?
+            .await??;
+        self.tables_written(caller, number).await?;
+        Ok(committed)
     }
 }
 

@@ -1,0 +1,15 @@
+-- Files of rows that were turned into Parquet, so that they can be asked.
+
+CREATE TABLE tracking_tables (
+    -- The digest of the file's bytes; or, of a file that is not kept by its digest, one of its place and its mark.
+    source      TEXT PRIMARY KEY,
+    -- Whether it is the latter. Nothing tells when such a file goes: its Parquet goes when it was not asked for long.
+    by_place    BOOLEAN NOT NULL,
+    -- Null if the file is no table.
+    parquet     TEXT,
+    row_count   INTEGER NOT NULL,
+    column_list TEXT NOT NULL,
+    problem     TEXT NOT NULL,
+    used_ms     INTEGER NOT NULL
+);
+CREATE INDEX tracking_tables_by_parquet ON tracking_tables (parquet);
