@@ -51,5 +51,5 @@ export function Rows({ url }) {
     ${!shown ? !error && html`<${Waiting} height=${240} />` : html`<p class="note" role="status">${shown.rows.length === 0 ? `No row of ${count(shown.total)}` : `Rows ${count(shown.offset + 1)} to ${count(end)} of ${count(shown.total)}`}${where && ' that match'}, ${count(shown.columns.length)} columns.</p>
     <${Scroll} label="Rows" class="tall"><table><thead><tr>${shown.columns.map((column) => html`<${Head} key=${column.name} column=${column} by=${by} />`)}</tr></thead>
       <tbody>${shown.rows.map((row, i) => html`<tr key=${shown.offset + i}>${row.map((value, j) => html`<td key=${j} class=${NUMBERS.includes(shown.columns[j]?.type ?? '') ? 'num' : ''}><${Cell} value=${value} /></td>`)}</tr>`)}</tbody></table></${Scroll}>
-    <nav class="toolbar" aria-label="Pages of rows">${at > 0 && html`<a class="button" href=${withParams({ at: Math.max(0, at - PAGE) || null })}>Before</a>`}${isNumber(shown.next_offset) && html`<a class="button" href=${withParams({ at: shown.next_offset })}>After</a>`}</nav>`}`;
+    <nav class="toolbar" aria-label="Pages of rows">${at > 0 && html`<a class="button" href=${withParams({ at: at > PAGE ? String(at - PAGE) : null })}>Before</a>`}${isNumber(shown.next_offset) && html`<a class="button" href=${withParams({ at: String(shown.next_offset) })}>After</a>`}</nav>`}`;
 }
