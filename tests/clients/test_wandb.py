@@ -386,7 +386,7 @@ def test_the_addresses_that_the_client_prints_lead_to_our_pages(server, tmp_path
             print(run.project_url)
             print(artifact.url)
     """)
-    run_url, project_url, artifact_url = out.split()[-3:]
+    run_url, project_url, artifact_url = out.strip().splitlines()[-3:]
     id = run_id(server, "printed urls", "u1")
     experiment = api(server, "/api/2.0/mlflow/experiments/get-by-name", experiment_name="printed urls")["experiment"]["experiment_id"]
     led = lambda url: requests.get(url, allow_redirects=False, timeout=30)  # noqa: E731
@@ -437,6 +437,7 @@ def test_the_api_of_the_client_reads_what_was_logged(server, tmp_path):
         assert len(run.history(samples=5, pandas=False)) == 5
         scanned = list(run.scan_history())
         assert [row["_step"] for row in scanned] == list(range(20)), scanned
+        assert [row["_step"] for row in run.scan_history(page_size=7, min_step=3, max_step=18)] == list(range(3, 18))
         assert [row["loss"] for row in run.scan_history(keys=["loss"], page_size=7)] == [1 / (s + 2) for s in range(20)]
         names = [file.name for file in run.files()]
         assert {"output.log", "config.yaml", "wandb-summary.json"} <= set(names), names
@@ -484,6 +485,53 @@ def test_the_api_of_the_client_reads_what_was_logged(server, tmp_path):
     assert "gone:" in out
     found = tracked(server, "read", "r1")
     assert found["params"]["late"] == "7" and found["info"]["run_name"] == "renamed"
+
+
+def test_versions_of_artifacts_are_tagged_drafted_and_deleted(server, tmp_path):
+    run(server, tmp_path, """
+        import datetime, wandb
+        with wandb.init(project="edited", id="e") as run:
+            for i in range(3):
+                artifact = wandb.Artifact("data", type="dataset", metadata={"i": i})
+                with artifact.new_file("same.txt") as f:
+                    f.write("the same")
+                with artifact.new_file("part.txt") as f:
+                    f.write(str(i))
+                run.log_artifact(artifact, aliases=["held"] if i == 1 else []).wait()
+            draft = run.use_artifact("data:v2").new_draft()
+            draft.remove("part.txt")
+            with draft.new_file("more.txt") as f:
+                f.write("more")
+            run.log_artifact(draft).wait()
+            assert draft.version == "v3" and sorted(draft.manifest.entries) == ["more.txt", "same.txt"], sorted(draft.manifest.entries)
+        api = wandb.Api()
+        first = api.artifact("tidemill/edited/data:v0")
+        first.tags = ["gold", "small"]
+        first.ttl = datetime.timedelta(days=30)
+        first.description = "the first"
+        first.aliases.append("one")
+        first.save()
+        again = wandb.Api().artifact("tidemill/edited/data:one")
+        assert (sorted(again.tags), again.ttl, again.description, again.version) == (["gold", "small"], datetime.timedelta(days=30), "the first", "v0")
+        again.tags.remove("small")
+        again.aliases.remove("one")
+        again.ttl = None
+        again.save()
+        again = wandb.Api().artifact("tidemill/edited/data:v0")
+        assert again.tags == ["gold"] and again.ttl is None, (again.tags, again.ttl)
+        held = api.artifact("tidemill/edited/data:held")
+        try:
+            held.delete()
+            raise SystemExit("an artifact with an alias was deleted")
+        except Exception as e:
+            assert "delete_aliases" in str(e), e
+        held.delete(delete_aliases=True)
+        api.artifact("tidemill/edited/data:v3").delete()
+        api = wandb.Api()
+        assert [a.version for a in api.artifacts("dataset", "tidemill/edited/data")] == ["v2", "v0"]
+        latest = api.artifact("tidemill/edited/data:latest")
+        assert latest.version == "v2" and open(latest.download(root="d") + "/same.txt").read() == "the same"
+    """)
 
 
 def test_what_is_not_known_here_is_refused_and_holds_nothing_up(server, tmp_path):

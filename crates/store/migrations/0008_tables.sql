@@ -13,3 +13,19 @@ CREATE TABLE tracking_tables (
     used_ms     INTEGER NOT NULL
 );
 CREATE INDEX tracking_tables_by_parquet ON tracking_tables (parquet);
+
+-- Words that people give to versions of W&B's artifacts.
+CREATE TABLE wandb_artifact_tags (
+    artifact INTEGER NOT NULL,
+    tag      TEXT NOT NULL,
+    PRIMARY KEY (artifact, tag)
+) WITHOUT ROWID;
+-- Versions that end by themselves.
+CREATE TABLE wandb_artifact_ends (
+    artifact INTEGER PRIMARY KEY,
+    ttl_s    INTEGER NOT NULL,
+    ends_ms  INTEGER NOT NULL
+);
+CREATE INDEX wandb_artifact_ends_by_time ON wandb_artifact_ends (ends_ms);
+-- Whether any artifact keeps some bytes.
+CREATE INDEX wandb_artifact_files_by_md5 ON wandb_artifact_files (md5);

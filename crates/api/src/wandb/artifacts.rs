@@ -39,13 +39,13 @@ fn artifact_id(number: i64) -> String {
 }
 
 /// The number in an id of an artifact or of its manifest.
-fn number(id: &str) -> Result<i64, TrackingError> {
+pub(super) fn number(id: &str) -> Result<i64, TrackingError> {
     let key = key_of("Artifact", id).or_else(|| key_of("ArtifactManifest", id));
     let number = key.and_then(|key| key.parse().ok());
     number.ok_or_else(|| TrackingError::not_found(format!("artifact `{id}` not found")))
 }
 
-fn collection(of: &Collection) -> Value {
+pub(super) fn collection(of: &Collection) -> Value {
     json!({
         "__typename": "ArtifactSequence",
         "id": opaque("ArtifactCollection", &of.number.to_string()),
@@ -68,8 +68,13 @@ fn alias_list(view: &ArtifactView) -> Vec<Value> {
         .collect()
 }
 
-fn artifact(view: &ArtifactView) -> Value {
+pub(super) fn artifact(view: &ArtifactView) -> Value {
     let it = &view.artifact;
+    let tags: Vec<Value> = view
+        .tags
+        .iter()
+        .map(|tag| json!({ "__typename": "Tag", "id": opaque("Tag", tag), "name": tag }))
+        .collect();
     json!({
         "__typename": "Artifact",
         "id": artifact_id(it.number),
@@ -78,9 +83,9 @@ fn artifact(view: &ArtifactView) -> Value {
         "artifactType": { "name": view.collection.kind },
         "description": it.description,
         "metadata": it.metadata.to_string(),
-        "ttlDurationSeconds": -1,
-        "ttlIsInherited": true,
-        "tags": [],
+        "ttlDurationSeconds": view.ttl_s.unwrap_or(-1),
+        "ttlIsInherited": view.ttl_s.is_none(),
+        "tags": tags,
         "historyStep": null,
         "state": it.state,
         "size": it.size,
@@ -385,12 +390,28 @@ async fn update(op: &Operation<'_>) -> Data {
         .get("aliases")
         .filter(|aliases| aliases.is_array())
         .map(|_| (alias_names(input), true));
-    let view = op
+    let mut view = op
         .tracking
         .wandb_update_artifact(op.caller, number, read("description"), metadata, aliases)
         .await?;
+    // -1 stands for the project's, which is for ever, and -2 for ever.
+    let ttl = input
+        .get("ttlDurationSeconds")
+        .and_then(Value::as_i64)
+        .map(|seconds| (seconds > 0).then_some(seconds));
+    let tags = (tag_names(input, "tagsToAdd"), tag_names(input, "tagsToDelete"));
+    if ttl.is_some() || !tags.0.is_empty() || !tags.1.is_empty() {
+        view = op.tracking.wandb_mark_artifact(op.caller, number, tags, ttl).await?;
+    }
     let changed = json!({ "artifact": artifact(&view) });
     Ok(json!({ "result": changed, "updateArtifact": changed }))
+}
+
+fn tag_names(input: &Map<String, Value>, field: &str) -> Vec<String> {
+    let listed = input.get(field).and_then(Value::as_array).into_iter().flatten();
+    listed
+        .filter_map(|tag| tag.get("tagName").and_then(Value::as_str).map(str::to_owned))
+        .collect()
 }
 
 fn alias_names(input: &Map<String, Value>) -> Vec<String> {

@@ -11,6 +11,7 @@ pub(crate) mod http;
 mod reads;
 mod runs;
 mod sweeps;
+mod versions;
 
 use std::sync::Arc;
 
@@ -89,7 +90,10 @@ pub(crate) async fn graphql(
                 Some(data) => data,
                 None => match reads::answer(&op, name).await {
                     Some(data) => data,
-                    None => sweeps::answer(&op, name).await?,
+                    None => match versions::answer(&op, name).await {
+                        Some(data) => data,
+                        None => sweeps::answer(&op, name).await?,
+                    },
                 },
             },
         },

@@ -106,11 +106,11 @@ pub struct Blob {
     pub size: i64,
 }
 
-const COLLECTION: &str = "number, workspace, entity, project, name, type, created_ms";
-const ARTIFACT: &str = "number, collection, version, state, digest, client_id, description, metadata, aliases, run_id, manifest, \
+pub(super) const COLLECTION: &str = "number, workspace, entity, project, name, type, created_ms";
+pub(super) const ARTIFACT: &str = "number, collection, version, state, digest, client_id, description, metadata, aliases, run_id, manifest, \
      size, file_count, created_ms, updated_ms";
 
-fn read_collection(row: &Row<'_>) -> rusqlite::Result<Collection> {
+pub(super) fn read_collection(row: &Row<'_>) -> rusqlite::Result<Collection> {
     let mut fields = Fields::of(row);
     Ok(Collection {
         number: fields.next()?,
@@ -143,7 +143,7 @@ fn read_artifact(fields: &mut Fields<'_>) -> rusqlite::Result<Artifact> {
     })
 }
 
-fn artifact_row(row: &Row<'_>) -> rusqlite::Result<Artifact> {
+pub(super) fn artifact_row(row: &Row<'_>) -> rusqlite::Result<Artifact> {
     read_artifact(&mut Fields::of(row))
 }
 

@@ -1,4 +1,5 @@
 //! What Weights & Biases' client tells that MLflow's nouns have no place for: streams of lines, alerts, artifacts with versions.
 
 pub mod artifacts;
+pub mod retired;
 pub mod runs;

@@ -95,32 +95,39 @@ impl Tracking {
         }
         let known = match self.known_table(file.key).await? {
             Some(known) => known,
-            None => self.convert(file, name).await?,
+            None => self.convert(file, name, false).await?,
         };
         if known.by_place && self.now_ms() - known.used_ms > NOTED_MS {
             let (key, now_ms) = (file.key, self.now_ms());
             self.store().write(move |tx| tables::touch(tx, key, now_ms)).await?;
         }
-        let Some(parquet) = known.parquet else {
-            return Err(PortError::caller("table_invalid", known.problem).into());
+        if let Some(found) = self.parquet_of(&known).await? {
+            return Ok(found);
+        }
+        // The object is lost, its source is not.
+        let made = self.convert(file, name, true).await?;
+        let found = self.parquet_of(&made).await?;
+        Ok(found.ok_or_else(|| StoreError::not_found("table", name))?)
+    }
+
+    /// The Parquet that a file became, if it is still there.
+    async fn parquet_of(&self, table: &StoredTable) -> Result<Option<Arc<dyn ByteSource>>> {
+        let Some(parquet) = table.parquet else {
+            return Err(PortError::caller("table_invalid", table.problem.clone()).into());
         };
-        let size = self
-            .store()
-            .objects()
-            .head(&ContentKind::Artifact.key(parquet))
-            .await?
-            .ok_or_else(|| StoreError::not_found("table", name))?;
-        Ok(self.stored(Bytes::Object(parquet), size))
+        let key = ContentKind::Artifact.key(parquet);
+        let size = self.store().objects().head(&key).await?;
+        Ok(size.map(|size| self.stored(Bytes::Object(parquet), size)))
     }
 
     async fn known_table(&self, key: Digest) -> Result<Option<StoredTable>> {
         Ok(self.store().read(move |tx| tables::get(tx, key)).await?)
     }
 
-    /// Turns a file into Parquet, one at a time.
-    async fn convert(&self, file: &RowsFile, name: &str) -> Result<StoredTable> {
+    /// Turns a file into Parquet, one at a time; one that was turned already only `again`.
+    async fn convert(&self, file: &RowsFile, name: &str, again: bool) -> Result<StoredTable> {
         let _turn = self.inner.converting.lock().await;
-        if let Some(known) = self.known_table(file.key).await? {
+        if !again && let Some(known) = self.known_table(file.key).await? {
             return Ok(known);
         }
         let engine = self.table_engine()?;

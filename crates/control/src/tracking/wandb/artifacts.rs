@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 use tidemill_store::tracking::runs as tracked;
 use tidemill_store::wandb::artifacts::{self, Artifact, ArtifactFile, ArtifactState, Collection, Direction};
+use tidemill_store::wandb::retired;
 use tidemill_store::wandb::runs::{self, WandbName};
 use tidemill_store::{ReadTx, StoreError, Tx};
 
@@ -52,6 +53,10 @@ pub struct ArtifactView {
     pub collection: Collection,
     /// What it is called.
     pub aliases: Vec<String>,
+    /// Words that people gave it.
+    pub tags: Vec<String>,
+    /// After how many seconds it goes, if it does by itself.
+    pub ttl_s: Option<i64>,
 }
 
 /// What a run read and wrote.
@@ -71,6 +76,8 @@ pub(super) fn view(tx: &ReadTx<'_>, artifact: Artifact) -> Stored<ArtifactView> 
     Ok(ArtifactView {
         collection: artifacts::collection(tx, artifact.collection)?,
         aliases: artifacts::aliases(tx, &artifact)?,
+        tags: retired::tags(tx, artifact.number)?,
+        ttl_s: retired::ttl(tx, artifact.number)?,
         artifact,
     })
 }
@@ -413,6 +420,7 @@ impl ArtifactView {
         map.insert("size".to_owned(), json!(self.artifact.size));
         map.insert("files".to_owned(), json!(self.artifact.file_count));
         map.insert("aliases".to_owned(), json!(self.aliases));
+        map.insert("tags".to_owned(), json!(self.tags));
         map.insert("metadata".to_owned(), self.artifact.metadata.clone());
         map.insert("created_ms".to_owned(), json!(self.artifact.created_ms));
         map.insert("run_id".to_owned(), json!(self.artifact.run_id));

@@ -13,6 +13,7 @@ mod grants;
 mod lines;
 mod places;
 mod reading;
+mod retire;
 mod runs;
 mod stream;
 mod system;
