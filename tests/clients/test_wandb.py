@@ -534,6 +534,35 @@ def test_versions_of_artifacts_are_tagged_drafted_and_deleted(server, tmp_path):
     """)
 
 
+def test_artifacts_are_linked_into_a_registry(server, tmp_path):
+    run(server, tmp_path, """
+        import wandb
+        with wandb.init(project="linked", id="l") as run:
+            for i in range(2):
+                artifact = wandb.Artifact("weights", type="model")
+                with artifact.new_file("w.txt") as f:
+                    f.write(f"weights {i}")
+                run.log_artifact(artifact).wait()
+                linked = run.link_artifact(artifact, "wandb-registry-model/best", aliases=["staging"])
+                assert linked.version == f"v{i}" and linked.is_link and linked.source_name == f"weights:v{i}", (linked.version, linked.source_name)
+        with wandb.init(project="linked", id="reader") as run:
+            staged = run.use_artifact("wandb-registry-model/best:staging")
+            assert staged.version == "v1" and open(staged.download(root="d") + "/w.txt").read() == "weights 1"
+        api = wandb.Api()
+        source = api.artifact("tidemill/linked/weights:v1")
+        assert [a.qualified_name for a in source.linked_artifacts] == ["tidemill/wandb-registry-model/best:v1"]
+        first = api.artifact("tidemill/wandb-registry-model/best:v0")
+        first.aliases.append("old")
+        first.save()
+        assert sorted(wandb.Api().artifact("tidemill/wandb-registry-model/best:old").aliases) == ["old"]
+        assert wandb.Api().artifact("tidemill/linked/weights:v0").aliases == []
+        api.artifact("tidemill/wandb-registry-model/best:staging").unlink()
+        api = wandb.Api()
+        assert api.artifact("tidemill/wandb-registry-model/best:latest").version == "v0"
+        assert not api.artifact_exists("tidemill/wandb-registry-model/best:v1") and api.artifact_exists("tidemill/linked/weights:v1")
+    """)
+
+
 def test_what_is_not_known_here_is_refused_and_holds_nothing_up(server, tmp_path):
     query = {"query": "query Nonsense { nonsense }", "variables": {}}
     client = {"X-Wandb-Username": ""}

@@ -92,10 +92,18 @@ fn put<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H, summary: 
 const LIST: &[&str] = &["endpoint", "model", "monitor", "kind", "after", "since", "limit"];
 
 /// What rows of a table can be asked by, after what says whose table it is.
-const TABLE_OF_RUN: &[&str] = &["run_id", "artifact", "path", "columns", "filter", "order_by", "offset", "limit", "format"];
-const TABLE_OF_ARTIFACT: &[&str] = &["artifact", "path", "columns", "filter", "order_by", "offset", "limit", "format"];
-const TABLE_OF_VERSION: &[&str] = &["name", "version", "path", "columns", "filter", "order_by", "offset", "limit", "format"];
-const TABLE_OF_MODEL: &[&str] = &["model_id", "path", "columns", "filter", "order_by", "offset", "limit", "format"];
+const TABLE_OF_RUN: &[&str] = &[
+    "run_id", "artifact", "path", "columns", "filter", "order_by", "offset", "limit", "format",
+];
+const TABLE_OF_ARTIFACT: &[&str] = &[
+    "artifact", "path", "columns", "filter", "order_by", "offset", "limit", "format",
+];
+const TABLE_OF_VERSION: &[&str] = &[
+    "name", "version", "path", "columns", "filter", "order_by", "offset", "limit", "format",
+];
+const TABLE_OF_MODEL: &[&str] = &[
+    "model_id", "path", "columns", "filter", "order_by", "offset", "limit", "format",
+];
 
 /// The whole API.
 pub(crate) fn routes() -> Vec<Route> {

@@ -29,3 +29,16 @@ CREATE TABLE wandb_artifact_ends (
 CREATE INDEX wandb_artifact_ends_by_time ON wandb_artifact_ends (ends_ms);
 -- Whether any artifact keeps some bytes.
 CREATE INDEX wandb_artifact_files_by_md5 ON wandb_artifact_files (md5);
+
+-- Collections whose versions are links to versions of others, as W&B's registries are.
+CREATE TABLE wandb_portfolios (
+    collection INTEGER PRIMARY KEY
+);
+CREATE TABLE wandb_links (
+    collection INTEGER NOT NULL,
+    version    INTEGER NOT NULL,
+    artifact   INTEGER NOT NULL,
+    created_ms INTEGER NOT NULL,
+    PRIMARY KEY (collection, version)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX wandb_links_by_artifact ON wandb_links (artifact, collection);

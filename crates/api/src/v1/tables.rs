@@ -30,7 +30,10 @@ fn of_run(fields: &Fields) -> Result<TableHome, ApiError> {
 
 /// The artifact that a request names. As all that W&B's client asks by its own names it is for who may track in the workspace.
 fn of_artifact(caller: &Caller, fields: &Fields) -> Result<TableHome, ApiError> {
-    Ok(Tracking::artifact_home(caller, &fields.required_text("artifact")?)?)
+    Ok(Tracking::artifact_home(
+        caller,
+        &fields.required_text("artifact")?,
+    )?)
 }
 
 fn shown(table: &TableFile) -> Value {
@@ -110,12 +113,7 @@ pub(crate) async fn rows_of_model(
     page(&app, &caller, &home, &fields).await
 }
 
-async fn page(
-    app: &App,
-    caller: &Caller,
-    home: &TableHome,
-    fields: &Fields,
-) -> Result<Response, ApiError> {
+async fn page(app: &App, caller: &Caller, home: &TableHome, fields: &Fields) -> Result<Response, ApiError> {
     let offset = fields.integer("offset")?.unwrap_or(0);
     let offset = u64::try_from(offset)
         .map_err(|_| TrackingError::invalid(format!("`offset` is {offset}, and must not be negative")))?;
@@ -174,8 +172,9 @@ fn order(text: &str) -> (String, bool) {
 
 fn limit(fields: &Fields, default: i64) -> Result<u32, ApiError> {
     let limit = fields.integer("limit")?.unwrap_or(default);
-    u32::try_from(limit)
-        .map_err(|_| TrackingError::invalid(format!("`limit` is {limit}, and must be a positive number")).into())
+    u32::try_from(limit).map_err(|_| {
+        TrackingError::invalid(format!("`limit` is {limit}, and must be a positive number")).into()
+    })
 }
 
 fn format(fields: &Fields) -> Result<RowsFormat, ApiError> {
@@ -183,9 +182,10 @@ fn format(fields: &Fields) -> Result<RowsFormat, ApiError> {
         None | Some("json") => Ok(RowsFormat::Json),
         Some("arrow") => Ok(RowsFormat::Arrow),
         Some("parquet") => Ok(RowsFormat::Parquet),
-        Some(other) => {
-            Err(TrackingError::invalid(format!("`format` is `{other}`, and must be json, arrow or parquet")).into())
-        }
+        Some(other) => Err(TrackingError::invalid(format!(
+            "`format` is `{other}`, and must be json, arrow or parquet"
+        ))
+        .into()),
     }
 }
 
@@ -235,7 +235,10 @@ pub(crate) fn schemas() -> Vec<(&'static str, Value)> {
     let asked = json!({ "run_id": text, "artifact": text, "sql": text, "limit": whole, "format": format });
     let of_artifact = json!({ "artifact": text, "sql": text, "limit": whole, "format": format });
     vec![
-        ("TableQuery", json!({ "type": "object", "required": ["run_id", "sql"], "properties": asked })),
+        (
+            "TableQuery",
+            json!({ "type": "object", "required": ["run_id", "sql"], "properties": asked }),
+        ),
         (
             "ArtifactTableQuery",
             json!({ "type": "object", "required": ["artifact", "sql"], "properties": of_artifact }),

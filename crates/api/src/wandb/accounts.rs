@@ -27,8 +27,12 @@ pub(super) fn answer(op: &Operation<'_>, name: &str) -> Option<Value> {
         // No feature by name: the client then keeps to its oldest ways, which are the ones served here.
         "ServerFeaturesQuery" => json!({ "serverInfo": { "features": [] } }),
         "OrgFeatureFlags" => json!({ "organization": null }),
-        "OrganizationCoreWeaveOrganizationID" | "FetchOrgEntityFromEntity" | "FetchOrgInfoFromEntity" => {
-            json!({ "entity": { "organization": null, "user": null } })
+        "OrganizationCoreWeaveOrganizationID" => json!({ "entity": { "organization": null, "user": null } }),
+        // There are no organizations: each entity is its own, and keeps its own registries.
+        "FetchOrgEntityFromEntity" | "FetchOrgInfoFromEntity" => {
+            let name = op.text("entity").unwrap_or(&entity);
+            let own = json!({ "name": name, "orgEntity": { "name": name } });
+            json!({ "entity": { "organization": own, "user": null } })
         }
         "XXHashDigestsEnabled" => json!({ "entity": { "xxhashDigestsEnabled": false } }),
         "IsProjectReadOnly" => json!({ "project": { "readOnly": false } }),

@@ -12,7 +12,14 @@ use crate::error::ApiError;
 
 /// What our own pages and files begin with; an entity of such a name has its pages, but not under W&B's address.
 const OURS: &[&str] = &[
-    "endpoints", "experiments", "models", "runs", "decisions", "predictions", "src", "vendor",
+    "endpoints",
+    "experiments",
+    "models",
+    "runs",
+    "decisions",
+    "predictions",
+    "src",
+    "vendor",
 ];
 
 /// A redirect to the page of what a path of W&B names; none if it names nothing that is here and that the user may look at.
@@ -22,7 +29,11 @@ pub(crate) async fn lead(
     known: Option<&Principal>,
     path: &str,
 ) -> Result<Option<Response>, ApiError> {
-    let parts: Vec<String> = path.split('/').filter(|part| !part.is_empty()).map(decoded).collect();
+    let parts: Vec<String> = path
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .map(decoded)
+        .collect();
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let Some(place) = place(app, caller, &parts).await? else {
         return Ok(None);
@@ -34,7 +45,9 @@ pub(crate) async fn lead(
             return Ok(None);
         }
     }
-    Ok(Some((StatusCode::FOUND, [(header::LOCATION, address(&place))]).into_response()))
+    Ok(Some(
+        (StatusCode::FOUND, [(header::LOCATION, address(&place))]).into_response(),
+    ))
 }
 
 async fn place(app: &App, caller: &Caller, parts: &[&str]) -> Result<Option<WandbPlace>, ApiError> {
@@ -98,6 +111,9 @@ mod tests {
             run_id: None,
             sweep: Some("s1".to_owned()),
         };
-        assert_eq!(address(&place), "/experiments/3?filter=tags.%60wandb.sweep%60+%3D+%27s1%27");
+        assert_eq!(
+            address(&place),
+            "/experiments/3?filter=tags.%60wandb.sweep%60+%3D+%27s1%27"
+        );
     }
 }

@@ -21,7 +21,6 @@ pub(super) async fn answer(op: &Operation<'_>, name: &str) -> Option<Data> {
         "ClientIDMapping" => client_id(op).await,
         "ArtifactType" => artifact_type(op).await,
         "FetchArtifactDigestAlgorithm" => digest_algorithm(op).await,
-        "ArtifactMembershipByName" => membership(op).await,
         "ArtifactByID" => by_id(op).await,
         "ArtifactManifest" | "FetchArtifactManifest" => manifest(op).await,
         "GetArtifactMembershipFileUrls" | "ArtifactMembershipFiles" => membership_files(op).await,
@@ -46,8 +45,13 @@ pub(super) fn number(id: &str) -> Result<i64, TrackingError> {
 }
 
 pub(super) fn collection(of: &Collection) -> Value {
+    let kind = if of.is_portfolio {
+        "ArtifactPortfolio"
+    } else {
+        "ArtifactSequence"
+    };
     json!({
-        "__typename": "ArtifactSequence",
+        "__typename": kind,
         "id": opaque("ArtifactCollection", &of.number.to_string()),
         "name": of.name,
         "project": project(&of.entity, &of.project),
@@ -254,26 +258,6 @@ async fn digest_algorithm(op: &Operation<'_>) -> Data {
     Ok(json!({ "project": { "artifactType": { "artifactCollection": found } } }))
 }
 
-async fn membership(op: &Operation<'_>) -> Data {
-    let at = name_of(op.caller, op.text("entity"), op.text("project"), "");
-    let found = op
-        .tracking
-        .wandb_find_artifact(at, op.text("name").unwrap_or_default())
-        .await?;
-    let found = found.map(|view| {
-        json!({
-            "__typename": "ArtifactCollectionMembership",
-            "id": opaque("ArtifactCollectionMembership", &view.artifact.number.to_string()),
-            "versionIndex": view.artifact.version,
-            "createdAt": time(view.artifact.updated_ms),
-            "aliases": alias_list(&view),
-            "artifactCollection": collection(&view.collection),
-            "artifact": artifact(&view),
-        })
-    });
-    Ok(json!({ "project": { "artifactCollectionMembership": found } }))
-}
-
 async fn by_id(op: &Operation<'_>) -> Data {
     let view = op
         .tracking
@@ -401,7 +385,10 @@ async fn update(op: &Operation<'_>) -> Data {
         .map(|seconds| (seconds > 0).then_some(seconds));
     let tags = (tag_names(input, "tagsToAdd"), tag_names(input, "tagsToDelete"));
     if ttl.is_some() || !tags.0.is_empty() || !tags.1.is_empty() {
-        view = op.tracking.wandb_mark_artifact(op.caller, number, tags, ttl).await?;
+        view = op
+            .tracking
+            .wandb_mark_artifact(op.caller, number, tags, ttl)
+            .await?;
     }
     let changed = json!({ "artifact": artifact(&view) });
     Ok(json!({ "result": changed, "updateArtifact": changed }))
@@ -414,7 +401,7 @@ fn tag_names(input: &Map<String, Value>, field: &str) -> Vec<String> {
         .collect()
 }
 
-fn alias_names(input: &Map<String, Value>) -> Vec<String> {
+pub(super) fn alias_names(input: &Map<String, Value>) -> Vec<String> {
     let listed = input
         .get("aliases")
         .and_then(Value::as_array)
@@ -428,6 +415,22 @@ fn alias_names(input: &Map<String, Value>) -> Vec<String> {
 async fn aliases(op: &Operation<'_>, add: bool) -> Data {
     let input = op.input();
     let number = number(text_of(input, "artifactID"))?;
+    let named = input
+        .get("aliases")
+        .and_then(|aliases| aliases.pointer("/0/artifactCollectionName"))
+        .and_then(Value::as_str);
+    if let Some(named) = named {
+        let at = name_of(
+            op.caller,
+            Some(text_of(input, "entityName")),
+            Some(text_of(input, "projectName")),
+            "",
+        );
+        let aliases = alias_names(input);
+        if op.tracking.wandb_alias_link(at, named, number, aliases, add).await? {
+            return Ok(json!({ "result": { "success": true } }));
+        }
+    }
     op.tracking
         .wandb_update_artifact(op.caller, number, None, None, Some((alias_names(input), add)))
         .await?;

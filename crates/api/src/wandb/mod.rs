@@ -8,6 +8,7 @@ mod accounts;
 pub(crate) mod addresses;
 mod artifacts;
 pub(crate) mod http;
+mod links;
 mod reads;
 mod runs;
 mod sweeps;
@@ -92,7 +93,10 @@ pub(crate) async fn graphql(
                     Some(data) => data,
                     None => match versions::answer(&op, name).await {
                         Some(data) => data,
-                        None => sweeps::answer(&op, name).await?,
+                        None => match links::answer(&op, name).await {
+                            Some(data) => data,
+                            None => sweeps::answer(&op, name).await?,
+                        },
                     },
                 },
             },

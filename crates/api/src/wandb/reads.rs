@@ -164,7 +164,9 @@ fn lines(rows: &[HistoryRow]) -> Vec<Value> {
             let text = json!(row.to_map()).to_string();
             let bare = ["NaN", "Infinity", "-Infinity"]
                 .into_iter()
-                .fold(text, |text, word| text.replace(&format!(":\"{word}\""), &format!(":{word}")));
+                .fold(text, |text, word| {
+                    text.replace(&format!(":\"{word}\""), &format!(":{word}"))
+                });
             Value::String(bare)
         })
         .collect()
@@ -210,7 +212,10 @@ async fn sampled_history(op: &Operation<'_>) -> Data {
             .filter_map(Value::as_str)
             .collect();
         let step = |name: &str| spec[name].as_i64();
-        let (from, until) = (step("minStep").unwrap_or(i64::MIN), step("maxStep").unwrap_or(i64::MAX));
+        let (from, until) = (
+            step("minStep").unwrap_or(i64::MIN),
+            step("maxStep").unwrap_or(i64::MAX),
+        );
         let mut found = Vec::new();
         // Here the client counts the last step in, on pages of whole rows it does not.
         for row in all.iter().filter(|row| (from..=until).contains(&row.step)) {
@@ -374,7 +379,10 @@ mod tests {
     #[test]
     fn a_pattern_of_names_is_sqls() {
         let fits = |name: &str, pattern: &str| {
-            fits(&name.chars().collect::<Vec<_>>(), &pattern.chars().collect::<Vec<_>>())
+            fits(
+                &name.chars().collect::<Vec<_>>(),
+                &pattern.chars().collect::<Vec<_>>(),
+            )
         };
         assert!(fits("media/table/x.table.json", "%.json"));
         assert!(fits("output.log", "output.___"));

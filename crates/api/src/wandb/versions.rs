@@ -53,20 +53,17 @@ async fn versions(op: &Operation<'_>) -> Data {
     let Some(found) = op.tracking.wandb_collection(at(op), wanted).await? else {
         return Ok(json!({ "project": { "artifactType": null } }));
     };
-    let mut views = op.tracking.wandb_versions(found.number).await?;
+    let mut views = op.tracking.wandb_versions(found.clone()).await?;
     if op.text("order").is_some_and(|order| order.starts_with('+')) {
         views.reverse();
     }
     let edges = views
         .iter()
-        .map(|view| {
-            let version = format!("v{}", view.artifact.version.unwrap_or_default());
-            json!({ "version": version, "node": artifact(view) })
-        })
+        .map(|(version, view)| json!({ "version": format!("v{version}"), "node": artifact(view) }))
         .collect();
     let artifacts = page(op, edges)?;
     Ok(json!({ "project": { "artifactType": { "artifactCollection": {
-        "__typename": "ArtifactSequence",
+        "__typename": collection(&found)["__typename"],
         "artifacts": artifacts,
     }}}}))
 }
@@ -83,7 +80,10 @@ fn whole(of: &Collection) -> Value {
 
 async fn listed(op: &Operation<'_>, kind: Option<String>) -> Data {
     let found = op.tracking.wandb_collections(at(op), kind).await?;
-    page(op, found.iter().map(|one| json!({ "node": whole(one) })).collect())
+    page(
+        op,
+        found.iter().map(|one| json!({ "node": whole(one) })).collect(),
+    )
 }
 
 async fn collections(op: &Operation<'_>) -> Data {

@@ -112,7 +112,9 @@ impl Look {
                     floats,
                     infinite: false,
                     ..
-                } if is_time && (ints || floats) => DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())),
+                } if is_time && (ints || floats) => {
+                    DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))
+                }
                 Seen { floats: true, .. } => DataType::Float64,
                 Seen { ints: true, .. } => DataType::Int64,
                 // Nothing at all.
@@ -189,7 +191,9 @@ fn word(field: &Field) -> String {
         DataType::Boolean => "boolean",
         of if of.is_integer() => "integer",
         of if of.is_floating() => "float",
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View if field.metadata().contains_key(NESTED) => {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+            if field.metadata().contains_key(NESTED) =>
+        {
             "json"
         }
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "text",
@@ -320,7 +324,10 @@ mod tests {
     #[test]
     fn names_are_made_to_differ_and_never_take_one_that_is_written() {
         let names = |titles: &[&str]| distinct(&titles.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>());
-        assert_eq!(names(&["a", "", "a", "a_2", "a"]), ["a", "column_2", "a_3", "a_2", "a_4"]);
+        assert_eq!(
+            names(&["a", "", "a", "a_2", "a"]),
+            ["a", "column_2", "a_3", "a_2", "a_4"]
+        );
         assert_eq!(names(&["", "column_1"]), ["column_1_2", "column_1"]);
     }
 }

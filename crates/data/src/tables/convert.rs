@@ -181,7 +181,11 @@ fn as_text_where_null(schema: &SchemaRef) -> SchemaRef {
                 DataType::Null => DataType::Utf8,
                 other => other.clone(),
             };
-            field.as_ref().clone().with_data_type(data_type).with_nullable(true)
+            field
+                .as_ref()
+                .clone()
+                .with_data_type(data_type)
+                .with_nullable(true)
         })
         .collect();
     Arc::new(Schema::new(fields))

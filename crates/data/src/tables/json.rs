@@ -39,14 +39,18 @@ pub struct Frame {
 }
 
 /// Reads a table and gives each row to `row`.
-pub fn read(reader: impl Read, row: &mut dyn FnMut(Vec<Cell>) -> Result<(), String>) -> Result<Frame, String> {
+pub fn read(
+    reader: impl Read,
+    row: &mut dyn FnMut(Vec<Cell>) -> Result<(), String>,
+) -> Result<Frame, String> {
     let mut frame = Frame::default();
     let mut seen = 0;
     let mut count = |cells| {
         seen += 1;
         row(cells)
     };
-    let mut json = serde_json::Deserializer::from_reader(Constants::new(BufReader::with_capacity(1 << 16, reader)));
+    let mut json =
+        serde_json::Deserializer::from_reader(Constants::new(BufReader::with_capacity(1 << 16, reader)));
     let document = Document {
         frame: &mut frame,
         row: &mut count,
@@ -333,16 +337,26 @@ mod tests {
         let (frame, rows) = rows(text).unwrap();
         assert_eq!(frame.columns, ["a", "7", ""]);
         assert!(matches!(rows[0][0], Cell::Float(f) if f.is_nan()));
-        assert_eq!(rows[0][1..], [Cell::Float(f64::NEG_INFINITY), Cell::Text("NaN".to_owned())]);
+        assert_eq!(
+            rows[0][1..],
+            [Cell::Float(f64::NEG_INFINITY), Cell::Text("NaN".to_owned())]
+        );
         assert_eq!(rows[1][0..2], [Cell::Float(f64::INFINITY), Cell::Float(-1.5)]);
         assert_eq!(rows[1][2], Cell::Nested(r#"{"b":["NaN","I\"N"]}"#.to_owned()));
     }
 
     #[test]
     fn what_is_no_table_says_where() {
-        assert!(rows("[1]").unwrap_err().contains("an object with `columns` and `data`"));
+        assert!(
+            rows("[1]")
+                .unwrap_err()
+                .contains("an object with `columns` and `data`")
+        );
         let error = rows(r#"{"columns": ["a"], "data": [[1], {"a": 2}]}"#).unwrap_err();
-        assert!(error.starts_with("after row 1: ") && error.contains("line 1"), "{error}");
+        assert!(
+            error.starts_with("after row 1: ") && error.contains("line 1"),
+            "{error}"
+        );
         assert!(rows(r#"{"data": [[Nope]]}"#).is_err());
         assert!(rows(r#"{"data": [[1]]"#).unwrap_err().contains("EOF"));
         let deep = format!(r#"{{"data": [[{}{}]]}}"#, "[".repeat(500), "]".repeat(500));

@@ -148,7 +148,9 @@ impl ParquetTable {
 
 fn broken(table: &str, error: parquet::errors::ParquetError) -> DataError {
     match error {
-        parquet::errors::ParquetError::External(error) => DataError::Upstream(format!("table `{table}`: {error}")),
+        parquet::errors::ParquetError::External(error) => {
+            DataError::Upstream(format!("table `{table}`: {error}"))
+        }
         error => DataError::Table {
             table: table.to_owned(),
             reason: format!("it cannot be read as Parquet: {error}"),

@@ -33,7 +33,15 @@ const ANSWER: usize = 128 << 20;
 const LONGEST_SQL: usize = 64 << 10;
 /// Functions that make much of nothing.
 const NOT_HERE: &[&str] = &[
-    "repeat", "lpad", "rpad", "array_repeat", "list_repeat", "array_resize", "list_resize", "range", "generate_series",
+    "repeat",
+    "lpad",
+    "rpad",
+    "array_repeat",
+    "list_repeat",
+    "array_resize",
+    "list_resize",
+    "range",
+    "generate_series",
     "gen_series",
 ];
 
@@ -66,7 +74,8 @@ fn statement(context: &SessionContext, sql: &str) -> Result<Statement> {
     match &statement {
         Statement::Statement(one) if matches!(one.as_ref(), ast::Statement::Query(_)) => Ok(statement),
         _ => Err(DataError::Query(
-            "only a SELECT is answered here: tables are read, never changed, and no file is reached".to_owned(),
+            "only a SELECT is answered here: tables are read, never changed, and no file is reached"
+                .to_owned(),
         )),
     }
 }
@@ -111,9 +120,14 @@ pub async fn page(table: NamedTable, page: TablePage, format: RowsFormat) -> Res
     let mut frame = context.read_table(Arc::new(open.clone()))?;
     if let Some(filter) = &page.filter {
         if filter.len() > LONGEST_SQL {
-            return Err(DataError::Query(format!("the filter has more than {LONGEST_SQL} bytes")));
+            return Err(DataError::Query(format!(
+                "the filter has more than {LONGEST_SQL} bytes"
+            )));
         }
-        let invalid = |e: DataFusionError| wrong(&open.name, &e).unwrap_or_else(|| DataError::Query(format!("the filter `{filter}`: {}", told(&e))));
+        let invalid = |e: DataFusionError| {
+            wrong(&open.name, &e)
+                .unwrap_or_else(|| DataError::Query(format!("the filter `{filter}`: {}", told(&e))))
+        };
         let condition = frame.parse_sql_expr(filter).map_err(invalid)?;
         frame = frame.filter(condition).map_err(invalid)?;
     }
@@ -153,7 +167,11 @@ pub async fn query(tables: Vec<NamedTable>, sql: &str, limit: u32, format: RowsF
     let statement = statement(&context, sql)?;
     let of = names.join(", ");
     let invalid = |e: DataFusionError| wrong(&of, &e).unwrap_or_else(|| DataError::Query(told(&e)));
-    let plan = context.state().statement_to_plan(statement).await.map_err(invalid)?;
+    let plan = context
+        .state()
+        .statement_to_plan(statement)
+        .await
+        .map_err(invalid)?;
     SQLOptions::new()
         .with_allow_ddl(false)
         .with_allow_dml(false)
@@ -196,7 +214,10 @@ async fn run(of: &str, frame: DataFrame, limit: u64) -> Result<(SchemaRef, Vec<R
 }
 
 /// Batches until there are enough rows or too many bytes; whether it was the bytes.
-async fn gather(stream: impl Stream<Item = Result<RecordBatch>>, rows: u64) -> Result<(Vec<RecordBatch>, bool)> {
+async fn gather(
+    stream: impl Stream<Item = Result<RecordBatch>>,
+    rows: u64,
+) -> Result<(Vec<RecordBatch>, bool)> {
     let mut stream = std::pin::pin!(stream);
     let (mut batches, mut found, mut bytes) = (Vec::new(), 0, 0);
     while let Some(batch) = stream.next().await {
@@ -215,12 +236,15 @@ async fn gather(stream: impl Stream<Item = Result<RecordBatch>>, rows: u64) -> R
 }
 
 fn place(table: &ParquetTable, column: &str) -> Result<usize> {
-    table.schema.index_of(column).map_err(|_| DataError::NoSuchColumn {
-        what: "the request".to_owned(),
-        column: column.to_owned(),
-        source_pattern: table.name.clone(),
-        hint: suggest(column, table.schema.fields().iter().map(|f| f.name().as_str())),
-    })
+    table
+        .schema
+        .index_of(column)
+        .map_err(|_| DataError::NoSuchColumn {
+            what: "the request".to_owned(),
+            column: column.to_owned(),
+            source_pattern: table.name.clone(),
+            hint: suggest(column, table.schema.fields().iter().map(|f| f.name().as_str())),
+        })
 }
 
 fn places(table: &ParquetTable, columns: &[String]) -> Result<Vec<usize>> {
@@ -277,7 +301,9 @@ fn failed(of: &str, error: DataFusionError) -> DataError {
         other => other,
     };
     match error.find_root() {
-        DataFusionError::Internal(_) | DataFusionError::External(_) | DataFusionError::IoError(_) => error.into(),
+        DataFusionError::Internal(_) | DataFusionError::External(_) | DataFusionError::IoError(_) => {
+            error.into()
+        }
         // A value that cannot be computed with: a division by zero, a text that is no number.
         _ => DataError::Query(told(&error)),
     }

@@ -114,7 +114,11 @@ impl Column {
         }
         // Writing to a string cannot fail.
         match self {
-            Self::Bool(array) => out.push_str(if array.as_boolean().value(row) { "true" } else { "false" }),
+            Self::Bool(array) => out.push_str(if array.as_boolean().value(row) {
+                "true"
+            } else {
+                "false"
+            }),
             Self::Int(array) => {
                 let _ = write!(out, "{}", array.as_primitive::<Int64Type>().value(row));
             }
@@ -128,13 +132,19 @@ impl Column {
                 } else if value.is_nan() {
                     out.push_str("\"NaN\"");
                 } else {
-                    out.push_str(if value > 0.0 { "\"Infinity\"" } else { "\"-Infinity\"" });
+                    out.push_str(if value > 0.0 {
+                        "\"Infinity\""
+                    } else {
+                        "\"-Infinity\""
+                    });
                 }
             }
             Self::Text(array) => out.push_str(&serde_json::to_string(array.as_string::<i32>().value(row))?),
             Self::Other(array) => {
                 let options = FormatOptions::default();
-                let text = ArrayFormatter::try_new(array.as_ref(), &options)?.value(row).to_string();
+                let text = ArrayFormatter::try_new(array.as_ref(), &options)?
+                    .value(row)
+                    .to_string();
                 out.push_str(&serde_json::to_string(&text)?);
             }
         }

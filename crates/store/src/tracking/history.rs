@@ -63,8 +63,8 @@ pub fn each(
         take(
             &name,
             Point {
-                at_ms,
                 step,
+                at_ms,
                 value,
                 is_nan,
             },

@@ -76,7 +76,10 @@ pub fn forget_unused(tx: &mut Tx<'_>, before_ms: i64, limit: u32) -> Result<Vec<
     );
     let unused = tx.rows(&sql, bind![before_ms, limit], read)?;
     for table in &unused {
-        tx.execute("DELETE FROM tracking_tables WHERE source = ?1", bind![table.source])?;
+        tx.execute(
+            "DELETE FROM tracking_tables WHERE source = ?1",
+            bind![table.source],
+        )?;
     }
     Ok(unused.into_iter().filter_map(|table| table.parquet).collect())
 }

@@ -47,6 +47,8 @@ pub struct Collection {
     pub kind: String,
     /// When it was made.
     pub created_ms: i64,
+    /// Whether its versions are links.
+    pub is_portfolio: bool,
 }
 
 /// A version of a collection, or one to be.
@@ -106,7 +108,8 @@ pub struct Blob {
     pub size: i64,
 }
 
-pub(super) const COLLECTION: &str = "number, workspace, entity, project, name, type, created_ms";
+pub(super) const COLLECTION: &str = "number, workspace, entity, project, name, type, created_ms, \
+     EXISTS (SELECT 1 FROM wandb_portfolios p WHERE p.collection = wandb_collections.number)";
 pub(super) const ARTIFACT: &str = "number, collection, version, state, digest, client_id, description, metadata, aliases, run_id, manifest, \
      size, file_count, created_ms, updated_ms";
 
@@ -120,6 +123,7 @@ pub(super) fn read_collection(row: &Row<'_>) -> rusqlite::Result<Collection> {
         name: fields.next()?,
         kind: fields.next()?,
         created_ms: fields.next()?,
+        is_portfolio: fields.next()?,
     })
 }
 

@@ -1,5 +1,6 @@
 //! What Weights & Biases' client tells that MLflow's nouns have no place for: streams of lines, alerts, artifacts with versions.
 
 pub mod artifacts;
+pub mod links;
 pub mod retired;
 pub mod runs;

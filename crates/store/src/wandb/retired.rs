@@ -2,7 +2,9 @@
 
 use tidemill_core::digest::Digest;
 
-use super::artifacts::{ARTIFACT, Artifact, COLLECTION, Collection, artifact_row, newest, read_collection, set_alias};
+use super::artifacts::{
+    ARTIFACT, Artifact, COLLECTION, Collection, artifact_row, newest, read_collection, set_alias,
+};
 use crate::column::{Fields, bind};
 use crate::error::StoreError;
 use crate::tx::{ReadTx, Tx};
@@ -60,7 +62,10 @@ pub fn ttl(tx: &ReadTx<'_>, artifact: i64) -> Result<Option<i64>, StoreError> {
 
 /// Says when a version goes by itself; `None` for never.
 pub fn set_ttl(tx: &mut Tx<'_>, artifact: &Artifact, seconds: Option<i64>) -> Result<(), StoreError> {
-    tx.execute("DELETE FROM wandb_artifact_ends WHERE artifact = ?1", bind![artifact.number])?;
+    tx.execute(
+        "DELETE FROM wandb_artifact_ends WHERE artifact = ?1",
+        bind![artifact.number],
+    )?;
     if let Some(seconds) = seconds {
         let ends_ms = artifact.created_ms.saturating_add(seconds.saturating_mul(1_000));
         let values = bind![artifact.number, seconds, ends_ms];
@@ -83,11 +88,15 @@ pub fn remove(tx: &mut Tx<'_>, artifact: &Artifact) -> Result<(), StoreError> {
         "wandb_artifact_ends",
         "wandb_run_artifacts",
         "wandb_aliases",
+        "wandb_links",
     ] {
         let sql = format!("DELETE FROM {table} WHERE artifact = ?1");
         tx.execute(&sql, bind![artifact.number])?;
     }
-    tx.execute("DELETE FROM wandb_artifacts WHERE number = ?1", bind![artifact.number])?;
+    tx.execute(
+        "DELETE FROM wandb_artifacts WHERE number = ?1",
+        bind![artifact.number],
+    )?;
     // What is newest now is the latest.
     if let Some(newest) = newest(tx, artifact.collection)? {
         set_alias(tx, artifact.collection, "latest", newest.number)?;

@@ -82,7 +82,10 @@ fn base_name(path: &str) -> String {
         None => path.rsplit_once('.').map_or(path, |(stem, _)| stem),
     };
     // `key_3_0a1b…`: the step and the digest that the client appends.
-    let key = match stem.rsplit_once('_').and_then(|(rest, digest)| Some((rest.rsplit_once('_')?, digest))) {
+    let key = match stem
+        .rsplit_once('_')
+        .and_then(|(rest, digest)| Some((rest.rsplit_once('_')?, digest)))
+    {
         Some(((key, step), digest))
             if path.starts_with(MEDIA)
                 && !key.is_empty()
@@ -117,11 +120,20 @@ fn step_of(path: &str) -> i64 {
 
 /// An artifact by its name and version.
 fn called(view: &ArtifactView) -> String {
-    format!("{}:v{}", view.collection.name, view.artifact.version.unwrap_or_default())
+    format!(
+        "{}:v{}",
+        view.collection.name,
+        view.artifact.version.unwrap_or_default()
+    )
 }
 
 /// The digest of an artifact's file.
-fn blob_of(tx: &ReadTx<'_>, workspace: &str, artifact: i64, path: &str) -> std::result::Result<Option<artifacts::Blob>, tidemill_store::StoreError> {
+fn blob_of(
+    tx: &ReadTx<'_>,
+    workspace: &str,
+    artifact: i64,
+    path: &str,
+) -> std::result::Result<Option<artifacts::Blob>, tidemill_store::StoreError> {
     match artifacts::file(tx, artifact, path)? {
         Some(file) if file.reference.is_none() => artifacts::blob(tx, workspace, &file.md5),
         _ => Ok(None),
@@ -143,18 +155,23 @@ impl Tracking {
             TableHome::LoggedModel(model_id) => self.artifact_root_of_model(caller, model_id).await?,
             TableHome::Run(_, Some(_)) | TableHome::Artifact(..) => {
                 let view = self.artifact_of_tables(caller, home).await?;
-                let (workspace, wanted, number) = (caller.workspace.clone(), path.clone(), view.artifact.number);
+                let (workspace, wanted, number) =
+                    (caller.workspace.clone(), path.clone(), view.artifact.number);
                 let blob = self
                     .store()
                     .read(move |tx| blob_of(tx, &workspace, number, &wanted))
                     .await?;
                 let blob = blob.ok_or_else(|| {
-                    TrackingError::not_found(format!("artifact `{}` has no file `{path}` here", called(&view)))
+                    TrackingError::not_found(format!(
+                        "artifact `{}` has no file `{path}` here",
+                        called(&view)
+                    ))
                 })?;
                 return Ok(of_blob(blob, format));
             }
         };
-        self.file_at(self.place_of(caller, &root, &path).await?, format).await
+        self.file_at(self.place_of(caller, &root, &path).await?, format)
+            .await
     }
 
     async fn file_at(&self, place: Place, format: TableFormat) -> Result<RowsFile> {
@@ -192,7 +209,9 @@ impl Tracking {
                 let lineage = self.artifact_lineage(caller, run_id).await?;
                 let linked = lineage.outputs.into_iter().chain(lineage.inputs);
                 let (name, alias) = full.split_once(':').unwrap_or((full, "latest"));
-                let mut views = linked.map(|(view, _)| view).filter(|view| view.collection.name == name);
+                let mut views = linked
+                    .map(|(view, _)| view)
+                    .filter(|view| view.collection.name == name);
                 let found = views.find(|view| {
                     let version = view.artifact.version.map(|version| format!("v{version}"));
                     version.as_deref() == Some(alias) || view.aliases.iter().any(|a| a == alias)
@@ -210,10 +229,20 @@ impl Tracking {
         let mut found: Vec<(String, Option<String>, RowsFile)> = Vec::new();
         match home {
             TableHome::Run(run_id, None) => {
-                let mut views: Vec<ArtifactView> =
-                    self.artifact_lineage(caller, run_id).await?.outputs.into_iter().map(|(view, _)| view).collect();
+                let mut views: Vec<ArtifactView> = self
+                    .artifact_lineage(caller, run_id)
+                    .await?
+                    .outputs
+                    .into_iter()
+                    .map(|(view, _)| view)
+                    .collect();
                 // Whole tables of the run first, the newest first: they have the plain names.
-                views.sort_by_key(|view| (view.collection.kind != RUN_TABLE, std::cmp::Reverse(view.artifact.number)));
+                views.sort_by_key(|view| {
+                    (
+                        view.collection.kind != RUN_TABLE,
+                        std::cmp::Reverse(view.artifact.number),
+                    )
+                });
                 for view in views.iter().filter(|view| view.collection.kind == RUN_TABLE) {
                     self.tables_in_artifact(caller, view, &mut found).await?;
                 }
@@ -228,7 +257,8 @@ impl Tracking {
             }
             TableHome::Version(..) | TableHome::LoggedModel(_) => {}
         }
-        let keys: Vec<(Digest, TableFormat)> = found.iter().map(|(_, _, file)| (file.key, file.format)).collect();
+        let keys: Vec<(Digest, TableFormat)> =
+            found.iter().map(|(_, _, file)| (file.key, file.format)).collect();
         let states = self
             .store()
             .read(move |tx| {
@@ -251,9 +281,10 @@ impl Tracking {
             }
             let state = match known {
                 Some(known) if known.parquet.is_none() => TableState::Failed(known.problem),
-                Some(known) => {
-                    TableState::Ready(known.rows, serde_json::from_value(known.columns).unwrap_or_default())
-                }
+                Some(known) => TableState::Ready(
+                    known.rows,
+                    serde_json::from_value(known.columns).unwrap_or_default(),
+                ),
                 None => TableState::Waiting,
             };
             let size = file.size;
@@ -283,7 +314,10 @@ impl Tracking {
                 let mut tables = Vec::new();
                 for file in artifacts::files(tx, number, "", MOST_FILES as u32)? {
                     let is_table = file.path.ends_with(WANDB_TABLE)
-                        || matches!(format_of(&file.path), Some(TableFormat::Separated(_) | TableFormat::Parquet));
+                        || matches!(
+                            format_of(&file.path),
+                            Some(TableFormat::Separated(_) | TableFormat::Parquet)
+                        );
                     if is_table
                         && let Some(format) = format_of(&file.path)
                         && file.reference.is_none()
@@ -295,7 +329,11 @@ impl Tracking {
                 Ok(tables)
             })
             .await?;
-        found.extend(files.into_iter().map(|(path, file)| (path, Some(called(view)), file)));
+        found.extend(
+            files
+                .into_iter()
+                .map(|(path, file)| (path, Some(called(view)), file)),
+        );
         Ok(())
     }
 
@@ -334,7 +372,8 @@ impl Tracking {
                 None => Ok(None),
             })
             .await?;
-        let logged: Vec<serde_json::Value> = serde_json::from_str(&tag.unwrap_or_default()).unwrap_or_default();
+        let logged: Vec<serde_json::Value> =
+            serde_json::from_str(&tag.unwrap_or_default()).unwrap_or_default();
         let named = logged.iter().filter(|one| one["type"] == "table");
         for path in named.filter_map(|one| one["path"].as_str()) {
             if !paths.iter().any(|known| known == path) {
@@ -346,7 +385,9 @@ impl Tracking {
             match self.table_file(caller, &home, &path).await {
                 Ok(file) => found.push((path, None, file)),
                 // Listed, and deleted since.
-                Err(TrackingError::NotFound(_) | TrackingError::Invalid(_) | TrackingError::NotImplemented(_)) => {}
+                Err(
+                    TrackingError::NotFound(_) | TrackingError::Invalid(_) | TrackingError::NotImplemented(_),
+                ) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -422,7 +463,10 @@ mod tests {
     fn tables_are_called_by_the_keys_that_they_were_logged_under() {
         let names = [
             ("media/table/preds_12_0123456789abcdef0123.table.json", "preds"),
-            ("media/table/val/preds_0_0123456789abcdef0123.table.json", "val_preds"),
+            (
+                "media/table/val/preds_0_0123456789abcdef0123.table.json",
+                "val_preds",
+            ),
             ("preds.table.json", "preds"),
             ("dir/rows.csv", "dir_rows"),
             ("3 rows.parquet", "_3_rows"),
@@ -432,6 +476,9 @@ mod tests {
         for (path, name) in names {
             assert_eq!(base_name(path), name, "{path}");
         }
-        assert_eq!(step_of("media/table/preds_12_0123456789abcdef0123.table.json"), 12);
+        assert_eq!(
+            step_of("media/table/preds_12_0123456789abcdef0123.table.json"),
+            12
+        );
     }
 }

@@ -99,13 +99,21 @@ impl Tracking {
                 // A file that nobody calls a table may be one.
                 None if format_of(&name).is_some() => self.table_file(caller, home, &name).await?,
                 None => {
-                    let names: Vec<String> = known.iter().take(20).map(|table| format!("`{}`", table.name)).collect();
+                    let names: Vec<String> = known
+                        .iter()
+                        .take(20)
+                        .map(|table| format!("`{}`", table.name))
+                        .collect();
                     let there = if names.is_empty() {
                         "there are none".to_owned()
                     } else {
                         format!("there are {}", names.join(", "))
                     };
-                    return Err(PortError::caller("query_invalid", format!("there is no table `{name}`; {there}")).into());
+                    return Err(PortError::caller(
+                        "query_invalid",
+                        format!("there is no table `{name}`; {there}"),
+                    )
+                    .into());
                 }
             };
             tables.push(NamedTable {

@@ -39,7 +39,10 @@ impl ByteSource for Stored {
         let mut opened = match &self.bytes {
             Bytes::Object(digest) => {
                 let objects = self.tracking.store().objects();
-                objects.open(ContentKind::Artifact, *digest).await?.ok_or_else(gone)?
+                objects
+                    .open(ContentKind::Artifact, *digest)
+                    .await?
+                    .ok_or_else(gone)?
             }
             Bytes::Place(place) => match self.tracking.open_artifact(place.clone()).await {
                 Ok(artifact) => artifact.bytes,
@@ -51,7 +54,10 @@ impl ByteSource for Stored {
         opened.only(range.start, range.end);
         match opened.rest(wanted).await? {
             Some(bytes) if bytes.len() as u64 == wanted => Ok(bytes),
-            _ => Err(PortError::upstream("object_store", "the file is shorter than it was")),
+            _ => Err(PortError::upstream(
+                "object_store",
+                "the file is shorter than it was",
+            )),
         }
     }
 }
@@ -99,7 +105,9 @@ impl Tracking {
         };
         if known.by_place && self.now_ms() - known.used_ms > NOTED_MS {
             let (key, now_ms) = (file.key, self.now_ms());
-            self.store().write(move |tx| tables::touch(tx, key, now_ms)).await?;
+            self.store()
+                .write(move |tx| tables::touch(tx, key, now_ms))
+                .await?;
         }
         if let Some(found) = self.parquet_of(&known).await? {
             return Ok(found);
@@ -151,7 +159,11 @@ impl Tracking {
                 table.rows = shape.rows;
                 table.columns = serde_json::to_value(&shape.columns).unwrap_or_default();
                 let arrived = incoming.finish().await?;
-                let kept = self.store().objects().keep(arrived, ContentKind::Artifact).await?;
+                let kept = self
+                    .store()
+                    .objects()
+                    .keep(arrived, ContentKind::Artifact)
+                    .await?;
                 table.parquet = Some(kept.digest);
                 Some(kept)
             }

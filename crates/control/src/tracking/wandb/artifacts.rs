@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use tidemill_store::tracking::runs as tracked;
 use tidemill_store::wandb::artifacts::{self, Artifact, ArtifactFile, ArtifactState, Collection, Direction};
-use tidemill_store::wandb::retired;
+use tidemill_store::wandb::{links, retired};
 use tidemill_store::wandb::runs::{self, WandbName};
 use tidemill_store::{ReadTx, StoreError, Tx};
 
@@ -104,7 +104,7 @@ pub(super) fn name(tx: &mut Tx<'_>, artifact: &Artifact, aliases: &[String]) -> 
 }
 
 /// Finds `name:alias`, `name:v3`, or the newest version of `name`.
-fn find(tx: &ReadTx<'_>, at: &WandbName, full: &str) -> Stored<Option<ArtifactView>> {
+pub(super) fn find(tx: &ReadTx<'_>, at: &WandbName, full: &str) -> Stored<Option<ArtifactView>> {
     let (name, alias) = full.split_once(':').unwrap_or((full, LATEST));
     let Some(collection) = artifacts::find_collection(tx, &at.workspace, &at.entity, &at.project, name)?
     else {
@@ -113,6 +113,14 @@ fn find(tx: &ReadTx<'_>, at: &WandbName, full: &str) -> Stored<Option<ArtifactVi
     let number = alias
         .strip_prefix('v')
         .and_then(|digits| digits.parse::<i64>().ok());
+    if collection.is_portfolio {
+        let linked = match number {
+            Some(version) => links::by_version(tx, collection.number, version)?
+                .map_or(Ok(None), |link| artifacts::get(tx, link.artifact))?,
+            None => artifacts::by_alias(tx, collection.number, alias)?,
+        };
+        return linked.map(|artifact| view(tx, artifact)).transpose();
+    }
     let mut found = match number {
         Some(version) => artifacts::by_version(tx, collection.number, version)?,
         None => artifacts::by_alias(tx, collection.number, alias)?,
@@ -149,8 +157,15 @@ impl Tracking {
                     name: new.collection.clone(),
                     kind: new.kind.clone(),
                     created_ms: now_ms,
+                    is_portfolio: false,
                 };
                 let collection = artifacts::ensure_collection(tx, &wanted)?;
+                if collection.is_portfolio {
+                    return Ok(Err(TrackingError::Conflict(format!(
+                        "`{}` holds links: log the artifact under another name",
+                        new.collection
+                    ))));
+                }
                 if collection.kind != new.kind {
                     return Ok(Err(TrackingError::Conflict(format!(
                         "artifact `{}` has the type `{}`, not `{}`",

@@ -284,11 +284,20 @@ mod tests {
             (json!({ "tags": { "$in": ["new", "old"] } }), true),
             (json!({ "tags": { "$nin": ["old"] } }), false),
             (json!({ "state": { "$ne": "running" } }), true),
-            (json!({ "$or": [{ "state": "crashed" }, { "display_name": { "$regex": "sea" } }] }), true),
-            (json!({ "$and": [{ "state": "finished" }, { "group": "h" }] }), false),
+            (
+                json!({ "$or": [{ "state": "crashed" }, { "display_name": { "$regex": "sea" } }] }),
+                true,
+            ),
+            (
+                json!({ "$and": [{ "state": "finished" }, { "group": "h" }] }),
+                false,
+            ),
             (json!({ "$nor": [{ "group": "h" }] }), true),
             (json!({ "group": { "$not": { "$regex": "^g" } } }), false),
-            (json!({ "created_at": { "$gt": "2023-11-14", "$lt": "2023-11-15T00:00:00" } }), true),
+            (
+                json!({ "created_at": { "$gt": "2023-11-14", "$lt": "2023-11-15T00:00:00" } }),
+                true,
+            ),
             (json!({ "createdAt": { "$gte": "2023-11-15T00:00:00Z" } }), false),
             (json!({ "name": "r1", "username": "ada" }), true),
         ];

@@ -67,7 +67,18 @@ impl HistoryRow {
         let mut map = Map::new();
         for (name, number) in &self.numbers {
             let value = serde_json::Number::from_f64(*number).map_or_else(
-                || Value::String(if number.is_nan() { "NaN" } else if *number > 0.0 { "Infinity" } else { "-Infinity" }.to_owned()),
+                || {
+                    Value::String(
+                        if number.is_nan() {
+                            "NaN"
+                        } else if *number > 0.0 {
+                            "Infinity"
+                        } else {
+                            "-Infinity"
+                        }
+                        .to_owned(),
+                    )
+                },
                 Value::Number,
             );
             map.insert(name.clone(), value);

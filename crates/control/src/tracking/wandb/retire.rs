@@ -4,7 +4,7 @@ use serde_json::json;
 use tidemill_core::digest::Digest;
 use tidemill_store::Tx;
 use tidemill_store::wandb::artifacts::{self, Artifact, Collection, Direction};
-use tidemill_store::wandb::retired;
+use tidemill_store::wandb::{links, retired};
 use tidemill_store::wandb::runs::{self, WandbName, WandbRun};
 
 use super::artifacts::{ArtifactView, Stored, unknown, view};
@@ -24,13 +24,24 @@ impl Tracking {
             .await?)
     }
 
-    /// The versions of a collection, the newest first.
-    pub async fn wandb_versions(&self, collection: i64) -> Result<Vec<ArtifactView>> {
+    /// The versions of a collection with their numbers there, the newest first.
+    pub async fn wandb_versions(&self, collection: Collection) -> Result<Vec<(i64, ArtifactView)>> {
         Ok(self
             .store()
             .read(move |tx| {
-                let found = retired::versions(tx, collection)?;
-                found.into_iter().map(|artifact| view(tx, artifact)).collect()
+                let mut found = Vec::new();
+                if collection.is_portfolio {
+                    for link in links::versions(tx, collection.number)? {
+                        if let Some(artifact) = artifacts::get(tx, link.artifact)? {
+                            found.push((link.version, view(tx, artifact)?));
+                        }
+                    }
+                    return Ok(found);
+                }
+                for artifact in retired::versions(tx, collection.number)? {
+                    found.push((artifact.version.unwrap_or_default(), view(tx, artifact)?));
+                }
+                Ok(found)
             })
             .await?)
     }
@@ -93,7 +104,12 @@ impl Tracking {
     }
 
     /// Deletes a version for good. One that has aliases besides `latest` goes only with them.
-    pub async fn wandb_delete_artifact(&self, caller: &Caller, number: i64, with_aliases: bool) -> Result<()> {
+    pub async fn wandb_delete_artifact(
+        &self,
+        caller: &Caller,
+        number: i64,
+        with_aliases: bool,
+    ) -> Result<()> {
         let found = self.wandb_artifact(caller, number).await?;
         let (now, now_ms) = (self.now(), self.now_ms());
         let freed = self
