@@ -427,7 +427,11 @@ async fn aliases(op: &Operation<'_>, add: bool) -> Data {
             "",
         );
         let aliases = alias_names(input);
-        if op.tracking.wandb_alias_link(at, named, number, aliases, add).await? {
+        if op
+            .tracking
+            .wandb_alias_link(at, named, number, aliases, add)
+            .await?
+        {
             return Ok(json!({ "result": { "success": true } }));
         }
     }

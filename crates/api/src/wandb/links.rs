@@ -72,8 +72,8 @@ async fn link(op: &Operation<'_>) -> Data {
                 .find(|id| !id.is_empty())
                 .unwrap_or_default();
             let found = op.tracking.wandb_artifact_of_client(op.caller, client_id).await?;
-            let found = found
-                .ok_or_else(|| TrackingError::not_found(format!("artifact `{client_id}` not found")))?;
+            let found =
+                found.ok_or_else(|| TrackingError::not_found(format!("artifact `{client_id}` not found")))?;
             found.artifact.number
         }
     };

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 use tidemill_store::tracking::runs as tracked;
 use tidemill_store::wandb::artifacts::{self, Artifact, ArtifactFile, ArtifactState, Collection, Direction};
-use tidemill_store::wandb::{links, retired};
 use tidemill_store::wandb::runs::{self, WandbName};
+use tidemill_store::wandb::{links, retired};
 use tidemill_store::{ReadTx, StoreError, Tx};
 
 use super::grants::Grant;

@@ -4,8 +4,8 @@ use serde_json::json;
 use tidemill_core::digest::Digest;
 use tidemill_store::Tx;
 use tidemill_store::wandb::artifacts::{self, Artifact, Collection, Direction};
-use tidemill_store::wandb::{links, retired};
 use tidemill_store::wandb::runs::{self, WandbName, WandbRun};
+use tidemill_store::wandb::{links, retired};
 
 use super::artifacts::{ArtifactView, Stored, unknown, view};
 use crate::tracking::{Caller, Result, Tracking, TrackingError};
