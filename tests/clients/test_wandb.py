@@ -440,7 +440,7 @@ def test_the_api_of_the_client_reads_what_was_logged(server, tmp_path):
         assert [row["_step"] for row in run.scan_history(page_size=7, min_step=3, max_step=18)] == list(range(3, 18))
         assert [row["loss"] for row in run.scan_history(keys=["loss"], page_size=7)] == [1 / (s + 2) for s in range(20)]
         names = [file.name for file in run.files()]
-        assert {"output.log", "config.yaml", "wandb-summary.json"} <= set(names), names
+        assert {"config.yaml", "wandb-summary.json"} <= set(names), names
         assert len(run.files(pattern="%.yaml")) == 1
         run.file("config.yaml").download(root="fetched", replace=True)
         assert "relu" in open("fetched/config.yaml").read()

@@ -415,15 +415,17 @@ pub(super) fn alias_names(input: &Map<String, Value>) -> Vec<String> {
 async fn aliases(op: &Operation<'_>, add: bool) -> Data {
     let input = op.input();
     let number = number(text_of(input, "artifactID"))?;
-    let named = input
+    // Each alias says in which collection: one that holds links, or the artifact's own.
+    let first = input
         .get("aliases")
-        .and_then(|aliases| aliases.pointer("/0/artifactCollectionName"))
-        .and_then(Value::as_str);
-    if let Some(named) = named {
+        .and_then(|aliases| aliases.get(0))
+        .and_then(Value::as_object);
+    if let Some(first) = first {
+        let named = text_of(first, "artifactCollectionName");
         let at = name_of(
             op.caller,
-            Some(text_of(input, "entityName")),
-            Some(text_of(input, "projectName")),
+            Some(text_of(first, "entityName")),
+            Some(text_of(first, "projectName")),
             "",
         );
         let aliases = alias_names(input);

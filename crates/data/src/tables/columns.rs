@@ -216,7 +216,7 @@ enum Builder {
 pub struct Rows {
     schema: SchemaRef,
     builders: Vec<Builder>,
-    rows: usize,
+    held: usize,
     /// About how many bytes are held.
     pub bytes: usize,
 }
@@ -259,14 +259,14 @@ impl Rows {
         Self {
             builders: builders.collect(),
             schema,
-            rows: 0,
+            held: 0,
             bytes: 0,
         }
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.rows
+        self.held
     }
 
     /// Takes a row; what it lacks at its end is null.
@@ -296,7 +296,7 @@ impl Rows {
                 }
             }
         }
-        self.rows += 1;
+        self.held += 1;
     }
 
     /// The rows as a batch; none are left.
@@ -311,8 +311,8 @@ impl Rows {
                 Builder::Text(values) => Arc::new(values.finish()),
             });
         }
-        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(self.rows));
-        (self.rows, self.bytes) = (0, 0);
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(self.held));
+        (self.held, self.bytes) = (0, 0);
         RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options).map_err(DataError::from)
     }
 }

@@ -123,7 +123,7 @@ fn from_json(
         Ok(())
     });
     let ended = match read {
-        Ok(_) if rows.len() > 0 => write(&mut rows).map(|_| ()),
+        Ok(_) if rows.len() > 0 => write(&mut rows),
         Ok(_) => Ok(()),
         Err(text) => Err(text),
     };

@@ -177,9 +177,10 @@ impl Tracking {
     async fn file_at(&self, place: Place, format: TableFormat) -> Result<RowsFile> {
         let opened = self.open_artifact(place.clone()).await?;
         let size = opened.bytes.size();
-        let digest = match &place {
-            Place::Object(_) => Digest::from_str(&opened.etag).ok(),
-            Place::File(..) => None,
+        let digest = if matches!(place, Place::Object(_)) {
+            Digest::from_str(&opened.etag).ok()
+        } else {
+            None
         };
         Ok(match digest {
             Some(digest) => RowsFile {

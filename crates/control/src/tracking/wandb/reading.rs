@@ -242,13 +242,13 @@ impl Tracking {
         files.sort();
         let mut listed = Vec::with_capacity(files.len());
         for (name, size) in files {
-            let token = match self.place_of(caller, &root, &name).await? {
-                Place::Object(path) => {
-                    let read = move |tx: &ReadTx<'_>| proxy::get(tx, &path);
-                    let row = self.store().read(read).await?;
-                    row.map(|row| signer.sign(Grant::Read { digest: row.digest }))
-                }
-                Place::File(..) => None,
+            let place = self.place_of(caller, &root, &name).await?;
+            let token = if let Place::Object(path) = place {
+                let read = move |tx: &ReadTx<'_>| proxy::get(tx, &path);
+                let row = self.store().read(read).await?;
+                row.map(|row| signer.sign(Grant::Read { digest: row.digest }))
+            } else {
+                None
             };
             listed.push(RunFile { name, size, token });
         }
