@@ -444,7 +444,8 @@ def test_the_api_of_the_client_reads_what_was_logged(server, tmp_path):
         assert len(run.files(pattern="%.yaml")) == 1
         run.file("config.yaml").download(root="fetched", replace=True)
         assert "relu" in open("fetched/config.yaml").read()
-        assert [line.content for line in api.run("tidemill/read/r0").console_logs()][0].strip() == "said by the run"
+        said = list(api.run("tidemill/read/r0").console_logs())
+        assert [line.content.strip() for line in said] == ["said by the run"], said
 
         runs = api.runs("tidemill/read", order="-config.lr.value")
         assert len(runs) == 3 and [r.id for r in runs] == ["r2", "r1", "r0"]

@@ -302,6 +302,28 @@ async fn files(op: &Operation<'_>) -> Data {
     }}))
 }
 
+/// Level, time and text of a line of the console: the client writes `ERROR 2026-01-31T12:00:00.5 text`, the first word only for what went to
+/// standard error.
+fn taken_apart(line: &str) -> (&'static str, Option<&str>, &str) {
+    let (level, rest) = line
+        .strip_prefix("ERROR ")
+        .map_or(("", line), |rest| ("error", rest));
+    let (stamp, text) = rest.split_once(' ').unwrap_or((rest, ""));
+    let is_time = stamp.len() >= 19
+        && stamp.bytes().enumerate().all(|(i, byte)| match i {
+            4 | 7 => byte == b'-',
+            10 => byte == b'T',
+            13 | 16 => byte == b':',
+            19 => byte == b'.' || byte == b'Z',
+            _ => byte.is_ascii_digit() || (i > 19 && byte == b'Z'),
+        });
+    if is_time {
+        (level, Some(stamp), text)
+    } else {
+        ("", None, line)
+    }
+}
+
 async fn console(op: &Operation<'_>) -> Data {
     let Some((run, _)) = op.tracking.wandb_live_run(at(op)).await? else {
         return Ok(json!({ "project": { "run": null } }));
@@ -320,7 +342,8 @@ async fn console(op: &Operation<'_>) -> Data {
     let edges: Vec<Value> = lines
         .into_iter()
         .map(|(number, line)| {
-            json!({ "node": { "number": number, "timestamp": null, "level": null, "label": null, "line": line } })
+            let (level, timestamp, text) = taken_apart(&line);
+            json!({ "node": { "number": number, "timestamp": timestamp, "level": level, "label": "", "line": text } })
         })
         .collect();
     Ok(json!({ "project": { "run": {
@@ -375,6 +398,21 @@ async fn the_project(op: &Operation<'_>) -> Data {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_of_the_console_is_taken_apart() {
+        let line = "ERROR 2026-01-31T12:00:00.123456 went wrong";
+        assert_eq!(
+            taken_apart(line),
+            ("error", Some("2026-01-31T12:00:00.123456"), "went wrong")
+        );
+        assert_eq!(
+            taken_apart("2026-01-31T12:00:00 said"),
+            ("", Some("2026-01-31T12:00:00"), "said")
+        );
+        assert_eq!(taken_apart("ERROR in line 3"), ("", None, "ERROR in line 3"));
+        assert_eq!(taken_apart("äöü äöü äöü äöü"), ("", None, "äöü äöü äöü äöü"));
+    }
 
     #[test]
     fn a_pattern_of_names_is_sqls() {
