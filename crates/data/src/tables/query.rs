@@ -74,7 +74,7 @@ fn statement(context: &SessionContext, sql: &str) -> Result<Statement> {
     match &statement {
         Statement::Statement(one) if matches!(one.as_ref(), ast::Statement::Query(_)) => Ok(statement),
         _ => Err(DataError::Query(
-            "only a SELECT is answered here: tables are read, never changed, and no file is reached"
+            "only one query that reads is answered here: tables are never changed, and no file is reached"
                 .to_owned(),
         )),
     }
