@@ -4,3 +4,5 @@ pub mod artifacts;
 pub mod links;
 pub mod retired;
 pub mod runs;
+#[cfg(test)]
+mod wandb_tests;
