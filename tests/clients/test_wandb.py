@@ -535,6 +535,25 @@ def test_versions_of_artifacts_are_tagged_drafted_and_deleted(server, tmp_path):
     """)
 
 
+def test_an_incremental_artifact_adds_to_the_newest_version(server, tmp_path):
+    run(server, tmp_path, """
+        import os, wandb
+        with wandb.init(project="incremental", id="i") as run:
+            for i in range(3):
+                artifact = wandb.Artifact("grows", type="dataset", incremental=i > 0)
+                with artifact.new_file(f"part{i}.txt") as f:
+                    f.write(f"part {i}")
+                with artifact.new_file("last.txt") as f:
+                    f.write(str(i))
+                run.log_artifact(artifact).wait()
+            whole = run.use_artifact("grows:latest")
+            assert whole.version == "v2" and sorted(whole.manifest.entries) == ["last.txt", "part0.txt", "part1.txt", "part2.txt"], whole.manifest.entries
+            folder = whole.download(root="d")
+            assert open(folder + "/part0.txt").read() == "part 0" and open(folder + "/last.txt").read() == "2"
+            assert whole.manifest.digest() == whole.digest, (whole.manifest.digest(), whole.digest)
+    """)
+
+
 def test_artifacts_are_linked_into_a_registry(server, tmp_path):
     run(server, tmp_path, """
         import wandb

@@ -42,3 +42,8 @@ CREATE TABLE wandb_links (
     PRIMARY KEY (collection, version)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX wandb_links_by_artifact ON wandb_links (artifact, collection);
+-- Versions to be that add files to another version.
+CREATE TABLE wandb_incremental (
+    artifact INTEGER PRIMARY KEY,
+    base     INTEGER
+);

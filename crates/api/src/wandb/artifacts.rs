@@ -160,12 +160,20 @@ async fn manifest_of(op: &Operation<'_>, number: i64) -> Data {
 }
 
 async fn create_manifest(op: &Operation<'_>) -> Data {
-    if op.text("manifestType").is_some_and(|kind| kind != "FULL") {
-        return Err(TrackingError::NotImplemented(
-            "only whole manifests are kept here: log the artifact without `incremental` and not from several runs".to_owned(),
-        ));
+    let id = number(op.text("artifactID").unwrap_or_default())?;
+    match op.text("manifestType") {
+        None | Some("FULL") => {}
+        Some("INCREMENTAL") => {
+            let base = op.text("baseArtifactID").map(number).transpose()?;
+            op.tracking.wandb_add_to(op.caller, id, base).await?;
+        }
+        Some(_) => {
+            return Err(TrackingError::NotImplemented(
+                "an artifact is written by one run here: not from several at once".to_owned(),
+            ));
+        }
     }
-    let manifest = manifest_of(op, number(op.text("artifactID").unwrap_or_default())?).await?;
+    let manifest = manifest_of(op, id).await?;
     Ok(json!({ "createArtifactManifest": manifest }))
 }
 

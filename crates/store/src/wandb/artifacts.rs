@@ -308,6 +308,22 @@ pub fn aliases(tx: &ReadTx<'_>, artifact: &Artifact) -> Result<Vec<String>, Stor
     })
 }
 
+/// Says that a version to be adds files to `base`, or where that is none to the newest version there is.
+pub fn set_incremental(tx: &mut Tx<'_>, artifact: i64, base: Option<i64>) -> Result<(), StoreError> {
+    tx.upsert(
+        "wandb_incremental",
+        "artifact, base",
+        "artifact",
+        bind![artifact, base],
+    )
+}
+
+/// Whether a version to be adds files to another, and to which if that was said.
+pub fn incremental(tx: &ReadTx<'_>, artifact: i64) -> Result<Option<Option<i64>>, StoreError> {
+    let sql = "SELECT base FROM wandb_incremental WHERE artifact = ?1";
+    tx.first(sql, bind![artifact], |row| Fields::of(row).next())
+}
+
 /// Replaces the files of an artifact.
 pub fn put_files(tx: &mut Tx<'_>, artifact: i64, files: &[ArtifactFile]) -> Result<(), StoreError> {
     tx.execute(

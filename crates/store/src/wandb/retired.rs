@@ -89,6 +89,7 @@ pub fn remove(tx: &mut Tx<'_>, artifact: &Artifact) -> Result<(), StoreError> {
         "wandb_run_artifacts",
         "wandb_aliases",
         "wandb_links",
+        "wandb_incremental",
     ] {
         let sql = format!("DELETE FROM {table} WHERE artifact = ?1");
         tx.execute(&sql, bind![artifact.number])?;
