@@ -236,7 +236,7 @@ fn runs_of_a_project_and_their_histories_are_read_without_the_deleted() {
             assert_eq!(history::last_step(tx, key.number)?, Some(2));
             let mut steps = Vec::new();
             history::each(tx, key.number, 1, 9, |name, point| {
-                steps.push((name.to_owned(), point.step))
+                steps.push((name.to_owned(), point.step));
             })?;
             assert_eq!(steps, [("loss".to_owned(), 1), ("loss".to_owned(), 2)]);
             Ok(())
