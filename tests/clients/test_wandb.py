@@ -268,6 +268,14 @@ def test_an_agent_runs_a_sweep(server, tmp_path):
         assert float(found["params"]["lr"]) == pytest.approx(trial["params"]["lr"])
         assert trial["value"] == pytest.approx(trial["params"]["lr"] * trial["params"]["layers"] + 1 / 3)
         assert found["tags"]["wandb.sweep"] == sweep_id
+    best = min(done, key=lambda trial: trial["value"])
+    run(server, tmp_path, f"""
+        import wandb
+        sweep = wandb.Api().sweep("tidemill/swept/{sweep_id}")
+        assert sweep.config["method"] == "bayes" and sweep.state.lower() in ("running", "finished"), (sweep.config, sweep.state)
+        assert len(sweep.runs) == 5 and {{run.id for run in sweep.runs}} == {set(t["run"] for t in done)!r}
+        assert sweep.best_run().id == {best["run"]!r}, sweep.best_run().id
+    """)
 
 
 def test_any_program_can_ask_for_trials(server):
