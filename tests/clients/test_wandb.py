@@ -268,6 +268,14 @@ def test_an_agent_runs_a_sweep(server, tmp_path):
         assert float(found["params"]["lr"]) == pytest.approx(trial["params"]["lr"])
         assert trial["value"] == pytest.approx(trial["params"]["lr"] * trial["params"]["layers"] + 1 / 3)
         assert found["tags"]["wandb.sweep"] == sweep_id
+    best = min(done, key=lambda trial: trial["value"])
+    run(server, tmp_path, f"""
+        import wandb
+        sweep = wandb.Api().sweep("tidemill/swept/{sweep_id}")
+        assert sweep.config["method"] == "bayes" and sweep.state.lower() in ("running", "finished"), (sweep.config, sweep.state)
+        assert len(sweep.runs) == 5 and {{run.id for run in sweep.runs}} == {set(t["run"] for t in done)!r}
+        assert sweep.best_run().id == {best["run"]!r}, sweep.best_run().id
+    """)
 
 
 def test_any_program_can_ask_for_trials(server):
@@ -287,6 +295,300 @@ def test_any_program_can_ask_for_trials(server):
         assert answer.json() == {"stop": False}, answer.text
     assert sorted(seen) == [(a, b) for a in (1, 2) for b in (0, 1, 2)]
     assert requests.get(url, timeout=30).json()["state"] == "FINISHED"
+
+
+def rows(server: Project, **query) -> dict:
+    answer = requests.get(f"{server.url}/api/v1/tracking/tables/rows", params=query, timeout=30)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def ask(server: Project, run: str, sql: str, **more) -> dict:
+    answer = requests.post(f"{server.url}/api/v1/tracking/tables/query", json={"run_id": run, "sql": sql} | more, timeout=60)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_tables_are_parquet_and_answer_questions(server, tmp_path):
+    run(server, tmp_path, """
+        import math, wandb
+        with wandb.init(project="tables", id="t") as run:
+            rows = [[i, f"name {i}", i / 100, i % 2 == 0, {"k": i}, math.nan if i == 7 else 1.0] for i in range(300)]
+            table = wandb.Table(columns=["id", "name", "score", "even", "nested", "odd"], data=rows, allow_mixed_types=True)
+            run.log({"preds": table, "loss": 1})
+            run.log({"empty": wandb.Table(columns=["a", "b"], data=[])})
+            picture = wandb.Table(columns=["id", "picture"])
+            import numpy
+            picture.add_data(1, wandb.Image(numpy.zeros((2, 2, 3), dtype="uint8")))
+            run.log({"pictures": picture})
+            artifact = wandb.Artifact("scored", type="dataset")
+            artifact.add(wandb.Table(columns=["key", "value"], data=[["a", 1], ["b", 2]]), "inner")
+            run.log_artifact(artifact).wait()
+    """)
+    id = run_id(server, "tables", "t")
+    listed = {table["name"]: table for table in api(server, "/api/v1/tracking/tables", run_id=id)["items"]}
+    assert {"preds", "empty", "pictures", "inner"} <= set(listed), listed
+    deadline = time.time() + 20
+    while any(table["state"] == "waiting" for table in listed.values()) and time.time() < deadline:
+        time.sleep(0.2)
+        listed = {table["name"]: table for table in api(server, "/api/v1/tracking/tables", run_id=id)["items"]}
+    assert {table["state"] for table in listed.values()} == {"ready"}, listed
+    assert listed["preds"]["rows"] == 300
+    types = {column["name"]: column["type"] for column in listed["preds"]["columns"]}
+    assert types == {"id": "integer", "name": "text", "score": "float", "even": "boolean", "nested": "json", "odd": "float"}
+    assert listed["empty"]["rows"] == 0 and [c["name"] for c in listed["empty"]["columns"]] == ["a", "b"]
+
+    answer = ask(server, id, "SELECT even, count(*) AS n, max(score) AS best FROM preds GROUP BY even ORDER BY even")
+    assert answer["rows"] == [[False, 150, 2.99], [True, 150, 2.98]], answer
+    answer = ask(server, id, 'SELECT p.name, i.value FROM preds p JOIN "inner" i ON i.value = p.id ORDER BY p.id')
+    assert answer["rows"] == [["name 1", 1], ["name 2", 2]], answer
+    assert json.loads(ask(server, id, "SELECT picture FROM pictures")["rows"][0][0])["_type"] == "image-file"
+
+    own = next(t for t in api(server, "/api/v1/tracking/tables", run_id=id)["items"] if t["artifact"] is None and "preds" in t["name"])
+    page = rows(server, run_id=id, path=own["path"], columns=["id", "score"], filter="score > 2.9", order_by="id DESC", offset=1, limit=2)
+    assert page["rows"] == [[298, 2.98], [297, 2.97]] and page["total"] == 9 and page["next_offset"] == 3, page
+    for format, magic in [("parquet", b"PAR1"), ("arrow", b"\xff\xff\xff\xff")]:
+        query = {"run_id": id, "path": own["path"], "format": format, "limit": 1000}
+        got = requests.get(f"{server.url}/api/v1/tracking/tables/rows", params=query, timeout=30)
+        assert got.status_code == 200 and got.content.startswith(magic), got.text[:200]
+    # The file itself is what the client sent.
+    file = requests.get(f"{server.url}/get-artifact", params={"run_id": id, "path": own["path"]}, timeout=30).json()
+    assert file["columns"] == ["id", "name", "score", "even", "nested", "odd"] and len(file["data"]) == 300
+    in_artifact = api(server, "/api/v1/tracking/artifact-tables", artifact="tidemill/tables/scored:v0")["items"]
+    assert [table["path"] for table in in_artifact] == ["inner.table.json"]
+
+    for sql, code in [
+        ("DROP TABLE preds", "query_invalid"), ("SELECT * FROM '/etc/passwd'", "query_invalid"), ("SELECT nope FROM preds", "column_not_found"),
+        ("COPY preds TO '/tmp/x.csv'", "query_invalid"), ("SELECT * FROM other", "query_invalid"),
+    ]:
+        refused = requests.post(f"{server.url}/api/v1/tracking/tables/query", json={"run_id": id, "sql": sql}, timeout=30)
+        assert refused.status_code == 400 and refused.json()["error"]["code"] == code, (sql, refused.text)
+
+
+def test_tables_of_mlflow_answer_questions_too(server, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    client = mlflow.MlflowClient(server.url)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    experiment = client.create_experiment("logged tables")
+    id = client.create_run(experiment).info.run_id
+    client.log_table(id, {"question": ["q1", "q2"], "score": [0.5, 1.5]}, "eval/results.json")
+    client.log_table(id, {"x": [1, 2, 3]}, "more.parquet")
+    listed = {table["name"]: table["path"] for table in api(server, "/api/v1/tracking/tables", run_id=id)["items"]}
+    assert listed == {"eval_results": "eval/results.json", "more": "more.parquet"}
+    answer = ask(server, id, "SELECT question FROM eval_results WHERE score > 1")
+    assert answer["rows"] == [["q2"]]
+    assert ask(server, id, "SELECT sum(x) FROM more")["rows"] == [[6]]
+    assert rows(server, run_id=id, path="more.parquet", offset=2)["rows"] == [[3]]
+
+
+def test_the_addresses_that_the_client_prints_lead_to_our_pages(server, tmp_path):
+    out = run(server, tmp_path, """
+        import wandb
+        with wandb.init(entity="ada", project="printed urls", id="u1") as run:
+            run.log({"x": 1})
+            artifact = wandb.Artifact("thing", type="dataset")
+            with artifact.new_file("a.txt") as f:
+                f.write("a")
+            run.log_artifact(artifact).wait()
+            print(run.url)
+            print(run.project_url)
+            print(artifact.url)
+    """)
+    run_url, project_url, artifact_url = out.strip().splitlines()[-3:]
+    id = run_id(server, "printed urls", "u1")
+    experiment = api(server, "/api/2.0/mlflow/experiments/get-by-name", experiment_name="printed urls")["experiment"]["experiment_id"]
+    led = lambda url: requests.get(url, allow_redirects=False, timeout=30)  # noqa: E731
+    for url, page in [
+        (run_url, f"/experiments/{experiment}/runs/{id}"),
+        (run_url + "/overview", f"/experiments/{experiment}/runs/{id}"),
+        (project_url, f"/experiments/{experiment}"),
+        (artifact_url, f"/experiments/{experiment}/runs/{id}"),
+    ]:
+        answer = led(url)
+        assert (answer.status_code, answer.headers.get("location")) == (302, page), (url, answer.status_code)
+    # What is not there is the page, which says so.
+    assert led(f"{server.url}/ada/printed%20urls/runs/other").status_code == 200
+    sweep = requests.post(f"{server.url}/api/v1/sweeps", json={
+        "project": "printed urls", "config": {"method": "grid", "parameters": {"a": {"values": [1]}}}}, timeout=30).json()["sweep_id"]
+    answer = led(f"{server.url}/ada/printed%20urls/sweeps/{sweep}")
+    assert answer.headers["location"].startswith(f"/experiments/{experiment}?filter=tags.") and sweep in answer.headers["location"]
+
+
+def test_the_api_of_the_client_reads_what_was_logged(server, tmp_path):
+    run(server, tmp_path, """
+        import wandb
+        for i in range(3):
+            with wandb.init(project="read", id=f"r{i}", name=f"run {i}", config={"lr": 0.1 * (i + 1), "net": {"act": "relu"}}, tags=["t", f"t{i}"], group="g") as run:
+                if i == 2:
+                    run.use_artifact("data:latest")
+                for step in range(20):
+                    run.log({"loss": 1 / (step + 1 + i), "only_even": step} if step % 2 == 0 else {"loss": 1 / (step + 1 + i)})
+                run.summary["verdict"] = f"v{i}"
+                if i == 0:
+                    artifact = wandb.Artifact("data", type="dataset")
+                    with artifact.new_file("a.txt") as f:
+                        f.write("hello")
+                    run.log_artifact(artifact).wait()
+                    print("said by the run")
+    """)
+    out = run(server, tmp_path, """
+        import wandb
+        api = wandb.Api()
+        run = api.run("tidemill/read/r1")
+        assert run.name == "run 1" and run.state == "finished" and run.group == "g", (run.name, run.state, run.group)
+        assert run.config == {"lr": 0.2, "net": {"act": "relu"}}, run.config
+        assert run.summary["verdict"] == "v1" and abs(run.summary["loss"] - 1 / 21) < 1e-9, dict(run.summary)
+        assert run.lastHistoryStep == 19
+        history = run.history(pandas=False)
+        assert len(history) == 20 and history[3]["_step"] == 3 and history[3]["loss"] == 0.2, history[:4]
+        assert [row["only_even"] for row in run.history(keys=["only_even"], pandas=False)] == list(range(0, 20, 2))
+        assert len(run.history(samples=5, pandas=False)) == 5
+        scanned = list(run.scan_history())
+        assert [row["_step"] for row in scanned] == list(range(20)), scanned
+        assert [row["_step"] for row in run.scan_history(page_size=7, min_step=3, max_step=18)] == list(range(3, 18))
+        assert [row["loss"] for row in run.scan_history(keys=["loss"], page_size=7)] == [1 / (s + 2) for s in range(20)]
+        names = [file.name for file in run.files()]
+        assert {"config.yaml", "wandb-summary.json"} <= set(names), names
+        assert len(run.files(pattern="%.yaml")) == 1
+        run.file("config.yaml").download(root="fetched", replace=True)
+        assert "relu" in open("fetched/config.yaml").read()
+        said = list(api.run("tidemill/read/r0").console_logs())
+        assert [line.content.strip() for line in said] == ["said by the run"], said
+
+        runs = api.runs("tidemill/read", order="-config.lr.value")
+        assert len(runs) == 3 and [r.id for r in runs] == ["r2", "r1", "r0"]
+        assert [r.id for r in api.runs("tidemill/read", per_page=1)] == ["r0", "r1", "r2"]
+        found = lambda filters: sorted(r.id for r in api.runs("tidemill/read", filters=filters))
+        assert found({"config.lr": {"$gt": 0.15}}) == ["r1", "r2"]
+        assert found({"$or": [{"display_name": "run 0"}, {"tags": "t2"}]}) == ["r0", "r2"]
+        assert found({"summary_metrics.verdict": {"$in": ["v1"]}}) == ["r1"]
+        assert found({"state": "running"}) == []
+        assert "read" in [project.name for project in api.projects("tidemill")]
+
+        wrote, read = api.run("tidemill/read/r0"), api.run("tidemill/read/r2")
+        assert [a.name for a in wrote.logged_artifacts()] == ["data:v0"]
+        assert [a.name for a in read.used_artifacts()] == ["data:v0"]
+        artifact = api.artifact("tidemill/read/data:latest")
+        assert artifact.type == "dataset" and open(artifact.download(root="a") + "/a.txt").read() == "hello"
+        assert artifact.logged_by().id == "r0" and [r.id for r in artifact.used_by()] == ["r2"]
+        assert [a.version for a in api.artifacts("dataset", "tidemill/read/data")] == ["v0"]
+        assert [c.name for c in api.artifact_type("dataset", "tidemill/read").collections()] == ["data"]
+        assert "dataset" in [t.name for t in api.artifact_types("tidemill/read")]
+        assert api.artifact_exists("tidemill/read/data:v0") and not api.artifact_exists("tidemill/read/data:v7")
+
+        run.config["late"] = 7
+        run.tags.append("changed")
+        run.name = "renamed"
+        run.summary["best"] = 0.5
+        run.update()
+        again = wandb.Api().run("tidemill/read/r1")
+        assert again.config["late"] == 7 and "changed" in again.tags and again.name == "renamed", (again.config, again.tags, again.name)
+        assert again.summary["best"] == 0.5
+        api.run("tidemill/read/r0").delete()
+        assert sorted(r.id for r in wandb.Api().runs("tidemill/read")) == ["r1", "r2"]
+        try:
+            wandb.Api().run("tidemill/read/r0")
+        except Exception as e:
+            print("gone:", type(e).__name__)
+    """)
+    assert "gone:" in out
+    found = tracked(server, "read", "r1")
+    assert found["params"]["late"] == "7" and found["info"]["run_name"] == "renamed"
+
+
+def test_versions_of_artifacts_are_tagged_drafted_and_deleted(server, tmp_path):
+    run(server, tmp_path, """
+        import datetime, wandb
+        with wandb.init(project="edited", id="e") as run:
+            for i in range(3):
+                artifact = wandb.Artifact("data", type="dataset", metadata={"i": i})
+                with artifact.new_file("same.txt") as f:
+                    f.write("the same")
+                with artifact.new_file("part.txt") as f:
+                    f.write(str(i))
+                run.log_artifact(artifact, aliases=["held"] if i == 1 else []).wait()
+            draft = run.use_artifact("data:v2").new_draft()
+            draft.remove("part.txt")
+            with draft.new_file("more.txt") as f:
+                f.write("more")
+            run.log_artifact(draft).wait()
+            assert draft.version == "v3" and sorted(draft.manifest.entries) == ["more.txt", "same.txt"], sorted(draft.manifest.entries)
+        api = wandb.Api()
+        first = api.artifact("tidemill/edited/data:v0")
+        first.tags = ["gold", "small"]
+        first.ttl = datetime.timedelta(days=30)
+        first.description = "the first"
+        first.aliases.append("one")
+        first.save()
+        again = wandb.Api().artifact("tidemill/edited/data:one")
+        assert (sorted(again.tags), again.ttl, again.description, again.version) == (["gold", "small"], datetime.timedelta(days=30), "the first", "v0")
+        again.tags.remove("small")
+        again.aliases.remove("one")
+        again.ttl = None
+        again.save()
+        again = wandb.Api().artifact("tidemill/edited/data:v0")
+        assert again.tags == ["gold"] and again.ttl is None, (again.tags, again.ttl)
+        held = api.artifact("tidemill/edited/data:held")
+        try:
+            held.delete()
+            raise SystemExit("an artifact with an alias was deleted")
+        except Exception as e:
+            assert "delete_aliases" in str(e), e
+        held.delete(delete_aliases=True)
+        api.artifact("tidemill/edited/data:v3").delete()
+        api = wandb.Api()
+        assert [a.version for a in api.artifacts("dataset", "tidemill/edited/data")] == ["v2", "v0"]
+        latest = api.artifact("tidemill/edited/data:latest")
+        assert latest.version == "v2" and open(latest.download(root="d") + "/same.txt").read() == "the same"
+    """)
+
+
+def test_an_incremental_artifact_adds_to_the_newest_version(server, tmp_path):
+    run(server, tmp_path, """
+        import os, wandb
+        with wandb.init(project="incremental", id="i") as run:
+            for i in range(3):
+                artifact = wandb.Artifact("grows", type="dataset", incremental=i > 0)
+                with artifact.new_file(f"part{i}.txt") as f:
+                    f.write(f"part {i}")
+                with artifact.new_file("last.txt") as f:
+                    f.write(str(i))
+                run.log_artifact(artifact).wait()
+            whole = run.use_artifact("grows:latest")
+            assert whole.version == "v2" and sorted(whole.manifest.entries) == ["last.txt", "part0.txt", "part1.txt", "part2.txt"], whole.manifest.entries
+            folder = whole.download(root="d")
+            assert open(folder + "/part0.txt").read() == "part 0" and open(folder + "/last.txt").read() == "2"
+            assert whole.manifest.digest() == whole.digest, (whole.manifest.digest(), whole.digest)
+    """)
+
+
+def test_artifacts_are_linked_into_a_registry(server, tmp_path):
+    run(server, tmp_path, """
+        import wandb
+        with wandb.init(project="linked", id="l") as run:
+            for i in range(2):
+                artifact = wandb.Artifact("weights", type="model")
+                with artifact.new_file("w.txt") as f:
+                    f.write(f"weights {i}")
+                run.log_artifact(artifact).wait()
+                linked = run.link_artifact(artifact, "wandb-registry-model/best", aliases=["staging"])
+                assert linked.version == f"v{i}" and linked.is_link and linked.source_name == f"weights:v{i}", (linked.version, linked.source_name)
+        with wandb.init(project="linked", id="reader") as run:
+            staged = run.use_artifact("wandb-registry-model/best:staging")
+            assert staged.version == "v1" and open(staged.download(root="d") + "/w.txt").read() == "weights 1"
+        api = wandb.Api()
+        source = api.artifact("tidemill/linked/weights:v1")
+        assert [a.qualified_name for a in source.linked_artifacts] == ["tidemill/wandb-registry-model/best:v1"]
+        first = api.artifact("tidemill/wandb-registry-model/best:v0")
+        first.aliases.append("old")
+        first.save()
+        assert sorted(wandb.Api().artifact("tidemill/wandb-registry-model/best:old").aliases) == ["old"]
+        assert wandb.Api().artifact("tidemill/linked/weights:v0").aliases == []
+        api.artifact("tidemill/wandb-registry-model/best:staging").unlink()
+        api = wandb.Api()
+        assert api.artifact("tidemill/wandb-registry-model/best:latest").version == "v0"
+        assert not api.artifact_exists("tidemill/wandb-registry-model/best:v1") and api.artifact_exists("tidemill/linked/weights:v1")
+    """)
 
 
 def test_what_is_not_known_here_is_refused_and_holds_nothing_up(server, tmp_path):

@@ -143,7 +143,7 @@ export async function start({ empty = false, tracks = false } = {}) {
       response.writeHead(code, { 'content-type': type, 'content-security-policy': "default-src 'self'", 'x-content-type-options': 'nosniff', ...headers });
       response.end(body);
     };
-    if (/^\/(ajax-api|get-artifact|model-versions|api\/v1\/models\/[^/]+\/.)/.test(pathname)) {
+    if (/^\/(ajax-api|get-artifact|model-versions|api\/v1\/(models\/[^/]+\/|tracking\/).)/.test(pathname)) {
       let body = '';
       for await (const part of request) body += part;
       const answer = tracked.answer(url, request.method ?? 'GET', request.headers['content-type'] ?? '', body);

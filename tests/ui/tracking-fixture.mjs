@@ -48,7 +48,7 @@ const FILES = /** @type {Record<string, string | Buffer>} */ ({
   'data.csv': `name,"distance, km",delayed\n${Array.from({ length: 900 }, (_, i) => `"flight ""${i}""",${i * 3},${i % 2 === 0}`).join('\n')}\n`,
   'notes.txt': 'Trained on <b>all</b> of 2013.\n'.repeat(40),
   'report.html': '<style>h1 { color: teal }</style><h1 onclick="parent.owned = 1">Report</h1><p style="color: red">All is well.</p><img src="x" onerror="parent.owned = 1"><script>parent.owned = 1; parent.document.title = "owned"; document.body.textContent = "owned"</script>',
-  'model.parquet': Buffer.from('PAR1'), 'plots/dot.png': PIXEL,
+  'model.parquet': Buffer.from('PAR1'), 'model.pkl': Buffer.from('\x80'), 'plots/dot.png': PIXEL,
 });
 const MLMODEL = (/** @type {string} */ inputs) => `flavors:\n  python_function:\n    loader_module: mlflow.sklearn\nsignature:\n  inputs: '${inputs}'\n  outputs: '[{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1]}}]'\n  params: null\nutc_time_created: '2013-06-01'\n`;
 
@@ -190,6 +190,18 @@ export function tracking() {
     return ok(requests.at(-1));
   }
 
+  /** The rows of a table of 250: as the server answers, with the only filters that the tests ask. @param {URLSearchParams} asked @returns {Answer} */
+  function rowsOf(asked) {
+    const [filter, order, offset, limit] = [asked.get('filter') ?? '', asked.get('order_by') ?? '', Number(asked.get('offset')), Number(asked.get('limit'))];
+    if (filter && !filter.startsWith('score >')) return { code: 400, body: { error: { code: 'column_not_found', message: `the query names column \`${filter.split(' ')[0]}\`, which \`model.parquet\` does not have; did you mean \`score\`?` } } };
+    const all = Array.from({ length: 250 }, (_, i) => [i, i % 2 === 0 ? `cat ${i}` : null, i / 250, i === 3 ? 'x'.repeat(1000) : 'a']).filter((row) => !filter || Number(row[2]) > Number(filter.split('>')[1]));
+    if (order.endsWith('DESC')) all.reverse();
+    const rows = all.slice(offset, offset + limit);
+    const more = offset + rows.length < all.length;
+    const columns = [{ name: 'id', type: 'integer' }, { name: 'label', type: 'text' }, { name: 'score', type: 'float' }, { name: 'column_4', type: 'text', title: '' }];
+    return ok({ columns, offset, next_offset: more ? offset + rows.length : null, total: all.length, more, rows });
+  }
+
   return {
     runs,
     /** Answers what belongs to MLflow's API; null for anything else. @param {URL} url @param {string} method @param {string} type @param {string} body @returns {Answer | null} */
@@ -201,6 +213,7 @@ export function tracking() {
         if (file === undefined) return missing(`artifact ${path}`);
         return { code: 200, text: /** @type {any} */ (file), type: path.endsWith('.png') ? 'image/png' : path.endsWith('.html') ? 'text/html' : 'text/plain', headers: { 'content-disposition': `attachment; filename=${path.split('/').at(-1)}`, 'content-security-policy': "default-src 'none'; sandbox" } };
       }
+      if (pathname === '/api/v1/tracking/tables/rows') return rowsOf(searchParams);
       if (pathname === '/model-versions/get-artifact') return { code: 200, type: 'text/plain', text: MLMODEL(Number(searchParams.get('version')) >= 10 ? '[{"type": "double", "name": "distance", "required": true}, {"type":\n    "double", "name": "dest_temp", "required": true}]' : '[{"type": "long", "name": "distance", "required": true}]') };
       const ours = /^\/api\/v1\/models\/([^/]+)\/(?:audit|versions\/(\d+)\/(requests|compare)(?:\/(\d+))?(?:\/(approve|reject))?)$/.exec(pathname);
       if (ours) return registry(ours.slice(1), method, body);

@@ -447,12 +447,47 @@ describe('artifacts', () => {
     });
   });
 
-  test('of text are shown as text, of Parquet can be downloaded', async () => {
+  test('of Parquet are rows that are turned over, sorted and filtered, each with a URL', async () => {
+    await visit(at('model.parquet'), async (page) => {
+      await page.getByText('Rows 1 to 100 of 250, 4 columns.').waitFor();
+      assert.deepEqual(await page.locator('.preview thead th').allInnerTexts(), ['id', 'label', 'score', 'column_4']);
+      assert.deepEqual(await page.locator('.preview tbody tr').nth(3).locator('td').allInnerTexts(), ['3', '–', '0.012', `${'x'.repeat(300)}…`]);
+      await page.getByRole('link', { name: 'After' }).click();
+      await page.getByText('Rows 101 to 200 of 250').waitFor();
+      assert.equal(param(page, 'at'), '100');
+      await page.getByRole('button', { name: 'id' }).click();
+      await page.getByRole('button', { name: 'id' }).click();
+      await page.locator('.preview tbody td', { hasText: /^249$/ }).waitFor();
+      assert.equal(await page.locator('.preview thead th').first().getAttribute('aria-sort'), 'descending');
+      assert.equal(param(page, 'by'), 'id DESC');
+      await page.getByRole('searchbox', { name: /^Show only rows/ }).fill('score > 0.9');
+      await page.getByRole('button', { name: 'Filter' }).click();
+      await page.getByText('Rows 1 to 24 of 24 that match').waitFor();
+      assert.match((await page.getByRole('link', { name: 'These rows as Parquet' }).getAttribute('href')) ?? '', /filter=score\+%3E\+0\.9&order_by=id\+DESC.*format=parquet/);
+      assert.deepEqual(await pale(page), []);
+    });
+  });
+
+  test('of Parquet say what is wrong with a filter', async () => {
+    await visit(`${at('model.parquet')}&where=${encodeURIComponent('scor > 1')}`, async (page) => {
+      await page.getByText('did you mean `score`?').waitFor();
+      assert.equal(await page.getByRole('searchbox', { name: /^Show only rows/ }).inputValue(), 'scor > 1');
+    }, { allowed: /400/ });
+  });
+
+  test('of CSV can be asked for all rows', async () => {
+    await visit(at('data.csv'), async (page) => {
+      await page.getByRole('button', { name: 'All rows, sorted and filtered' }).click();
+      await page.getByText('Rows 1 to 100 of 250').waitFor();
+    });
+  });
+
+  test('of text are shown as text, of other kinds can be downloaded', async () => {
     await visit(at('notes.txt'), async (page) => {
       await page.locator('pre.file').waitFor();
       assert.match(await page.locator('pre.file').innerText(), /Trained on <b>all<\/b> of 2013\./);
-      await page.getByRole('link', { name: /model\.parquet/ }).click();
-      await page.getByText('A Parquet table is not shown here. Download it to look at it.').waitFor();
+      await page.getByRole('link', { name: /model\.pkl/ }).click();
+      await page.getByText('A file of this kind is not shown here. Download it to look at it.').waitFor();
     });
   });
 });

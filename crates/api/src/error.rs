@@ -283,6 +283,7 @@ impl From<TrackingError> for ApiError {
     fn from(error: TrackingError) -> Self {
         let (kind, code, message) = match error {
             TrackingError::Store(error) => return error.into(),
+            TrackingError::Port(error) => return error.into(),
             TrackingError::Invalid(message) => (Kind::InvalidParameter, "invalid_parameter_value", message),
             TrackingError::NotFound(message) => (Kind::NotFound, "resource_does_not_exist", message),
             TrackingError::AlreadyExists(message) => {

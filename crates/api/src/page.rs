@@ -2,11 +2,16 @@
 
 use std::fmt::Write as _;
 
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use rust_embed::{EmbeddedFile, RustEmbed};
 
+use crate::auth;
+use crate::control_plane::App;
 use crate::error::{ApiError, Protocol};
+use crate::mlflow::tracking::Called;
+use crate::wandb::addresses;
 
 #[derive(RustEmbed)]
 #[folder = "../../ui/"]
@@ -15,7 +20,14 @@ struct Files;
 const POLICY: &str = "default-src 'self'";
 
 /// Every path that no route has: a file, the page, or an error in the shape of the protocol that the path belongs to.
-pub(crate) async fn fallback(method: Method, uri: Uri, headers: HeaderMap) -> Result<Response, ApiError> {
+pub(crate) async fn fallback(
+    State(app): State<App>,
+    Called(caller): Called,
+    known: auth::Caller,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     let path = uri.path();
     if Protocol::of_path(path).is_some() {
         return Err(ApiError::unknown_route(method.as_str(), path));
@@ -33,6 +45,9 @@ pub(crate) async fn fallback(method: Method, uri: Uri, headers: HeaderMap) -> Re
             "unknown_file",
             format!("there is no file `{path}`"),
         ));
+    }
+    if let Some(page) = addresses::lead(&app, &caller, known.0.as_deref(), path).await? {
+        return Ok(page);
     }
     match file("index.html") {
         Some((index, kind)) => Ok(file_response(&index, kind, &headers)),

@@ -12,7 +12,8 @@ use crate::control_plane::{App, ControlPlane};
 use crate::mlflow::tracking::{permissions, roles, signup, users, workspaces};
 use crate::security::{self, Security};
 use crate::v1::{
-    clock, endpoints, events, feedback, import, lists, models, openapi, runs, spec, status, sweeps, tokens,
+    clock, endpoints, events, feedback, import, lists, models, openapi, runs, spec, status, sweeps, tables,
+    tokens,
 };
 use crate::{auth, docs, edge, mlflow, open_inference, page, prometheus, wandb};
 
@@ -89,6 +90,20 @@ fn put<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H, summary: 
 
 /// What every list of a noun can be asked.
 const LIST: &[&str] = &["endpoint", "model", "monitor", "kind", "after", "since", "limit"];
+
+/// What rows of a table can be asked by, after what says whose table it is.
+const TABLE_OF_RUN: &[&str] = &[
+    "run_id", "artifact", "path", "columns", "filter", "order_by", "offset", "limit", "format",
+];
+const TABLE_OF_ARTIFACT: &[&str] = &[
+    "artifact", "path", "columns", "filter", "order_by", "offset", "limit", "format",
+];
+const TABLE_OF_VERSION: &[&str] = &[
+    "name", "version", "path", "columns", "filter", "order_by", "offset", "limit", "format",
+];
+const TABLE_OF_MODEL: &[&str] = &[
+    "model_id", "path", "columns", "filter", "order_by", "offset", "limit", "format",
+];
 
 /// The whole API.
 pub(crate) fn routes() -> Vec<Route> {
@@ -328,6 +343,14 @@ fn wandb_routes() -> Vec<Route> {
         get("/wandb/download/{token}", wandb::http::download, "Fetch bytes by a URL that allows it"),
         get("/api/v1/tracking/artifact-lineage", wandb::http::artifact_lineage, "Which artifacts a run read and wrote").query(&["run_id"]),
         get("/api/v1/tracking/console", wandb::http::console, "What a run printed").query(&["run_id", "from", "limit"]),
+        get("/api/v1/tracking/tables", tables::list, "Tables that a run keeps as files").query(&["run_id", "artifact"]),
+        get("/api/v1/tracking/tables/rows", tables::rows, "Rows of a table of a run").query(TABLE_OF_RUN),
+        post("/api/v1/tracking/tables/query", tables::query, "Ask the tables of a run in SQL").body("TableQuery"),
+        get("/api/v1/tracking/artifact-tables", tables::list_of_artifact, "Tables in an artifact").query(&["artifact"]),
+        get("/api/v1/tracking/artifact-tables/rows", tables::rows_of_artifact, "Rows of a table in an artifact").query(TABLE_OF_ARTIFACT),
+        post("/api/v1/tracking/artifact-tables/query", tables::query_of_artifact, "Ask the tables of an artifact in SQL").body("ArtifactTableQuery"),
+        get("/api/v1/tracking/version-tables/rows", tables::rows_of_version, "Rows of a table of a model version").query(TABLE_OF_VERSION),
+        get("/api/v1/tracking/model-tables/rows", tables::rows_of_model, "Rows of a table of a logged model").query(TABLE_OF_MODEL),
         get("/api/v1/sweeps", sweeps::list, "Sweeps").query(&["project"]),
         post("/api/v1/sweeps", sweeps::create, "Make a sweep").body("NewSweep"),
         get("/api/v1/sweeps/{id}", sweeps::show, "A sweep and its trials"),

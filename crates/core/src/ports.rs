@@ -275,3 +275,138 @@ pub trait DataEngine: Send + Sync {
     /// The batches of such a file; equal to what was encoded, request by request.
     fn decode_predictions(&self, parquet: &[u8]) -> Result<Vec<PredictionBatch>, PortError>;
 }
+
+/// Bytes that can be read in parts, wherever they are.
+#[async_trait]
+pub trait ByteSource: Send + Sync {
+    /// How many.
+    fn size(&self) -> u64;
+    /// All of those in a range.
+    async fn read(&self, range: std::ops::Range<u64>) -> Result<Vec<u8>, PortError>;
+}
+
+/// Takes bytes piece by piece.
+#[async_trait]
+pub trait ByteSink: Send {
+    /// Takes the next piece.
+    async fn write(&mut self, piece: Vec<u8>) -> Result<(), PortError>;
+}
+
+/// How the rows of a file are written down.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TableFormat {
+    /// A JSON object with `columns` and `data`, a list of rows, as W&B's tables and MLflow's `log_table` are.
+    JsonRows,
+    /// Lines of values with a separator, the first of them names.
+    Separated(char),
+    /// Parquet.
+    Parquet,
+}
+
+/// A column of a table.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TableColumn {
+    /// Its name here: not empty, and no other column's.
+    pub name: String,
+    /// `boolean`, `integer`, `float`, `text`, `json`, `timestamp`, `date`, or Arrow's name of another type.
+    #[serde(rename = "type")]
+    pub data_type: String,
+    /// What the file calls it, if that is something else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+}
+
+/// What a table is made of.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TableShape {
+    /// How many rows.
+    pub rows: u64,
+    /// Its columns, in order.
+    pub columns: Vec<TableColumn>,
+}
+
+/// A table that can be asked for rows: Parquet, and what to call it in errors.
+#[derive(Clone)]
+pub struct NamedTable {
+    /// Its name in queries and errors.
+    pub name: String,
+    /// Parquet.
+    pub parquet: Arc<dyn ByteSource>,
+}
+
+/// Which rows of a table are wanted.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct TablePage {
+    /// Only these columns, in this order; all of them if empty.
+    pub columns: Vec<String>,
+    /// Only rows for which this SQL expression is true.
+    pub filter: Option<String>,
+    /// By which columns to order, and whether downwards.
+    pub order: Vec<(String, bool)>,
+    /// How many rows to pass over.
+    pub offset: u64,
+    /// At most so many rows.
+    pub limit: u32,
+}
+
+/// In which form rows are wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RowsFormat {
+    /// A JSON list of lists.
+    Json,
+    /// Arrow's IPC stream.
+    Arrow,
+    /// Parquet.
+    Parquet,
+}
+
+/// Rows of a table.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TableRows {
+    /// The columns, in order.
+    pub columns: Vec<TableColumn>,
+    /// How many rows there are here.
+    pub rows: u64,
+    /// How many rows the question would give without a limit, where that is known.
+    pub total: Option<u64>,
+    /// Whether there is more.
+    pub more: bool,
+    /// The rows in the form that was asked for.
+    pub body: Vec<u8>,
+}
+
+/// Tables in files: turned into Parquet, looked into, and asked in SQL that only reads.
+#[async_trait]
+pub trait TableEngine: Send + Sync {
+    /// Turns a file into Parquet, in memory that does not grow with the file.
+    async fn to_parquet(
+        &self,
+        name: &str,
+        file: Arc<dyn ByteSource>,
+        format: TableFormat,
+        sink: &mut dyn ByteSink,
+    ) -> Result<TableShape, PortError>;
+
+    /// What a Parquet file is made of.
+    async fn shape(&self, table: NamedTable) -> Result<TableShape, PortError>;
+
+    /// A page of rows.
+    async fn page(
+        &self,
+        table: NamedTable,
+        page: TablePage,
+        format: RowsFormat,
+    ) -> Result<TableRows, PortError>;
+
+    /// The tables that a query names, if it is one that only reads.
+    fn tables_in(&self, sql: &str) -> Result<Vec<String>, PortError>;
+
+    /// Answers a query over tables, with at most `limit` rows.
+    async fn query(
+        &self,
+        tables: Vec<NamedTable>,
+        sql: &str,
+        limit: u32,
+        format: RowsFormat,
+    ) -> Result<TableRows, PortError>;
+}

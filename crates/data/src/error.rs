@@ -108,6 +108,20 @@ pub enum DataError {
     /// A stored file does not hold what its manifest says.
     #[error("{0}")]
     Stored(String),
+    /// A file that cannot be read as a table.
+    #[error("table `{table}` cannot be read: {reason}")]
+    Table {
+        /// Which.
+        table: String,
+        /// Why not, and where.
+        reason: String,
+    },
+    /// A question about tables that cannot be answered.
+    #[error("{0}")]
+    Query(String),
+    /// A question about tables that takes too much.
+    #[error("{0}")]
+    QueryLimit(String),
     /// The file system.
     #[error("`{}`: {source}", path.display())]
     Io {
@@ -166,6 +180,9 @@ impl DataError {
             Self::SnapshotEmpty(_) => "snapshot_empty",
             Self::Predictions(_) => "predictions_invalid",
             Self::Stored(_) => "stored_data_broken",
+            Self::Table { .. } => "table_invalid",
+            Self::Query(_) => "query_invalid",
+            Self::QueryLimit(_) => "query_limit",
             Self::Io { .. } => "io",
             Self::Upstream(_) => "object_store",
             Self::DataFusion(_) | Self::Arrow(_) | Self::Parquet(_) | Self::Frame(_) | Self::Json(_) => {

@@ -1,8 +1,10 @@
 //! How DataFusion is set up here.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::FutureExt;
 
@@ -24,6 +26,11 @@ pub async fn guarded<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 /// One partition, because the order of rows decides the digest of a snapshot and the row numbers of a validation result. A session is made
 /// for each operation, so that no listing or footer of an earlier state of the files is remembered.
 pub fn session() -> SessionContext {
+    session_on(Arc::default())
+}
+
+/// The same, on a runtime with limits of its own.
+pub fn session_on(runtime: Arc<RuntimeEnv>) -> SessionContext {
     let mut config = SessionConfig::new()
         .with_target_partitions(1)
         .with_batch_size(8_192)
@@ -33,5 +40,5 @@ pub fn session() -> SessionContext {
     options.sql_parser.enable_ident_normalization = false;
     options.execution.parquet.schema_force_view_types = false;
     options.execution.parquet.pushdown_filters = true;
-    SessionContext::new_with_config(config)
+    SessionContext::new_with_config_rt(config, runtime)
 }

@@ -10,7 +10,7 @@ use tidemill_control::tracking::{Tracking, TrackingOptions};
 use tidemill_control::{Control, Parts};
 use tidemill_core::clock::{Clock, Timestamp, VirtualClock, WallClock};
 use tidemill_core::spec::{self, Spec};
-use tidemill_data::DataFusionEngine;
+use tidemill_data::{DataFusionEngine, Tables};
 use tidemill_models::{BuiltinTrainer, Runtime};
 use tidemill_serving::{LogOptions, PredictionLog, Router, Server};
 use tidemill_store::{Database, Store};
@@ -128,6 +128,7 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
     })
     .await?;
     let tracking = Tracking::new(store, clock, settings.tracking.clone());
+    tracking.answer_tables(Arc::new(Tables::default()));
     tracking.prepare_users().await?;
     let plane = Arc::new(Plane::new(control.clone(), tracking));
     Ok(App {
@@ -144,6 +145,7 @@ pub async fn open_without_project(data: &Path, settings: &Settings) -> Result<Ap
     let clock: Arc<dyn Clock> = Arc::new(WallClock);
     let serving = open_serving(data, &clock).await?;
     let tracking = Tracking::new(store, Arc::clone(&clock), settings.tracking.clone());
+    tracking.answer_tables(Arc::new(Tables::default()));
     tracking.prepare_users().await?;
     Ok(App {
         control: None,

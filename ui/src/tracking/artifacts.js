@@ -15,7 +15,7 @@ function Entry({ store, file, chosen }) {
   const [open, setOpen] = useState(chosen === file.path || chosen.startsWith(`${file.path}/`));
   const from = store.name === 'run' ? null : store.name;
   if (!file.is_dir) {
-    return html`<li><a href=${withParams({ path: file.path, from })} aria-current=${chosen === file.path ? 'true' : undefined}><span>${nameOf(file.path)}</span> <small class="dim">${size(file.file_size ?? 0)}</small></a></li>`;
+    return html`<li><a href=${withParams({ path: file.path, from, where: null, by: null, at: null })} aria-current=${chosen === file.path ? 'true' : undefined}><span>${nameOf(file.path)}</span> <small class="dim">${size(file.file_size ?? 0)}</small></a></li>`;
   }
   return html`<li><button type="button" class="folder" aria-expanded=${open} onClick=${() => setOpen(!open)}><span aria-hidden="true">${open ? '▾' : '▸'}</span> ${nameOf(file.path)}</button>
     ${open && html`<${Folder} store=${store} path=${file.path} chosen=${chosen} />`}</li>`;
@@ -40,5 +40,5 @@ export function Artifacts({ stores }) {
   return html`<div class="artifacts"><nav class="panel" aria-label="Files">
       ${stores.map((one) => html`<div key=${one.name}>${stores.length > 1 && html`<h3>${one.name === 'run' ? 'Run' : html`Model <code>${one.name.slice(0, 10)}</code>`}</h3>`}
         <${Folder} store=${one} path="" chosen=${one === store ? path : ''} none=${html`<p class="note">No file here. <code>mlflow.log_artifact("report.html")</code> puts one.</p>`} /></div>`)}</nav>
-    <section class="panel preview" aria-label="Preview">${path && store ? html`<${Preview} key=${`${store.name}${path}`} url=${store.url(path)} path=${path} />` : html`<${Empty} title="No file chosen">Choose one to look at it here: text, JSON, tables, images and HTML are shown, anything can be downloaded.</${Empty}>`}</section></div>`;
+    <section class="panel preview" aria-label="Preview">${path && store ? html`<${Preview} key=${`${store.name}${path}`} url=${store.url(path)} rows=${store.rows(path)} path=${path} />` : html`<${Empty} title="No file chosen">Choose one to look at it here: text, JSON, tables, images and HTML are shown, anything can be downloaded.</${Empty}>`}</section></div>`;
 }

@@ -1,7 +1,7 @@
 // A look into a file, without trusting it: text is text, and HTML runs no script.
 import { useEffect, useState } from '../../vendor/preact.js';
 import { count } from '../client.js';
-import { Failure, html, Scroll, Waiting } from '../ui.js';
+import { Failure, html, Later, Scroll, Waiting } from '../ui.js';
 import { size, useLoad } from './api.js';
 
 /** As much is read of a file to show it. */
@@ -10,12 +10,15 @@ const ROWS = 500;
 const CHILDREN = 200;
 
 const KINDS = /** @type {[RegExp, string][]} */ ([
+  [/\.(parquet|pq)$|\.table\.json$/i, 'rows'],
   [/\.(png|jpe?g|gif|webp|bmp|svg|avif|ico)$/i, 'image'], [/\.(json|ipynb|geojson)$/i, 'json'], [/\.(csv|tsv)$/i, 'table'], [/\.html?$/i, 'html'],
-  [/\.(parquet|pq|arrow|feather|pkl|pickle|joblib|npy|npz|pt|pth|onnx|h5|keras|bin|zip|gz|tar|tgz|bz2|xz|zst|so|whl|pdf|mp4|webm|mp3|wav|safetensors|ubj|model)$/i, 'binary'],
+  [/\.(arrow|feather|pkl|pickle|joblib|npy|npz|pt|pth|onnx|h5|keras|bin|zip|gz|tar|tgz|bz2|xz|zst|so|whl|pdf|mp4|webm|mp3|wav|safetensors|ubj|model)$/i, 'binary'],
 ]);
 
 /** @param {string} path */
 export const kindOf = (path) => KINDS.find(([pattern]) => pattern.test(path))?.[1] ?? 'text';
+
+const RowsOfFile = () => import('./rows.js').then((module) => module.Rows);
 
 /** The beginning of a file. @param {string} url @param {AbortSignal} signal @returns {Promise<{text: string, cut: boolean, binary: boolean, policy: string, inline: boolean}>} */
 async function load(url, signal) {
@@ -68,13 +71,15 @@ export function table(text, separator, most) {
   return rows;
 }
 
-/** @param {{text: string, separator: string, cut: boolean}} props */
-function Table({ text, separator, cut }) {
+/** @param {{text: string, separator: string, cut: boolean, rows: string | null}} props */
+function Table({ text, separator, cut, rows: asked }) {
+  const [all, setAll] = useState(cut);
+  if (all && asked) return html`<${Later} of=${RowsOfFile} url=${asked} />`;
   const [head = [], ...rows] = table(text, separator, ROWS + 2);
   const more = cut || rows.length > ROWS;
   const shown = rows.slice(0, ROWS);
   const numeric = head.map((_, i) => shown.length > 0 && shown.every((row) => row[i] === undefined || row[i] === '' || Number.isFinite(Number(row[i]))));
-  return html`<p class="note">${more ? `The first ${count(shown.length)} rows` : `${count(shown.length)} rows`}, ${count(head.length)} columns.</p>
+  return html`<p class="note">${more ? `The first ${count(shown.length)} rows` : `${count(shown.length)} rows`}, ${count(head.length)} columns.${asked && html` <button type="button" class="link-button" onClick=${() => setAll(true)}>All rows, sorted and filtered</button>`}</p>
     <${Scroll} label="Rows" class="tall"><table><thead><tr>${head.map((name, i) => html`<th scope="col" key=${i} class=${numeric[i] ? 'num' : ''}>${name}</th>`)}</tr></thead>
       <tbody>${shown.map((row, i) => html`<tr key=${i}>${head.map((_, j) => html`<td key=${j} class=${numeric[j] ? 'num' : ''}>${row[j] ?? ''}</td>`)}</tr>`)}</tbody></table></${Scroll}>`;
 }
@@ -114,11 +119,13 @@ function plain(text) {
   return page.documentElement.outerHTML;
 }
 
-/** @param {{kind: string, path: string, url: string, found: {text: string, cut: boolean, binary: boolean, policy: string, inline: boolean}}} props */
-function Text({ kind, path, url, found }) {
+/** @param {{kind: string, path: string, url: string, rows: string | null, found: {text: string, cut: boolean, binary: boolean, policy: string, inline: boolean}}} props */
+function Text({ kind, path, url, rows, found }) {
   if (found.binary) return html`<p class="note">This is no text. Download it to look at it.</p>`;
   if (kind === 'html') return html`<${Page} url=${url} found=${found} />`;
-  if (kind === 'table') return html`<${Table} text=${found.text} separator=${/\.tsv$/i.test(path) ? '\t' : ','} cut=${found.cut} />`;
+  if (kind === 'table') return html`<${Table} text=${found.text} separator=${/\.tsv$/i.test(path) ? '\t' : ','} cut=${found.cut} rows=${rows} />`;
+  // As MLflow's client logs a table.
+  if (kind === 'json' && rows && /^\s*\{\s*"columns"\s*:\s*\[/.test(found.text)) return html`<${Later} of=${RowsOfFile} url=${rows} />`;
   if (kind === 'json' && !found.cut) {
     try {
       return html`<div class="json" tabindex="0" role="region" aria-label="JSON"><${Json} name=${null} value=${JSON.parse(found.text)} depth=${0} /></div>`;
@@ -129,16 +136,17 @@ function Text({ kind, path, url, found }) {
   return html`${found.cut && html`<p class="note">The first ${size(MOST)}.</p>`}<pre class="file" tabindex="0">${found.text}</pre>`;
 }
 
-/** @param {{url: string, path: string}} props */
-export function Preview({ url, path }) {
+/** @param {{url: string, path: string, rows?: string | null}} props `rows`: where the server gives rows of the file, if it is a table */
+export function Preview({ url, path, rows = null }) {
   const kind = kindOf(path);
-  const reads = kind !== 'image' && kind !== 'binary';
+  const reads = kind !== 'image' && kind !== 'binary' && kind !== 'rows';
   const { data, error } = useLoad(reads ? url : null, (signal) => load(url, signal));
   const [broken, setBroken] = useState(false);
   useEffect(() => setBroken(false), [url]);
   const name = path.split('/').at(-1);
   return html`<header class="panel-head"><h2>${name}</h2><div class="panel-aside"><a class="button" href=${url.replace(/[?&]inline=true/, '')} download=${name}>Download</a></div></header>
-    ${kind === 'binary' && html`<p class="note">${/\.(parquet|pq)$/i.test(path) ? 'A Parquet table' : 'A file of this kind'} is not shown here. Download it to look at it.</p>`}
+    ${(kind === 'binary' || (kind === 'rows' && !rows)) && html`<p class="note">A file of this kind is not shown here. Download it to look at it.</p>`}
+    ${kind === 'rows' && rows && html`<${Later} of=${RowsOfFile} url=${rows} />`}
     ${kind === 'image' && (broken ? html`<p class="note">This is no image that the browser understands.</p>` : html`<img class="picture" src=${url} alt=${name} onError=${() => setBroken(true)} />`)}
-    ${reads && (error ? html`<${Failure} error=${error} what="The file" />` : data ? html`<${Text} kind=${kind} path=${path} url=${url} found=${data} />` : html`<${Waiting} height=${240} />`)}`;
+    ${reads && (error ? html`<${Failure} error=${error} what="The file" />` : data ? html`<${Text} kind=${kind} path=${path} url=${url} rows=${rows} found=${data} />` : html`<${Waiting} height=${240} />`)}`;
 }

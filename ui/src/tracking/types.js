@@ -64,6 +64,6 @@
 /** Keys known from the loaded runs. @typedef {{metrics: string[], params: string[], tags: string[]}} Keys */
 /** A history: logged points, each with the least and the greatest value of its stretch; how many were logged, how many are NaN, whether some were left out, whether the values are means of stretches. @typedef {{step: number[], time: number[], value: number[], low: number[], high: number[], total: number, odd: number, left: boolean, mean: boolean}} History */
 /** A curve of a chart. @typedef {{id: string, label: string, colour: string, dash?: number[], history: History}} Curve */
-/** Where artifacts come from. @typedef {{name: string, list: (path: string) => Promise<File[]>, url: (path: string) => string}} Store */
+/** Where artifacts come from. @typedef {{name: string, list: (path: string) => Promise<File[]>, url: (path: string) => string, rows: (path: string) => string}} Store */
 
 export {};

@@ -15,6 +15,7 @@ pub(crate) mod runs;
 pub(crate) mod spec;
 pub(crate) mod status;
 pub(crate) mod sweeps;
+pub(crate) mod tables;
 pub(crate) mod tokens;
 
 use axum::Json;

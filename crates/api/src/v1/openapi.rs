@@ -115,7 +115,8 @@ fn all_schemas() -> Value {
     let mut all = schemas();
     let others = super::registry::schemas()
         .into_iter()
-        .chain(super::sweeps::schemas());
+        .chain(super::sweeps::schemas())
+        .chain(super::tables::schemas());
     for (name, schema) in others {
         all[name] = schema;
     }

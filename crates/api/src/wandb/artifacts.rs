@@ -21,7 +21,6 @@ pub(super) async fn answer(op: &Operation<'_>, name: &str) -> Option<Data> {
         "ClientIDMapping" => client_id(op).await,
         "ArtifactType" => artifact_type(op).await,
         "FetchArtifactDigestAlgorithm" => digest_algorithm(op).await,
-        "ArtifactMembershipByName" => membership(op).await,
         "ArtifactByID" => by_id(op).await,
         "ArtifactManifest" | "FetchArtifactManifest" => manifest(op).await,
         "GetArtifactMembershipFileUrls" | "ArtifactMembershipFiles" => membership_files(op).await,
@@ -39,15 +38,20 @@ fn artifact_id(number: i64) -> String {
 }
 
 /// The number in an id of an artifact or of its manifest.
-fn number(id: &str) -> Result<i64, TrackingError> {
+pub(super) fn number(id: &str) -> Result<i64, TrackingError> {
     let key = key_of("Artifact", id).or_else(|| key_of("ArtifactManifest", id));
     let number = key.and_then(|key| key.parse().ok());
     number.ok_or_else(|| TrackingError::not_found(format!("artifact `{id}` not found")))
 }
 
-fn collection(of: &Collection) -> Value {
+pub(super) fn collection(of: &Collection) -> Value {
+    let kind = if of.is_portfolio {
+        "ArtifactPortfolio"
+    } else {
+        "ArtifactSequence"
+    };
     json!({
-        "__typename": "ArtifactSequence",
+        "__typename": kind,
         "id": opaque("ArtifactCollection", &of.number.to_string()),
         "name": of.name,
         "project": project(&of.entity, &of.project),
@@ -68,8 +72,13 @@ fn alias_list(view: &ArtifactView) -> Vec<Value> {
         .collect()
 }
 
-fn artifact(view: &ArtifactView) -> Value {
+pub(super) fn artifact(view: &ArtifactView) -> Value {
     let it = &view.artifact;
+    let tags: Vec<Value> = view
+        .tags
+        .iter()
+        .map(|tag| json!({ "__typename": "Tag", "id": opaque("Tag", tag), "name": tag }))
+        .collect();
     json!({
         "__typename": "Artifact",
         "id": artifact_id(it.number),
@@ -78,9 +87,9 @@ fn artifact(view: &ArtifactView) -> Value {
         "artifactType": { "name": view.collection.kind },
         "description": it.description,
         "metadata": it.metadata.to_string(),
-        "ttlDurationSeconds": -1,
-        "ttlIsInherited": true,
-        "tags": [],
+        "ttlDurationSeconds": view.ttl_s.unwrap_or(-1),
+        "ttlIsInherited": view.ttl_s.is_none(),
+        "tags": tags,
         "historyStep": null,
         "state": it.state,
         "size": it.size,
@@ -151,12 +160,20 @@ async fn manifest_of(op: &Operation<'_>, number: i64) -> Data {
 }
 
 async fn create_manifest(op: &Operation<'_>) -> Data {
-    if op.text("manifestType").is_some_and(|kind| kind != "FULL") {
-        return Err(TrackingError::NotImplemented(
-            "only whole manifests are kept here: log the artifact without `incremental` and not from several runs".to_owned(),
-        ));
+    let id = number(op.text("artifactID").unwrap_or_default())?;
+    match op.text("manifestType") {
+        None | Some("FULL") => {}
+        Some("INCREMENTAL") => {
+            let base = op.text("baseArtifactID").map(number).transpose()?;
+            op.tracking.wandb_add_to(op.caller, id, base).await?;
+        }
+        Some(_) => {
+            return Err(TrackingError::NotImplemented(
+                "an artifact is written by one run here: not from several at once".to_owned(),
+            ));
+        }
     }
-    let manifest = manifest_of(op, number(op.text("artifactID").unwrap_or_default())?).await?;
+    let manifest = manifest_of(op, id).await?;
     Ok(json!({ "createArtifactManifest": manifest }))
 }
 
@@ -247,26 +264,6 @@ async fn digest_algorithm(op: &Operation<'_>) -> Data {
         .await?;
     let found = found.map(|_| json!({ "__typename": "ArtifactSequence", "digestAlgorithm": "MANIFEST_MD5" }));
     Ok(json!({ "project": { "artifactType": { "artifactCollection": found } } }))
-}
-
-async fn membership(op: &Operation<'_>) -> Data {
-    let at = name_of(op.caller, op.text("entity"), op.text("project"), "");
-    let found = op
-        .tracking
-        .wandb_find_artifact(at, op.text("name").unwrap_or_default())
-        .await?;
-    let found = found.map(|view| {
-        json!({
-            "__typename": "ArtifactCollectionMembership",
-            "id": opaque("ArtifactCollectionMembership", &view.artifact.number.to_string()),
-            "versionIndex": view.artifact.version,
-            "createdAt": time(view.artifact.updated_ms),
-            "aliases": alias_list(&view),
-            "artifactCollection": collection(&view.collection),
-            "artifact": artifact(&view),
-        })
-    });
-    Ok(json!({ "project": { "artifactCollectionMembership": found } }))
 }
 
 async fn by_id(op: &Operation<'_>) -> Data {
@@ -385,15 +382,34 @@ async fn update(op: &Operation<'_>) -> Data {
         .get("aliases")
         .filter(|aliases| aliases.is_array())
         .map(|_| (alias_names(input), true));
-    let view = op
+    let mut view = op
         .tracking
         .wandb_update_artifact(op.caller, number, read("description"), metadata, aliases)
         .await?;
+    // -1 stands for the project's, which is for ever, and -2 for ever.
+    let ttl = input
+        .get("ttlDurationSeconds")
+        .and_then(Value::as_i64)
+        .map(|seconds| (seconds > 0).then_some(seconds));
+    let tags = (tag_names(input, "tagsToAdd"), tag_names(input, "tagsToDelete"));
+    if ttl.is_some() || !tags.0.is_empty() || !tags.1.is_empty() {
+        view = op
+            .tracking
+            .wandb_mark_artifact(op.caller, number, tags, ttl)
+            .await?;
+    }
     let changed = json!({ "artifact": artifact(&view) });
     Ok(json!({ "result": changed, "updateArtifact": changed }))
 }
 
-fn alias_names(input: &Map<String, Value>) -> Vec<String> {
+fn tag_names(input: &Map<String, Value>, field: &str) -> Vec<String> {
+    let listed = input.get(field).and_then(Value::as_array).into_iter().flatten();
+    listed
+        .filter_map(|tag| tag.get("tagName").and_then(Value::as_str).map(str::to_owned))
+        .collect()
+}
+
+pub(super) fn alias_names(input: &Map<String, Value>) -> Vec<String> {
     let listed = input
         .get("aliases")
         .and_then(Value::as_array)
@@ -407,6 +423,28 @@ fn alias_names(input: &Map<String, Value>) -> Vec<String> {
 async fn aliases(op: &Operation<'_>, add: bool) -> Data {
     let input = op.input();
     let number = number(text_of(input, "artifactID"))?;
+    // Each alias says in which collection: one that holds links, or the artifact's own.
+    let first = input
+        .get("aliases")
+        .and_then(|aliases| aliases.get(0))
+        .and_then(Value::as_object);
+    if let Some(first) = first {
+        let named = text_of(first, "artifactCollectionName");
+        let at = name_of(
+            op.caller,
+            Some(text_of(first, "entityName")),
+            Some(text_of(first, "projectName")),
+            "",
+        );
+        let aliases = alias_names(input);
+        if op
+            .tracking
+            .wandb_alias_link(at, named, number, aliases, add)
+            .await?
+        {
+            return Ok(json!({ "result": { "success": true } }));
+        }
+    }
     op.tracking
         .wandb_update_artifact(op.caller, number, None, None, Some((alias_names(input), add)))
         .await?;

@@ -46,7 +46,7 @@ pub(crate) async fn graphql(
         .or_else(|| name_in(&asked.query))?;
     let variables = asked.variables.unwrap_or_default();
     let answered = if super::may_track(known, &caller.workspace) {
-        super::graphql(app, caller, &origin(headers), name, &variables).await
+        super::graphql(app, caller, &origin(headers), (name, &asked.query), &variables).await
     } else {
         is_wandb(headers).then(|| super::failed(name, &super::denied(&caller.workspace)))
     };

@@ -5,10 +5,14 @@
 //! here is answered with GraphQL errors, as an older server of W&B's would, and the client goes on without.
 
 mod accounts;
+pub(crate) mod addresses;
 mod artifacts;
 pub(crate) mod http;
+mod links;
+mod reads;
 mod runs;
 mod sweeps;
+mod versions;
 
 use std::sync::Arc;
 
@@ -57,6 +61,8 @@ pub(crate) struct Operation<'a> {
     caller: &'a Caller,
     /// Scheme and host by which the client reaches this server.
     origin: &'a str,
+    /// The text of the operation, where its name says too little.
+    query: &'a str,
     variables: &'a Map<String, Value>,
 }
 
@@ -67,13 +73,14 @@ pub(crate) async fn graphql(
     app: &App,
     caller: &Caller,
     origin: &str,
-    name: &str,
+    (name, query): (&str, &str),
     variables: &Map<String, Value>,
 ) -> Option<(u16, Value)> {
     let op = Operation {
         tracking: app.tracking(),
         caller,
         origin,
+        query,
         variables,
     };
     let data = match accounts::answer(&op, name) {
@@ -82,7 +89,16 @@ pub(crate) async fn graphql(
             Some(data) => data,
             None => match artifacts::answer(&op, name).await {
                 Some(data) => data,
-                None => sweeps::answer(&op, name).await?,
+                None => match reads::answer(&op, name).await {
+                    Some(data) => data,
+                    None => match versions::answer(&op, name).await {
+                        Some(data) => data,
+                        None => match links::answer(&op, name).await {
+                            Some(data) => data,
+                            None => sweeps::answer(&op, name).await?,
+                        },
+                    },
+                },
             },
         },
     };

@@ -39,7 +39,7 @@ async fn upsert(op: &Operation<'_>) -> Data {
         name: op.owned("name"),
         entity: op.owned("entity"),
         project: op.owned("project"),
-        display_name: op.owned("displayName"),
+        display_name: op.owned("displayName").or_else(|| op.owned("display_name")),
         config: op.json("config"),
         summary: op.json("summaryMetrics"),
         notes: op.owned("notes"),

@@ -19,6 +19,7 @@ mod rights;
 mod robustness;
 mod security;
 mod signatures;
+mod tables;
 mod tracking_runs;
 mod tracking_search;
 mod users;

@@ -41,6 +41,9 @@ pub enum TrackingError {
     /// The store refused or failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What stands behind a port refused or failed.
+    #[error(transparent)]
+    Port(#[from] tidemill_core::ports::PortError),
 }
 
 impl TrackingError {
@@ -57,6 +60,7 @@ impl TrackingError {
             Self::TooManyLogins { .. } => "too_many_logins",
             Self::NotImplemented(_) => "not_implemented",
             Self::Store(e) => e.code(),
+            Self::Port(e) => e.code,
         }
     }
 

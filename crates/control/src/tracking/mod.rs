@@ -21,6 +21,7 @@ mod run_names;
 mod runs;
 pub mod search;
 pub mod sweeps;
+pub mod tables;
 mod validate;
 pub mod wandb;
 pub mod webhooks;
@@ -122,6 +123,9 @@ struct Inner {
     sender: std::sync::OnceLock<Arc<dyn webhooks::Sender>>,
     metric_keys: Arc<KnownKeys>,
     awaited: automations::Awaited,
+    tables: std::sync::OnceLock<Arc<dyn tidemill_core::ports::TableEngine>>,
+    /// Held while a file is turned into Parquet.
+    converting: tokio::sync::Mutex<()>,
 }
 
 impl std::fmt::Debug for Tracking {
@@ -146,6 +150,8 @@ impl Tracking {
                 sender: std::sync::OnceLock::new(),
                 metric_keys: Arc::default(),
                 awaited: automations::Awaited::default(),
+                tables: std::sync::OnceLock::new(),
+                converting: tokio::sync::Mutex::new(()),
             }),
         };
         if let Some(Destination::Folder(folder)) = &tracking.options().artifacts_destination {

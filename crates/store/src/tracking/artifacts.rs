@@ -169,19 +169,36 @@ pub fn remove_some(tx: &mut Tx<'_>, path: &str, limit: u32) -> Result<Removed, S
 
 /// Those of `digests` that no name stands for, each once. Whatever else comes to keep objects of kind
 /// [`crate::ContentKind::Artifact`] has to be asked here as well.
-pub fn unreferenced(tx: &ReadTx<'_>, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+///
+/// The Parquet that a file without a name became goes with it.
+pub fn unreferenced(tx: &mut Tx<'_>, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
     let mut distinct = digests.to_vec();
     distinct.sort_unstable();
     distinct.dedup();
     let mut free = Vec::new();
     for digest in distinct {
-        if !tx.exists("SELECT 1 FROM artifacts WHERE digest = ?1 LIMIT 1", bind![digest])?
-            && !crate::wandb::artifacts::refers(tx, digest)?
+        if has_name(tx, digest)? {
+            continue;
+        }
+        free.push(digest);
+        if let Some(parquet) = super::tables::forget(tx, digest)?
+            && !has_name(tx, parquet)?
         {
-            free.push(digest);
+            free.push(parquet);
         }
     }
+    free.sort_unstable();
+    free.dedup();
     Ok(free)
+}
+
+/// Whether a name or something else stands for these bytes.
+pub fn has_name(tx: &ReadTx<'_>, digest: Digest) -> Result<bool, StoreError> {
+    Ok(
+        tx.exists("SELECT 1 FROM artifacts WHERE digest = ?1 LIMIT 1", bind![digest])?
+            || crate::wandb::artifacts::refers(tx, digest)?
+            || super::tables::refers(tx, digest)?,
+    )
 }
 
 /// Where a run of a workspace keeps its artifacts.

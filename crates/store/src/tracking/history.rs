@@ -44,6 +44,42 @@ pub fn page(
     }
 }
 
+/// Gives each point of a run with a step in `[from, until)` to `take`, with the metric's name.
+pub fn each(
+    tx: &ReadTx<'_>,
+    run: i64,
+    from: i64,
+    until: i64,
+    mut take: impl FnMut(&str, Point),
+) -> Result<(), StoreError> {
+    // By the latest values, which say which metrics there are: the rest is ranges of the table's key.
+    let sql = "SELECT k.name, m.at_ms, m.step, m.value, m.is_nan FROM latest_metrics l \
+         JOIN metric_keys k ON k.number = l.key JOIN metrics m ON m.run = l.run AND m.key = l.key \
+         WHERE l.run = ?1 AND m.step >= ?2 AND m.step < ?3 ORDER BY l.key, m.at_ms";
+    tx.each(sql, bind![run, from, until], |row| {
+        let mut fields = Fields::of(row);
+        let name: String = fields.next()?;
+        let (at_ms, step, value, is_nan) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+        take(
+            &name,
+            Point {
+                step,
+                at_ms,
+                value,
+                is_nan,
+            },
+        );
+        Ok(())
+    })
+}
+
+/// The last step of a run's metrics, but for system metrics.
+pub fn last_step(tx: &ReadTx<'_>, run: i64) -> Result<Option<i64>, StoreError> {
+    let sql = "SELECT max(l.step) FROM latest_metrics l JOIN metric_keys k ON k.number = l.key \
+         WHERE l.run = ?1 AND k.name NOT LIKE 'system/%'";
+    tx.one(sql, bind![run], |row| Fields::of(row).next())
+}
+
 /// The steps at which a metric of a run has points, ascending.
 pub fn steps(tx: &ReadTx<'_>, run: i64, key: i64) -> Result<Vec<i64>, StoreError> {
     let mut steps: Vec<i64> = Vec::new();

@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod params;
 pub mod purges;
 pub mod runs;
+pub mod tables;
 pub mod tags;
 #[cfg(test)]
 mod tests;

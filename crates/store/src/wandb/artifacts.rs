@@ -47,6 +47,8 @@ pub struct Collection {
     pub kind: String,
     /// When it was made.
     pub created_ms: i64,
+    /// Whether its versions are links.
+    pub is_portfolio: bool,
 }
 
 /// A version of a collection, or one to be.
@@ -106,11 +108,12 @@ pub struct Blob {
     pub size: i64,
 }
 
-const COLLECTION: &str = "number, workspace, entity, project, name, type, created_ms";
-const ARTIFACT: &str = "number, collection, version, state, digest, client_id, description, metadata, aliases, run_id, manifest, \
+pub(super) const COLLECTION: &str = "number, workspace, entity, project, name, type, created_ms, \
+     EXISTS (SELECT 1 FROM wandb_portfolios p WHERE p.collection = wandb_collections.number)";
+pub(super) const ARTIFACT: &str = "number, collection, version, state, digest, client_id, description, metadata, aliases, run_id, manifest, \
      size, file_count, created_ms, updated_ms";
 
-fn read_collection(row: &Row<'_>) -> rusqlite::Result<Collection> {
+pub(super) fn read_collection(row: &Row<'_>) -> rusqlite::Result<Collection> {
     let mut fields = Fields::of(row);
     Ok(Collection {
         number: fields.next()?,
@@ -120,6 +123,7 @@ fn read_collection(row: &Row<'_>) -> rusqlite::Result<Collection> {
         name: fields.next()?,
         kind: fields.next()?,
         created_ms: fields.next()?,
+        is_portfolio: fields.next()?,
     })
 }
 
@@ -143,7 +147,7 @@ fn read_artifact(fields: &mut Fields<'_>) -> rusqlite::Result<Artifact> {
     })
 }
 
-fn artifact_row(row: &Row<'_>) -> rusqlite::Result<Artifact> {
+pub(super) fn artifact_row(row: &Row<'_>) -> rusqlite::Result<Artifact> {
     read_artifact(&mut Fields::of(row))
 }
 
@@ -304,6 +308,22 @@ pub fn aliases(tx: &ReadTx<'_>, artifact: &Artifact) -> Result<Vec<String>, Stor
     })
 }
 
+/// Says that a version to be adds files to `base`, or where that is none to the newest version there is.
+pub fn set_incremental(tx: &mut Tx<'_>, artifact: i64, base: Option<i64>) -> Result<(), StoreError> {
+    tx.upsert(
+        "wandb_incremental",
+        "artifact, base",
+        "artifact",
+        bind![artifact, base],
+    )
+}
+
+/// Whether a version to be adds files to another, and to which if that was said.
+pub fn incremental(tx: &ReadTx<'_>, artifact: i64) -> Result<Option<Option<i64>>, StoreError> {
+    let sql = "SELECT base FROM wandb_incremental WHERE artifact = ?1";
+    tx.first(sql, bind![artifact], |row| Fields::of(row).next())
+}
+
 /// Replaces the files of an artifact.
 pub fn put_files(tx: &mut Tx<'_>, artifact: i64, files: &[ArtifactFile]) -> Result<(), StoreError> {
     tx.execute(
@@ -326,6 +346,20 @@ pub fn files(
 ) -> Result<Vec<ArtifactFile>, StoreError> {
     let sql = "SELECT path, md5, size, ref FROM wandb_artifact_files WHERE artifact = ?1 AND path > ?2 ORDER BY path LIMIT ?3";
     tx.rows(sql, bind![artifact, after, limit], |row| {
+        let mut fields = Fields::of(row);
+        Ok(ArtifactFile {
+            path: fields.next()?,
+            md5: fields.next()?,
+            size: fields.next()?,
+            reference: fields.next()?,
+        })
+    })
+}
+
+/// A file of an artifact.
+pub fn file(tx: &ReadTx<'_>, artifact: i64, path: &str) -> Result<Option<ArtifactFile>, StoreError> {
+    let sql = "SELECT path, md5, size, ref FROM wandb_artifact_files WHERE artifact = ?1 AND path = ?2";
+    tx.first(sql, bind![artifact, path], |row| {
         let mut fields = Fields::of(row);
         Ok(ArtifactFile {
             path: fields.next()?,

@@ -171,6 +171,49 @@ pub fn has_project(
     tx.exists(sql, bind![workspace, entity, project])
 }
 
+/// Gives each run of a project that is not deleted to `take`, one at a time.
+pub fn each_of_project(
+    tx: &ReadTx<'_>,
+    at: &WandbName,
+    mut take: impl FnMut(WandbRun),
+) -> Result<(), StoreError> {
+    let columns = COLUMNS
+        .split(", ")
+        .map(|column| format!("w.{}", column.trim()))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let sql = format!(
+        "SELECT {columns} FROM wandb_runs w JOIN tracked_runs t ON t.run_id = w.run_id \
+         WHERE w.workspace = ?1 AND w.entity = ?2 AND w.project = ?3 AND t.lifecycle = 'active'"
+    );
+    tx.each(&sql, bind![at.workspace, at.entity, at.project], |row| {
+        take(read(row)?);
+        Ok(())
+    })
+}
+
+/// A project that has runs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Project {
+    /// Its name.
+    pub name: String,
+    /// When its first run was made.
+    pub created_ms: i64,
+}
+
+/// Projects of an entity, by name.
+pub fn projects(tx: &ReadTx<'_>, workspace: &str, entity: &str) -> Result<Vec<Project>, StoreError> {
+    let sql = "SELECT w.project, min(w.created_ms) FROM wandb_runs w JOIN tracked_runs t ON t.run_id = w.run_id \
+         WHERE w.workspace = ?1 AND w.entity = ?2 AND t.lifecycle = 'active' GROUP BY w.project ORDER BY w.project";
+    tx.rows(sql, bind![workspace, entity], |row| {
+        let mut fields = Fields::of(row);
+        Ok(Project {
+            name: fields.next()?,
+            created_ms: fields.next()?,
+        })
+    })
+}
+
 /// Running runs that were last heard of before a moment.
 pub fn silent_since(tx: &ReadTx<'_>, before_ms: i64, limit: u32) -> Result<Vec<WandbRun>, StoreError> {
     let sql = format!(

@@ -226,7 +226,7 @@ impl Tracking {
         }
     }
 
-    async fn open_artifact(&self, place: Place) -> Result<Artifact> {
+    pub(crate) async fn open_artifact(&self, place: Place) -> Result<Artifact> {
         match place {
             Place::File(folder, path) => {
                 let bytes = folder.open(&path).await?.ok_or_else(|| no_such(&path))?;

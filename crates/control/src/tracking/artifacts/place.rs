@@ -101,7 +101,7 @@ impl Tracking {
         }
     }
 
-    async fn artifact_root_of_model(&self, caller: &Caller, model_id: &str) -> Result<String> {
+    pub(crate) async fn artifact_root_of_model(&self, caller: &Caller, model_id: &str) -> Result<String> {
         let (workspace, id) = (caller.workspace.clone(), model_id.to_owned());
         let location = self
             .store()

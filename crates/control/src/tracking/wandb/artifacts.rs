@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 use tidemill_store::tracking::runs as tracked;
 use tidemill_store::wandb::artifacts::{self, Artifact, ArtifactFile, ArtifactState, Collection, Direction};
 use tidemill_store::wandb::runs::{self, WandbName};
+use tidemill_store::wandb::{links, retired};
 use tidemill_store::{ReadTx, StoreError, Tx};
 
 use super::grants::Grant;
@@ -52,6 +53,10 @@ pub struct ArtifactView {
     pub collection: Collection,
     /// What it is called.
     pub aliases: Vec<String>,
+    /// Words that people gave it.
+    pub tags: Vec<String>,
+    /// After how many seconds it goes, if it does by itself.
+    pub ttl_s: Option<i64>,
 }
 
 /// What a run read and wrote.
@@ -71,6 +76,8 @@ pub(super) fn view(tx: &ReadTx<'_>, artifact: Artifact) -> Stored<ArtifactView> 
     Ok(ArtifactView {
         collection: artifacts::collection(tx, artifact.collection)?,
         aliases: artifacts::aliases(tx, &artifact)?,
+        tags: retired::tags(tx, artifact.number)?,
+        ttl_s: retired::ttl(tx, artifact.number)?,
         artifact,
     })
 }
@@ -97,7 +104,7 @@ pub(super) fn name(tx: &mut Tx<'_>, artifact: &Artifact, aliases: &[String]) -> 
 }
 
 /// Finds `name:alias`, `name:v3`, or the newest version of `name`.
-fn find(tx: &ReadTx<'_>, at: &WandbName, full: &str) -> Stored<Option<ArtifactView>> {
+pub(super) fn find(tx: &ReadTx<'_>, at: &WandbName, full: &str) -> Stored<Option<ArtifactView>> {
     let (name, alias) = full.split_once(':').unwrap_or((full, LATEST));
     let Some(collection) = artifacts::find_collection(tx, &at.workspace, &at.entity, &at.project, name)?
     else {
@@ -106,6 +113,14 @@ fn find(tx: &ReadTx<'_>, at: &WandbName, full: &str) -> Stored<Option<ArtifactVi
     let number = alias
         .strip_prefix('v')
         .and_then(|digits| digits.parse::<i64>().ok());
+    if collection.is_portfolio {
+        let linked = match number {
+            Some(version) => links::by_version(tx, collection.number, version)?
+                .map_or(Ok(None), |link| artifacts::get(tx, link.artifact))?,
+            None => artifacts::by_alias(tx, collection.number, alias)?,
+        };
+        return linked.map(|artifact| view(tx, artifact)).transpose();
+    }
     let mut found = match number {
         Some(version) => artifacts::by_version(tx, collection.number, version)?,
         None => artifacts::by_alias(tx, collection.number, alias)?,
@@ -142,8 +157,15 @@ impl Tracking {
                     name: new.collection.clone(),
                     kind: new.kind.clone(),
                     created_ms: now_ms,
+                    is_portfolio: false,
                 };
                 let collection = artifacts::ensure_collection(tx, &wanted)?;
+                if collection.is_portfolio {
+                    return Ok(Err(TrackingError::Conflict(format!(
+                        "`{}` holds links: log the artifact under another name",
+                        new.collection
+                    ))));
+                }
                 if collection.kind != new.kind {
                     return Ok(Err(TrackingError::Conflict(format!(
                         "artifact `{}` has the type `{}`, not `{}`",
@@ -413,6 +435,7 @@ impl ArtifactView {
         map.insert("size".to_owned(), json!(self.artifact.size));
         map.insert("files".to_owned(), json!(self.artifact.file_count));
         map.insert("aliases".to_owned(), json!(self.aliases));
+        map.insert("tags".to_owned(), json!(self.tags));
         map.insert("metadata".to_owned(), self.artifact.metadata.clone());
         map.insert("created_ms".to_owned(), json!(self.artifact.created_ms));
         map.insert("run_id".to_owned(), json!(self.artifact.run_id));

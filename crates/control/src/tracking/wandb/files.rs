@@ -132,7 +132,8 @@ impl Tracking {
                     size: kept.size,
                     modified_at: self.now(),
                 };
-                self.name_run_file(workspace, run_id, name, row).await?;
+                self.name_run_file(workspace, run_id, name.clone(), row).await?;
+                self.table_written(&name, row.digest, row.size);
             }
             Grant::Blob { workspace, md5 } => {
                 self.store()
