@@ -9,8 +9,9 @@ use Rule::{
     SeesLoop, SeesWorkspace, Signed, Themselves, User, VersionOf, Within, Workspace,
 };
 use Subject::{
-    Artifact, Experiment, ExperimentName, Experiments, LoggedModel, LoopModel, Model, ModelInPath,
-    ModelInQuery, ModelTag, Run, RunInQuery, RunOrModel, Runs,
+    Artifact, EvalDataset, EvalDatasetAndExperiments, Experiment, ExperimentName, Experiments,
+    ExperimentsOrWorkspace, LoggedModel, LoopModel, Model, ModelInPath, ModelInQuery, ModelTag, Run,
+    RunInQuery, RunOrModel, Runs,
 };
 
 /// What a request must fulfil.
@@ -63,6 +64,12 @@ pub(crate) enum Subject {
     Experiment,
     /// Every one of `experiment_ids`
     Experiments,
+    /// The same, or where none is named all that is in the workspace.
+    ExperimentsOrWorkspace,
+    /// Every experiment of the evaluation dataset `dataset_id`; where it has none, all that is in its workspace.
+    EvalDataset,
+    /// The same, and every one of `experiment_ids`
+    EvalDatasetAndExperiments,
     /// `experiment_name`
     ExperimentName,
     /// `run_id`, which older clients call `run_uuid`
@@ -257,6 +264,21 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("GET", "/api/2.0/mlflow/metrics/get-history-bulk", On(Read, Runs("run_id"))),
     ("GET", "/api/2.0/mlflow/metrics/get-history-bulk-interval", On(Read, Runs("run_ids"))),
     ("GET", "/api/2.0/mlflow/metrics/get-history-downsampled", On(Read, Run)),
+
+    // Evaluation datasets
+    ("POST", "/api/3.0/mlflow/datasets/create", On(Update, ExperimentsOrWorkspace)),
+    ("GET", "/api/3.0/mlflow/datasets/search", Limited),
+    ("POST", "/api/3.0/mlflow/datasets/search", Limited),
+    ("GET", "/api/3.0/mlflow/datasets/{}", On(Read, EvalDataset)),
+    ("DELETE", "/api/3.0/mlflow/datasets/{}", On(Delete, EvalDataset)),
+    ("PATCH", "/api/3.0/mlflow/datasets/{}/tags", On(Update, EvalDataset)),
+    ("DELETE", "/api/3.0/mlflow/datasets/{}/tags/{}", On(Update, EvalDataset)),
+    ("POST", "/api/3.0/mlflow/datasets/{}/records", On(Update, EvalDataset)),
+    ("GET", "/api/3.0/mlflow/datasets/{}/records", On(Read, EvalDataset)),
+    ("DELETE", "/api/3.0/mlflow/datasets/{}/records", On(Update, EvalDataset)),
+    ("GET", "/api/3.0/mlflow/datasets/{}/experiment-ids", On(Read, EvalDataset)),
+    ("POST", "/api/3.0/mlflow/datasets/{}/add-experiments", On(Update, EvalDatasetAndExperiments)),
+    ("POST", "/api/3.0/mlflow/datasets/{}/remove-experiments", On(Update, EvalDataset)),
 
     // Logged models
     ("POST", "/api/2.0/mlflow/logged-models", On(Update, Experiment)),

@@ -204,9 +204,21 @@ pub(super) async fn on(
             if ids.is_empty() {
                 return Err(absent(name).into());
             }
-            for id in ids {
-                let permission = on_experiment(app, known, &id, &caller.workspace).await?;
-                need(permission.allows(wanted))?;
+            on_experiments(app, wanted, known, caller, &ids).await
+        }
+        Subject::ExperimentsOrWorkspace => {
+            let ids = all(fields, "experiment_ids")?;
+            if ids.is_empty() {
+                return need(known.in_workspace(&caller.workspace).allows(wanted));
+            }
+            on_experiments(app, wanted, known, caller, &ids).await
+        }
+        Subject::EvalDataset | Subject::EvalDatasetAndExperiments => {
+            let id = fields.required_text("dataset_id")?;
+            need(on_eval_dataset(app, known, &id, caller, wanted).await?)?;
+            if subject == Subject::EvalDatasetAndExperiments {
+                let ids = all(fields, "experiment_ids")?;
+                on_experiments(app, wanted, known, caller, &ids).await?;
             }
             Ok(())
         }
@@ -270,6 +282,38 @@ pub(super) async fn on(
         | Subject::Artifact
         | Subject::Runs(_) => Err(Refused::Denied),
     }
+}
+
+async fn on_experiments(
+    app: &App,
+    wanted: Need,
+    known: &Principal,
+    caller: &Caller,
+    ids: &[String],
+) -> Result<(), Refused> {
+    for id in ids {
+        let permission = on_experiment(app, known, id, &caller.workspace).await?;
+        need(permission.allows(wanted))?;
+    }
+    Ok(())
+}
+
+/// Whether a user is permitted something on all the experiments of a dataset, or where it has none on its workspace.
+async fn on_eval_dataset(
+    app: &App,
+    known: &Principal,
+    dataset_id: &str,
+    caller: &Caller,
+    wanted: Need,
+) -> tracking::Result<bool> {
+    let Some((workspace, experiments)) = app.tracking().place_of_eval_dataset(dataset_id).await? else {
+        return Ok(missing(known, caller).allows(wanted));
+    };
+    if experiments.is_empty() {
+        return Ok(known.in_workspace(&workspace).allows(wanted));
+    }
+    let permitted = |id: &i64| known.on(EXPERIMENT, &id.to_string(), &workspace).allows(wanted);
+    Ok(experiments.iter().all(permitted))
 }
 
 /// A version is registered by those who may change the model, from what they may look at: else a version of one's own model would

@@ -7,6 +7,7 @@
 mod artifacts;
 pub mod automations;
 mod error;
+mod eval_datasets;
 mod experiments;
 mod history;
 mod housekeeping;
@@ -36,6 +37,7 @@ use crate::users::{AuthOptions, Memory};
 
 pub use artifacts::{Artifact, ArtifactUpload, OpenedUpload, PartUpload, Swept, safe_name, safe_path};
 pub use error::{Result, TrackingError};
+pub use eval_datasets::{CreateEvalDataset, EvalRecords, Upserted};
 pub use experiments::CreateExperiment;
 pub use history::{MAX_BUCKETS, MAX_PAGE, MAX_RUNS, MAX_SAMPLED_STEPS, RunPoints};
 pub use logged_models::CreateLoggedModel;

@@ -95,11 +95,6 @@ pub fn parse_model_order(order_by: &[ModelOrder]) -> Result<Vec<OrderKey>> {
         let Some(field) = order.field_name.as_deref().map(str::trim) else {
             return invalid("`field_name` in the `order_by` clause must be specified.".to_owned());
         };
-        if order.dataset_digest.is_some() && order.dataset_name.is_none() {
-            return invalid(
-                "`dataset_digest` can only be specified if `dataset_name` is also specified.".to_owned(),
-            );
-        }
         let subject = match field.split_once('.') {
             Some(("metrics", name)) => Subject::Metric(name.trim_matches('`').to_owned()),
             Some(("attributes", name)) if find(Target::LoggedModels.ordered(), name).is_some() => {
