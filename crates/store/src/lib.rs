@@ -38,6 +38,7 @@ pub mod predictions;
 pub mod registry;
 pub mod rollouts;
 pub mod runs;
+pub mod sealing;
 pub mod search;
 pub mod snapshots;
 pub mod specs;

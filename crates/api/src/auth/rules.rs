@@ -11,7 +11,7 @@ use Rule::{
 use Subject::{
     Artifact, EvalDataset, EvalDatasetAndExperiments, Experiment, ExperimentName, Experiments,
     ExperimentsOrWorkspace, LoggedModel, LoopModel, Model, ModelInPath, ModelInQuery, ModelTag, Run,
-    RunInQuery, RunOrModel, Runs,
+    RunAndModels, RunInQuery, RunOrModel, Runs,
 };
 
 /// What a request must fulfil.
@@ -33,8 +33,8 @@ pub(crate) enum Rule {
     Within(Need),
     /// To come from a user who is permitted this on what the request names.
     On(Need, Subject),
-    /// To come from a user who may add such a thing; it is theirs then.
-    Create(Kind),
+    /// To come from a user who may add things; what they add is theirs then.
+    Create,
     /// To register a version: permitted to change the model and to look at where the version comes from.
     VersionOf,
     /// To come from a user. It is a search, whose handler asks only for what the user may look at.
@@ -74,7 +74,9 @@ pub(crate) enum Subject {
     ExperimentName,
     /// `run_id`, which older clients call `run_uuid`
     Run,
-    /// The same, always in the query: the body is something else.
+    /// The same, and the logged models that its metrics name.
+    RunAndModels,
+    /// `run_id`, always in the query: the body is something else.
     RunInQuery,
     /// `run_id` or `model_id`
     RunOrModel,
@@ -94,15 +96,6 @@ pub(crate) enum Subject {
     LoopModel,
     /// The path of an artifact, whose first part is an experiment's number.
     Artifact,
-}
-
-/// What can be added.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Kind {
-    /// An experiment.
-    Experiment,
-    /// A registered model.
-    Model,
 }
 
 const ADMIN: Rule = Role(ServerRole::Admin);
@@ -232,7 +225,7 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("GET", "/api/2.0/mlflow/traces", User),
 
     // Experiments
-    ("POST", "/api/2.0/mlflow/experiments/create", Create(Kind::Experiment)),
+    ("POST", "/api/2.0/mlflow/experiments/create", Create),
     ("GET", "/api/2.0/mlflow/experiments/get", On(Read, Experiment)),
     ("GET", "/api/2.0/mlflow/experiments/get-by-name", On(Read, ExperimentName)),
     ("GET", "/api/2.0/mlflow/experiments/search", Limited),
@@ -252,9 +245,9 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("POST", "/api/2.0/mlflow/runs/delete", On(Delete, Run)),
     ("POST", "/api/2.0/mlflow/runs/restore", On(Delete, Run)),
     ("POST", "/api/2.0/mlflow/runs/update", On(Update, Run)),
-    ("POST", "/api/2.0/mlflow/runs/log-metric", On(Update, Run)),
+    ("POST", "/api/2.0/mlflow/runs/log-metric", On(Update, RunAndModels)),
     ("POST", "/api/2.0/mlflow/runs/log-parameter", On(Update, Run)),
-    ("POST", "/api/2.0/mlflow/runs/log-batch", On(Update, Run)),
+    ("POST", "/api/2.0/mlflow/runs/log-batch", On(Update, RunAndModels)),
     ("POST", "/api/2.0/mlflow/runs/log-model", On(Update, Run)),
     ("POST", "/api/2.0/mlflow/runs/log-inputs", On(Update, Run)),
     ("POST", "/api/2.0/mlflow/runs/outputs", On(Update, Run)),
@@ -312,7 +305,7 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("GET", "/model-versions/get-artifact", On(Read, ModelInQuery)),
 
     // Registered models and versions
-    ("POST", "/api/2.0/mlflow/registered-models/create", Create(Kind::Model)),
+    ("POST", "/api/2.0/mlflow/registered-models/create", Create),
     ("GET", "/api/2.0/mlflow/registered-models/get", On(Read, Model)),
     ("GET", "/api/2.0/mlflow/registered-models/search", Limited),
     ("POST", "/api/2.0/mlflow/registered-models/rename", On(Update, Model)),

@@ -113,6 +113,22 @@ fn runs(fields: &Fields) -> tracking::Result<Vec<String>> {
     Ok(runs)
 }
 
+/// The logged models that a metric or the metrics of a batch name, each once.
+fn measured_models(fields: &Fields) -> tracking::Result<Vec<String>> {
+    let mut models = all(fields, "model_id")?;
+    for metric in fields.list("metrics")? {
+        for name in ["model_id", "modelId"] {
+            if let Some(model_id) = metric[name].as_str()
+                && !model_id.is_empty()
+                && !models.iter().any(|known| known == model_id)
+            {
+                models.push(model_id.to_owned());
+            }
+        }
+    }
+    Ok(models)
+}
+
 /// Refuses a request whose sender may not do what its rule says.
 pub(super) async fn check(
     app: &App,
@@ -167,7 +183,7 @@ pub(super) async fn check(
         | Rule::SeesLoop
         | Rule::SeesEvents
         | Rule::Within(_)
-        | Rule::Create(_)
+        | Rule::Create
         | Rule::Limited => Err(Refused::Denied),
     }
 }
@@ -230,6 +246,20 @@ pub(super) async fn on(
                 .await?;
             let permission = place.map_or_else(|| missing(known, caller), |place| on_place(known, &place));
             need(permission.allows(wanted))
+        }
+        Subject::RunAndModels => {
+            let runs = runs(fields)?;
+            if runs.is_empty() {
+                return Err(absent("run_id").into());
+            }
+            for run_id in &runs {
+                need(on_run(app, known, run_id, caller).await?.allows(wanted))?;
+            }
+            for model_id in measured_models(fields)? {
+                let permission = on_logged_model(app, known, &model_id, caller).await?;
+                need(permission.allows(wanted))?;
+            }
+            Ok(())
         }
         Subject::Run | Subject::RunOrModel => {
             let runs = runs(fields)?;

@@ -31,6 +31,7 @@ use std::sync::Arc;
 
 use tidemill_core::clock::{Clock, Timestamp};
 use tidemill_store::Store;
+use tidemill_store::sealing::SealingKey;
 use tidemill_store::tracking::metrics::KnownKeys;
 
 use crate::users::{AuthOptions, Memory};
@@ -113,6 +114,7 @@ struct Inner {
     outbox: tokio::sync::Notify,
     sender: std::sync::OnceLock<Arc<dyn webhooks::Sender>>,
     metric_keys: Arc<KnownKeys>,
+    sealing: std::sync::OnceLock<SealingKey>,
     awaited: automations::Awaited,
 }
 
@@ -137,10 +139,12 @@ impl Tracking {
                 outbox: tokio::sync::Notify::new(),
                 sender: std::sync::OnceLock::new(),
                 metric_keys: Arc::default(),
+                sealing: std::sync::OnceLock::new(),
                 awaited: automations::Awaited::default(),
             }),
         };
         tracking.ensure_default_experiment();
+        tracking.seal_old_secrets();
         tracking.read_automations();
         tracking
     }

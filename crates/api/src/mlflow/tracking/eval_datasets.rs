@@ -82,6 +82,15 @@ fn answer(dataset: &EvalDataset) -> Json<Value> {
     Json(json!({ "dataset": dataset_json(dataset) }))
 }
 
+/// Where the answer is about its experiments, a client is spared asking for them.
+fn answer_with_experiments(dataset: &EvalDataset) -> Json<Value> {
+    let mut message = dataset_json(dataset);
+    if !dataset.experiments.is_empty() {
+        message["experiment_ids"] = experiment_ids(dataset);
+    }
+    Json(json!({ "dataset": message }))
+}
+
 /// `POST /api/3.0/mlflow/datasets/create`
 pub(crate) async fn create(
     State(app): State<App>,
@@ -94,11 +103,7 @@ pub(crate) async fn create(
         tags: fields.text("tags")?.unwrap_or_default(),
     };
     let dataset = app.tracking().create_eval_dataset(&caller, request).await?;
-    let mut message = dataset_json(&dataset);
-    if !dataset.experiments.is_empty() {
-        message["experiment_ids"] = experiment_ids(&dataset);
-    }
-    Ok(Json(json!({ "dataset": message })))
+    Ok(answer_with_experiments(&dataset))
 }
 
 /// `GET /api/3.0/mlflow/datasets/{dataset_id}`
@@ -244,7 +249,7 @@ pub(crate) async fn add_experiments(
         fields.texts("experiment_ids")?,
     );
     let dataset = app.tracking().move_eval_dataset(&caller, &id, &ids, true).await?;
-    Ok(answer(&dataset))
+    Ok(answer_with_experiments(&dataset))
 }
 
 /// `POST /api/3.0/mlflow/datasets/{dataset_id}/remove-experiments`
@@ -261,5 +266,5 @@ pub(crate) async fn remove_experiments(
         .tracking()
         .move_eval_dataset(&caller, &id, &ids, false)
         .await?;
-    Ok(answer(&dataset))
+    Ok(answer_with_experiments(&dataset))
 }

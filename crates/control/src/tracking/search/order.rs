@@ -100,9 +100,9 @@ pub fn parse_model_order(order_by: &[ModelOrder]) -> Result<Vec<OrderKey>> {
             Some(("attributes", name)) if find(Target::LoggedModels.ordered(), name).is_some() => {
                 attribute(name)?
             }
-            Some((entity, _)) => {
+            Some(_) => {
                 return invalid(format!(
-                    "Invalid order by field name: {entity}, only `metrics.<name>` is allowed."
+                    "Invalid order by field name: {field}. Only metrics are supported."
                 ));
             }
             None => attribute(field)?,
@@ -121,5 +121,5 @@ fn attribute(name: &str) -> Result<Subject> {
     let known = find(Target::LoggedModels.ordered(), name);
     known
         .map(|known| Subject::Attribute(known.attribute))
-        .ok_or_else(|| TrackingError::invalid(format!("Invalid order by field name: {name}.")))
+        .ok_or_else(|| TrackingError::invalid(format!("Invalid order by field name: {name}")))
 }
