@@ -15,6 +15,8 @@ mod error;
 mod lock;
 #[cfg(test)]
 mod noun_tests;
+#[cfg(test)]
+mod plans;
 mod reader;
 mod store;
 #[cfg(test)]

@@ -103,7 +103,7 @@ impl Tracking {
             Ok(0) | Err(StoreError::ReadOnly) => {}
             Ok(count) => tracing::info!(count, "encrypted the secrets of webhooks"),
             Err(error) => {
-                tracing::error!(%error, "the secrets of webhooks are stored in the clear and could not be encrypted")
+                tracing::error!(%error, "the secrets of webhooks are stored in the clear and could not be encrypted");
             }
         }
     }
