@@ -124,8 +124,8 @@ def large_experiment(server: Server, runs: int) -> dict:
     return {"runs": runs, "created_per_s": round(runs / filled), **times, "peak_pss_MiB": round(server.peak, 1)}
 
 
-def large_artifact(server: Server, folder: Path, gigabytes: float) -> dict:
-    """One large file up and down, beside a plain copy of the same bytes that is synced too."""
+def large_artifact(server: Server, folder: Path, gigabytes: float, rounds: int = 3) -> dict:
+    """One large file up and down, beside plain copies of the same bytes that are synced too."""
     size = int(gigabytes * (1 << 30))
     source, copy = folder / "source.bin", folder / "copy.bin"
     with source.open("wb") as out:
@@ -148,10 +148,11 @@ def large_artifact(server: Server, folder: Path, gigabytes: float) -> dict:
 
     def put():
         connection = server.connection()
+        # Pieces as large as those of the plain copy.
+        connection.blocksize = 1 << 20
         with source.open("rb") as body:
             connection.request("PUT", "/api/2.0/mlflow-artifacts/artifacts/bench/source.bin", body,
                                {"Content-Length": str(size), "Content-Type": "application/octet-stream"})
-            connection.blocksize = 1 << 20
             answer = connection.getresponse()
             assert answer.status == 200, answer.read()
             answer.read()
@@ -169,15 +170,25 @@ def large_artifact(server: Server, folder: Path, gigabytes: float) -> dict:
             os.fsync(out.fileno())
         assert got == size, (got, size)
 
-    figures = {"GiB": gigabytes, "copy_MiB_s": rate(plain), "put_MiB_s": rate(put)}
-    copy.unlink()
-    figures["get_MiB_s"] = rate(get)
-    copy.unlink()
-    figures["copy_again_MiB_s"] = rate(plain)
-    figures["peak_pss_MiB"] = round(server.peak, 1)
+    # Interleaved, since the disk's own speed drifts: each transfer is compared with the copies before and after it.
+    rates: dict[str, list[float]] = {"copy": [], "put": [], "get": []}
+
+    def measure(name, work):
+        rates[name].append(rate(work))
+        copy.unlink(missing_ok=True)
+
+    for _ in range(rounds):
+        for name, work in (("copy", plain), ("put", put), ("copy", plain), ("get", get)):
+            measure(name, work)
+    measure("copy", plain)
     source.unlink()
-    copy.unlink()
-    return figures
+
+    def share(name: str, first: int) -> float:
+        beside = [(rates["copy"][i] + rates["copy"][i + 1]) / 2 for i in range(first, 2 * rounds, 2)]
+        return round(percentile([own / copied for own, copied in zip(rates[name], beside)], 0.5), 2)
+
+    return {"GiB": gigabytes, **{f"{name}_MiB_s": all for name, all in rates.items()},
+            "put_of_copy": share("put", 0), "get_of_copy": share("get", 1), "peak_pss_MiB": round(server.peak, 1)}
 
 
 def number(value) -> float | None:

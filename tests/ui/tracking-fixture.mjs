@@ -158,10 +158,17 @@ export function tracking() {
       return ok();
     },
     'model-versions/search': ({ filter = '' }) => ok({ model_versions: filter.startsWith('name') ? (filter.includes('flight-delay') ? Array.from({ length: 12 }, (_, i) => version(12 - i)) : []) : filter.includes(runId(1)) ? [version(10)] : [] }),
-    'logged-models/m-0001': () => ok({ model: { info: { model_id: 'm-0001', name: 'model', model_type: 'sklearn' }, data: {} } }),
+    'logged-models/m-0001': () => ok({ model: LOGGED }),
+    'logged-models/m-0001/tags': (f) => ok(LOGGED.info.tags.push(...f.tags)),
+    'logged-models/search': (f) => (f.filter === 'metrics.auc >' ? wrong('the filter ends where a number was expected') : ok({ models: f.filter ? [] : [LOGGED] })),
+    'logged-models/m-0001/artifacts/files': () => ({ code: 200, type: 'text/plain', text: MLMODEL('[{"type": "double", "name": "distance", "required": true}]') }),
     'logged-models/m-0001/artifacts/directories': () => ok({ files: [{ path: 'MLmodel', is_dir: false, file_size: 300 }] }),
   };
 
+  const LOGGED = {
+    info: { model_id: 'm-0001', experiment_id: '1', name: 'delay-model', model_type: 'sklearn', status: 'LOGGED_MODEL_READY', creation_timestamp_ms: START, last_updated_timestamp_ms: START + 1000, source_run_id: runId(1), artifact_uri: 'mlflow-artifacts:/1/models/m-0001/artifacts', tags: tags({ team: 'ops', 'mlflow.modelVersions': '[{"name": "flight-delay", "version": 12}]' }) },
+    data: { params: tags({ max_depth: '4' }), metrics: [{ key: 'auc', value: 0.78, step: 0, timestamp: START, run_id: runId(1), dataset_name: 'flights-2013', dataset_digest: 'abc' }] },
+  };
   /** @type {any[]} */
   const requests = [];
   const audit = [

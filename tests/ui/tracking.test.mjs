@@ -526,6 +526,46 @@ describe('a comparison', () => {
   });
 });
 
+describe('logged models', () => {
+  test('of an experiment are listed with their metrics, and can be searched', async () => {
+    await visit('/experiments/1?live=off', async (page) => {
+      await page.getByRole('link', { name: 'Models', exact: true }).last().click();
+      await page.getByRole('link', { name: 'delay-model' }).waitFor();
+      assert.match(await page.locator('#list').innerText(), /auc[\s\S]*delay-model[\s\S]*ready[\s\S]*flight-delay v12[\s\S]*0\.78/);
+      await page.getByPlaceholder('metrics.auc').fill("name = 'nothing'");
+      await page.keyboard.press('Enter');
+      await page.getByText('No model matches').waitFor();
+      assert.match(page.url(), /filter=/);
+    });
+    await visit('/experiments/1/models?filter=metrics.auc+%3E', async (page) => {
+      await page.getByText('the filter ends where a number was expected').waitFor();
+    }, { allowed: /400/ });
+  });
+
+  test('show what is known of them, and their files', async () => {
+    await visit('/experiments/1/models/m-0001', async (page) => {
+      await page.waitForSelector('#signature table');
+      const text = await page.locator('main').innerText();
+      for (const part of ['delay-model', 'flights-2013', '0.78', 'max_depth', 'distance', 'flight-delay v12', 'team']) assert.ok(text.includes(part), part);
+      await page.getByText('Add or change a tag').click();
+      await page.getByLabel('Key').fill('checked');
+      await page.getByLabel('Value').fill('yes');
+      await page.getByRole('button', { name: 'Set tag' }).click();
+      await page.getByText('checked').waitFor();
+      await page.getByRole('link', { name: 'Artifacts' }).click();
+      await page.getByRole('link', { name: /MLmodel/ }).click();
+      await page.getByText('python_function').waitFor();
+    });
+  });
+
+  test('are reached from their run', async () => {
+    await visit(RUN, async (page) => {
+      await page.locator('#around').getByRole('link', { name: 'delay-model' }).click();
+      await page.getByRole('heading', { name: 'delay-model' }).waitFor();
+    });
+  });
+});
+
 describe('models', () => {
   test('are listed and lead to their versions', async () => {
     await visit('/models', async (page) => {
@@ -592,7 +632,7 @@ describe('models', () => {
 });
 
 describe('every page of tracking', () => {
-  const PAGES = ['/experiments', '/experiments/1?live=off', RUN, `${RUN}?tab=charts`, `${RUN}?tab=artifacts&path=conf.json`, `${COMPARE}&tab=table`, `${COMPARE}&tab=scatter`, '/experiments/1/compare?tab=importance', '/models', '/models/flight-delay?version=10', '/models/flight-delay?version=10&diff=9'];
+  const PAGES = ['/experiments', '/experiments/1?live=off', RUN, `${RUN}?tab=charts`, `${RUN}?tab=artifacts&path=conf.json`, `${COMPARE}&tab=table`, `${COMPARE}&tab=scatter`, '/experiments/1/compare?tab=importance', '/experiments/1/models', '/experiments/1/models/m-0001', '/models', '/models/flight-delay?version=10', '/models/flight-delay?version=10&diff=9'];
   const settle = (/** @type {Page} */ page) => page.waitForFunction(() => document.querySelector('main :is(table, .panel)') && !document.querySelector('.waiting, .chart-wait'));
 
   /** Goes to one after the other. @param {Page} page @param {(url: string) => Promise<void>} check */

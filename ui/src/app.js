@@ -52,6 +52,7 @@ const LATER = {
   experiment: () => import('./pages/experiment.js').then((module) => module.ExperimentPage),
   tracked: () => import('./pages/tracked.js').then((module) => module.TrackedRunPage),
   compare: () => import('./pages/compare.js').then((module) => module.ComparePage),
+  logged: () => import('./pages/logged.js').then((module) => module.LoggedPage),
 };
 
 /** The only endpoint there is, if so; else all of them. A server without a project shows its experiments. */
@@ -63,11 +64,11 @@ function Home() {
   return only && endpoints.length === 1 ? html`<${EndpointPage} key=${only.name} name=${only.name} />` : html`<${Later} of=${LATER.list} />`;
 }
 
-/** `/experiments`, `/experiments/ID`, `/experiments/ID/runs/RUN` and `/experiments/ID,ID/compare`. @param {{id: string | null}} props */
+/** `/experiments`, `/experiments/ID`, `/experiments/ID/runs/RUN`, `/experiments/ID/models`, `/experiments/ID/models/MODEL` and `/experiments/ID,ID/compare`. @param {{id: string | null}} props */
 function Experiments({ id }) {
   if (!id) return html`<${Later} of=${LATER.experiments} />`;
   const [experiment, noun, run] = id.split('/');
-  const part = noun === undefined ? LATER.experiment : noun === 'runs' && run ? LATER.tracked : noun === 'compare' ? LATER.compare : null;
+  const part = noun === undefined ? LATER.experiment : noun === 'runs' && run ? LATER.tracked : noun === 'compare' ? LATER.compare : noun === 'models' ? LATER.logged : null;
   return part ? html`<${Later} key=${id} of=${part} experiment=${experiment} run=${run} />` : html`<${Nowhere} />`;
 }
 

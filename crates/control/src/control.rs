@@ -23,7 +23,7 @@ use crate::error::{ControlError, Result};
 use crate::feedback::{predictions, record};
 use crate::monitor::windows;
 use crate::pipeline::triggers::Fired;
-use crate::pipeline::{runs as execution, scheduler, train};
+use crate::pipeline::{runs as execution, scheduler, sweep, train};
 use crate::report::{self, MonthMemo};
 use crate::view::{EndpointStatus, FeedbackInput, FeedbackOutcome, Lineage, Reproduction, Status, Timeline};
 use crate::{lineage, memory, reproduce};
@@ -73,6 +73,7 @@ impl Control {
     /// If the store cannot be written, or a champion cannot be loaded.
     pub async fn open(parts: Parts) -> Result<Self> {
         let ctx = Context::new(parts)?;
+        sweep::check(&ctx.spec)?;
         remember_spec(&ctx).await?;
         let name = ctx.endpoint();
         let stored = ctx.store.read(move |tx| endpoints::find(tx, &name)).await?;

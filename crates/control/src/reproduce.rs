@@ -8,7 +8,7 @@ use tidemill_store::{StoreError, models, runs, snapshots};
 use crate::context::Context;
 use crate::error::{ControlError, Result};
 use crate::pipeline::key::Code;
-use crate::pipeline::train;
+use crate::pipeline::{sweep, train};
 use crate::view::Reproduction;
 
 /// Trains `model/version` again and compares.
@@ -56,7 +56,8 @@ pub(crate) async fn version(
     let rows = ctx.data.load_snapshot(&manifest).await?;
     let split = train::split(&rows, &ctx.spec.evaluation);
     drop(rows);
-    let (output, _) = train::train(ctx, &manifest, split.train).await?;
+    let settings = sweep::settings_of(&ctx.spec, &run.params)?;
+    let (output, _) = train::train(ctx, &settings, &manifest, split.train).await?;
     let recorded = ctx.store.objects().bundle_files(&registered.bundle).await?;
     for (name, file) in &recorded {
         let again = output

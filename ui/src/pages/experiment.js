@@ -70,6 +70,7 @@ export function ExperimentPage({ experiment: id }) {
         ${ids.length > 1 && (ids.length <= COMPARED ? html`<a class="button primary" href=${compare({ runs: ids.join(',') })}>Compare</a>` : html`<span class="dim">compare up to ${COMPARED}</span>`)}
         ${view === 'deleted' ? html`<button type="button" class="button" onClick=${() => setAsked('restore')}>Restore</button>` : html`<button type="button" class="button" onClick=${() => setAsked('delete')}>Delete</button>`}`}
       ${ids.length === 0 && runs.rows.length > 1 && html`<a class="button" href=${compare({ filter, order: params.get('order') ?? '', tab: 'parallel' })} title="Parallel coordinates, scatter plot and importance of the first 500 runs that match">Compare all</a>`}
+      <a class="button" href=${`/experiments/${encodeURIComponent(id)}/models`}>Models</a>
       <button type="button" class="button" onClick=${() => setAsked('columns')}>Columns</button>
       <label>Show <select class="input" value=${view} onChange=${(/** @type {any} */ e) => { setChosen(new Set()); setParams({ view: e.currentTarget.value === 'active' ? null : e.currentTarget.value }); }}>
         <option value="active">active</option><option value="deleted">deleted</option><option value="all">all</option></select></label>

@@ -2,33 +2,21 @@
 import { useState } from '../../vendor/preact.js';
 import { duration, link, route, time, withParams } from '../client.js';
 import { Id } from '../records.js';
-import { each, figure, query, read, rowOf, runLink, send, TONES, useEvery, useLoad } from '../tracking/api.js';
+import { each, figure, modelLink, query, read, rowOf, runLink, send, TONES, useEvery, useLoad } from '../tracking/api.js';
 import { Artifacts } from '../tracking/artifacts.js';
 import { modelStore, runStore } from '../tracking/stores.js';
 import { ChartGrid } from '../tracking/chartgrid.js';
 import { search } from '../tracking/runs.js';
 import { Crumbs, Dialog, Field, Form, Tabs, TagEditor } from '../tracking/parts.js';
-import { Badge, Failure, html, Panel, Scroll, Title, Waiting } from '../ui.js';
+import { Values } from '../tracking/values.js';
+import { Badge, Failure, html, Panel, Title, Waiting } from '../ui.js';
 
 /** @typedef {import('../tracking/types.js').Run} Run */
 /** @typedef {import('../tracking/types.js').Row} Row */
 /** @typedef {import('../tracking/types.js').ModelVersion} ModelVersion */
 
 const SYSTEM = 'system/';
-const MOST = 200;
 const CHILDREN = 20;
-
-/** Names and values, with a search where there are many. @param {{label: string, rows: {key: string, cells: any[]}[], heads: string[], none: string}} props */
-function Values({ label, rows, heads, none }) {
-  const [q, setQ] = useState('');
-  const [all, setAll] = useState(false);
-  if (rows.length === 0) return html`<p class="note">${none}</p>`;
-  const found = rows.filter((row) => row.key.toLowerCase().includes(q.toLowerCase()));
-  return html`${rows.length > 15 && html`<label><span class="hidden">Find in ${label}</span><input type="search" class="input find-in" placeholder=${`Find in ${rows.length}`} value=${q} onInput=${(/** @type {any} */ e) => setQ(e.currentTarget.value)} /></label>`}
-    <${Scroll} label=${label}><table class="values"><thead><tr>${heads.map((head, i) => html`<th scope="col" key=${head} class=${i > 0 && heads.length > 2 ? 'num' : ''}>${head}</th>`)}</tr></thead>
-    <tbody>${found.slice(0, all ? found.length : MOST).map(({ key, cells }) => html`<tr key=${key}>${cells.map((cell, i) => (i === 0 ? html`<th scope="row">${cell}</th>` : html`<td class=${heads.length > 2 ? 'num' : ''}>${cell}</td>`))}</tr>`)}</tbody></table></${Scroll}>
-    ${found.length > MOST && !all && html`<p><button type="button" class="link-button" onClick=${() => setAll(true)}>Show all ${found.length}</button></p>`}`;
-}
 
 /** @param {{dataset: any}} props one of the run's inputs */
 function Dataset({ dataset: { dataset = {}, tags = [] } }) {
@@ -55,7 +43,7 @@ function Around({ run }) {
   return html`<${Panel} title="Inputs and outputs" id="around">
     ${datasets.length + models.length === 0 && html`<p class="note">The run names no dataset and no model.</p>`}
     ${datasets.map((dataset, i) => html`<${Dataset} key=${i} dataset=${dataset} />`)}
-    ${models.length > 0 && html`<h3>Models</h3><ul class="plain">${models.map((model, i) => html`<li key=${model.id}><a href=${withParams({ tab: 'artifacts', from: model.id, path: null })}>${names?.[i]?.name ?? model.id}</a> <${Badge} value=${model.how} /> ${names?.[i]?.model_type ?? ''}</li>`)}</ul>`}
+    ${models.length > 0 && html`<h3>Models</h3><ul class="plain">${models.map((model, i) => html`<li key=${model.id}><a href=${modelLink(names?.[i]?.experiment_id ?? run.info.experiment_id, model.id)}>${names?.[i]?.name ?? model.id}</a> <${Badge} value=${model.how} /> ${names?.[i]?.model_type ?? ''}</li>`)}</ul>`}
     <h3>Registered versions</h3>${error ? html`<p class="note">${error.message}</p>` : found.length === 0 ? html`<p class="note">None of this run.</p>`
       : html`<ul class="plain">${found.map((v) => html`<li key=${v.name + v.version}><a href=${`${link('models', v.name)}?version=${v.version}`}>${v.name} v${v.version}</a> ${(v.aliases ?? []).map((alias) => html`<${Badge} key=${alias} value=${alias} tone="info" />`)}</li>`)}</ul>`}
     ${children && children.rows.length > 0 && html`<h3>Child runs</h3><ul class="plain">${children.rows.map((row) => html`<li key=${row.id}><a href=${runLink(row.info.experiment_id, row.id)}>${row.name}</a> <${Badge} value=${row.info.status.toLowerCase()} tone=${TONES[row.info.status]} /></li>`)}</ul>

@@ -119,8 +119,11 @@ export const ownTags = (tags) => (tags ?? []).filter(({ key }) => !key.startsWit
 /** @param {string} experiment @param {string} run */
 export const runLink = (experiment, run) => `/experiments/${encodeURIComponent(experiment)}/runs/${encodeURIComponent(run)}`;
 
+/** @param {string} experiment @param {string} model the id of a logged model */
+export const modelLink = (experiment, model) => `/experiments/${encodeURIComponent(experiment)}/models/${encodeURIComponent(model)}`;
+
 /** MLflow's states in the words of a badge. */
-export const TONES = /** @type {Record<string, string>} */ ({ FINISHED: 'good', FAILED: 'bad', KILLED: 'warn', RUNNING: 'info', SCHEDULED: 'quiet', READY: 'good', PENDING_REGISTRATION: 'info', FAILED_REGISTRATION: 'bad', Production: 'good', Staging: 'info', Archived: 'quiet' });
+export const TONES = /** @type {Record<string, string>} */ ({ FINISHED: 'good', FAILED: 'bad', KILLED: 'warn', RUNNING: 'info', SCHEDULED: 'quiet', READY: 'good', PENDING_REGISTRATION: 'info', FAILED_REGISTRATION: 'bad', LOGGED_MODEL_READY: 'good', LOGGED_MODEL_PENDING: 'info', LOGGED_MODEL_UPLOAD_FAILED: 'bad', Production: 'good', Staging: 'info', Archived: 'quiet' });
 
 /** The eleventh curve has the first one's colour, and is dashed. @param {number} i */
 export const curveDash = (i) => (i < 10 ? undefined : i < 20 ? [6, 4] : [2, 3]);

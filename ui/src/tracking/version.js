@@ -3,7 +3,7 @@ import { useState } from '../../vendor/preact.js';
 import { get, link, setParams, signed, time, version as called, withParams } from '../client.js';
 import { Facts, Id } from '../records.js';
 import { Badge, html, Panel, Scroll, Waiting } from '../ui.js';
-import { figure, runLink, send, TONES, useLoad } from './api.js';
+import { figure, modelLink, runLink, send, TONES, useLoad } from './api.js';
 import { Dialog, Field, Form, TagEditor } from './parts.js';
 import { Requests } from './requests.js';
 import { behind } from './versions.js';
@@ -16,7 +16,7 @@ import { behind } from './versions.js';
 const STAGES = ['None', 'Staging', 'Production', 'Archived'];
 
 /** @param {{side: Side, title: string}} props */
-const Columns = ({ side, title }) => (side.length === 0 ? null : html`<h3>${title}</h3><${Scroll} label=${title}><table class="values"><tbody>${side.map((column) => html`<tr key=${column.name}><th scope="row">${column.name}</th><td><code>${column.type}</code></td></tr>`)}</tbody></table></${Scroll}>`);
+export const Columns = ({ side, title }) => (side.length === 0 ? null : html`<h3>${title}</h3><${Scroll} label=${title}><table class="values"><tbody>${side.map((column) => html`<tr key=${column.name}><th scope="row">${column.name}</th><td><code>${column.type}</code></td></tr>`)}</tbody></table></${Scroll}>`);
 
 /** @param {{of: Map<string, any>, none: string, show?: (value: any) => any}} props */
 const Pairs = ({ of, none, show = (value) => value }) => (of.size === 0 ? html`<p class="note">${none}</p>` : html`<table class="values"><tbody>${[...of].sort(([a], [b]) => a.localeCompare(b)).map(([key, value]) => html`<tr key=${key}><th scope="row">${key}</th><td class="num">${show(value)}</td></tr>`)}</tbody></table>`);
@@ -52,7 +52,7 @@ export function VersionPart({ model, version, again }) {
     ['aliases', aliases.length > 0 && aliases.map((alias) => html`<span class="chip" key=${alias}>${alias} <button type="button" class="quiet-button" aria-label=${`Take the alias ${alias} away`} onClick=${() => unalias(alias)}>✕</button></span> `)],
     ['user', version.user_id], ['tracked run', data?.experiment && run && html`<a href=${runLink(data.experiment, run)}><code>${run.slice(0, 12)}</code></a>`],
     ['training run', (version.loop?.run ?? version.loop?.run_id) && html`<a href=${link('runs', version.loop.run ?? version.loop.run_id)}><code>${String(version.loop.run ?? version.loop.run_id).slice(0, 12)}</code></a>`],
-    ['logged model', version.model_id && html`<${Id} value=${version.model_id} />`], ['source', version.source && html`<code>${version.source}</code>`],
+    ['logged model', version.model_id && (data?.home ? html`<a href=${modelLink(data.home, version.model_id)}><code>${version.model_id.slice(0, 12)}</code></a>` : html`<${Id} value=${version.model_id} />`)], ['source', version.source && html`<code>${version.source}</code>`],
   ]).filter(([, value]) => value);
   return html`<section id="version" aria-label=${`Version ${version.number}`}>
     <div class="title-row"><h2 class="version-title">Version ${version.number}</h2><div class="toolbar">${others.length > 0 && html`<label>Compare with <select class="input" onChange=${(/** @type {any} */ e) => e.currentTarget.value && setParams({ diff: e.currentTarget.value })}><option value="">a version</option>${others.map((other) => html`<option key=${other.number} value=${other.number}>v${other.number}</option>`)}</select></label>`}

@@ -72,7 +72,7 @@ export function signatureOf(text) {
   return { inputs: side('inputs'), outputs: side('outputs'), params: side('params') };
 }
 
-/** What stands behind a version: its run, its logged model, its signature. What there is not is empty. @typedef {{params: Map<string, string>, metrics: Map<string, number>, tags: Map<string, string>, signature: Signature | null, experiment: string | null}} Behind */
+/** What stands behind a version: its run, its logged model, its signature. What there is not is empty. @typedef {{params: Map<string, string>, metrics: Map<string, number>, tags: Map<string, string>, signature: Signature | null, experiment: string | null, home: string | null}} Behind; `home` is the logged model's experiment */
 
 /** @param {Version} version @returns {Promise<Behind>} */
 export async function behind(version) {
@@ -87,5 +87,5 @@ export async function behind(version) {
   const run = answer?.run;
   const params = new Map([...pairs(loop?.params), ...(logged?.model?.data?.params ?? []).map((/** @type {Tag} */ p) => [p.key, p.value]), ...(run?.data?.params ?? []).map((/** @type {Tag} */ p) => [p.key, p.value])].map(([key, value]) => [key, String(value)]));
   const metrics = new Map([...version.metrics, ...(run?.data?.metrics ?? []).map((/** @type {any} */ m) => [m.key, m.value ?? 0])].filter(([, value]) => isNumber(value) || typeof value === 'string').map(([key, value]) => [key, Number(value)]));
-  return { params, metrics, tags: new Map((version.tags ?? []).map(({ key, value }) => [key, value])), signature: file ? signatureOf(file) : null, experiment: run?.info?.experiment_id ?? null };
+  return { params, metrics, tags: new Map((version.tags ?? []).map(({ key, value }) => [key, value])), signature: file ? signatureOf(file) : null, experiment: run?.info?.experiment_id ?? null, home: logged?.model?.info?.experiment_id ?? null };
 }

@@ -5,7 +5,7 @@
 //! | `TIDEMILL_TRAIN_DATA` | Parquet files with features, label and time, separated by `:` |
 //! | `TIDEMILL_FEATURES` | a JSON file: `[{"name", "kind"}]` in order |
 //! | `TIDEMILL_LABEL`, `TIDEMILL_TASK` | the label column and `binary`, `multiclass` or `regression` |
-//! | `TIDEMILL_PARAMS` | a JSON file with `training.params` |
+//! | `TIDEMILL_PARAMS` | a JSON file with `training.params`, and over them what a sweep chose |
 //! | `TIDEMILL_SEED` | makes training repeatable |
 //! | `TIDEMILL_OUTPUT` | an empty folder: `model.json` (format, file, features with categories), the model's files, `metrics.json` |
 
@@ -17,6 +17,7 @@ use std::time::Duration;
 use tidemill_core::frame::Task;
 use tidemill_core::ports::{LabelledRows, ModelBundle, PortError, TrainOutput};
 use tidemill_core::snapshot::SnapshotManifest;
+use tidemill_core::spec::TrainingSpec;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::context::Context;
@@ -25,15 +26,15 @@ use crate::error::{ControlError, Result};
 /// Lines of the command's output kept for the error message and the record.
 const LOG_TAIL: usize = 40;
 
-/// Runs the spec's command on `rows` in a fresh folder and reads what it wrote.
+/// Runs the spec's command with these settings on `rows` in a fresh folder and reads what it wrote.
 pub(crate) async fn train(
     ctx: &Context,
-    command: &str,
+    (command, settings): (&str, &TrainingSpec),
     manifest: &SnapshotManifest,
     rows: &LabelledRows,
 ) -> Result<(TrainOutput, Vec<String>)> {
     let work = tempdir_in(&ctx.store.data_dir().join("work"))?;
-    let result = run(ctx, command, manifest, rows, &work).await;
+    let result = run(ctx, (command, settings), manifest, rows, &work).await;
     // The folder only held copies of what is stored elsewhere.
     let _ = std::fs::remove_dir_all(&work);
     result
@@ -57,7 +58,7 @@ fn io(what: &str, path: &Path, error: &std::io::Error) -> ControlError {
 
 async fn run(
     ctx: &Context,
-    command: &str,
+    (command, settings): (&str, &TrainingSpec),
     manifest: &SnapshotManifest,
     rows: &LabelledRows,
     work: &Path,
@@ -75,7 +76,7 @@ async fn run(
     write(&features, &list)?;
     write(
         &params,
-        &serde_json::to_vec(&spec.training.params).map_err(ControlError::internal)?,
+        &serde_json::to_vec(&settings.params).map_err(ControlError::internal)?,
     )?;
     let task = match spec.label.task {
         Task::Binary => "binary",
@@ -92,7 +93,7 @@ async fn run(
         .env("TIDEMILL_OUTPUT", &output)
         .env("TIDEMILL_LABEL", &spec.label.name)
         .env("TIDEMILL_TASK", task)
-        .env("TIDEMILL_SEED", spec.training.seed.to_string())
+        .env("TIDEMILL_SEED", settings.seed.to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -114,12 +115,12 @@ async fn run(
         }
         Vec::from(tail)
     };
-    let limit = Duration::from_micros(u64::try_from(spec.training.timeout.as_micros()).unwrap_or(u64::MAX));
+    let limit = Duration::from_micros(u64::try_from(settings.timeout.as_micros()).unwrap_or(u64::MAX));
     let done = tokio::time::timeout(limit, async { tokio::join!(tail, child.wait()) }).await;
     let Ok((log, status)) = done else {
         return Err(PortError::upstream(
             "training_timeout",
-            format!("`{command}` did not end within {} and was stopped; raise `training.timeout` or train on less", spec.training.timeout),
+            format!("`{command}` did not end within {} and was stopped; raise `training.timeout` or train on less", settings.timeout),
         )
         .into());
     };

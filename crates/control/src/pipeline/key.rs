@@ -5,9 +5,10 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use tidemill_core::digest::Digest;
-use tidemill_core::spec::Spec;
+use tidemill_core::spec::{Spec, TrainingSpec};
 
 use crate::error::{ControlError, Result};
+use crate::pipeline::sweep;
 
 /// What a training result depends on, apart from the data.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,14 +55,17 @@ impl Code {
 
     /// The run key on a snapshot.
     pub(crate) fn key(&self, spec: &Spec, snapshot: &Digest) -> Result<Digest> {
-        let all = json!({
+        let mut all = json!({
             "code": self.parts,
             "snapshot": snapshot,
-            "params": params(spec),
+            "params": params(&spec.training),
             "label": spec.label.name,
             "features": spec.features,
             "holdout": [json!(spec.evaluation.holdout), json!(spec.evaluation.holdout_share)],
         });
+        if spec.training.sweep.is_some() {
+            all["sweep"] = sweep::config(spec);
+        }
         Ok(Digest::of(
             &serde_json::to_vec(&all).map_err(ControlError::internal)?,
         ))
@@ -69,8 +73,7 @@ impl Code {
 }
 
 /// The parameters of a training run, as recorded.
-pub(crate) fn params(spec: &Spec) -> Value {
-    let training = &spec.training;
+pub(crate) fn params(training: &TrainingSpec) -> Value {
     if training.run.is_some() {
         json!({ "seed": training.seed, "params": training.params })
     } else {
@@ -99,6 +102,13 @@ mod tests {
         assert_eq!(first, key(text, b"a"));
         assert_ne!(first, key(text, b"b"));
         assert_ne!(first, key(&format!("{text}  seed: 7\n"), b"a"));
+        assert_ne!(
+            first,
+            key(
+                &format!("{text}  sweep: {{parameters: {{depth: {{values: [1, 2]}}}}}}\n"),
+                b"a"
+            )
+        );
         std::fs::write(dir.path().join("train.py"), "print(2)").unwrap();
         assert_ne!(first, key(text, b"a"));
     }

@@ -4,6 +4,7 @@ pub(crate) mod command;
 pub(crate) mod key;
 pub(crate) mod runs;
 pub(crate) mod scheduler;
+pub(crate) mod sweep;
 mod tracked;
 pub(crate) mod train;
 pub mod triggers;

@@ -10,6 +10,7 @@ use tidemill_core::digest::Digest;
 use tidemill_core::ids::{DecisionId, RunId, VersionNumber, derived};
 use tidemill_core::ports::PortError;
 use tidemill_core::snapshot::SnapshotManifest;
+use tidemill_core::spec::TrainingSpec;
 use tidemill_stats::paired::noninferiority::Verdict;
 use tidemill_store::decisions::{self, DecisionRecord};
 use tidemill_store::models::{self, AliasChange, NewVersion};
@@ -25,8 +26,8 @@ use crate::delivery::{bundles, endpoints as intended, routes};
 use crate::error::{ControlError, Result};
 use crate::feedback::predictions;
 use crate::pipeline::key::{Code, params};
-use crate::pipeline::tracked;
 use crate::pipeline::train::{self, Evaluation};
+use crate::pipeline::{sweep, tracked};
 use crate::tracking::automations;
 
 /// Executes a queued or orphaned run to its end, and records how it ended.
@@ -158,10 +159,22 @@ async fn steps_of(ctx: &Context, run: &RunRow, lease: i64) -> Result<()> {
         .store
         .read(move |tx| runs::find_succeeded_by_key(tx, &key))
         .await?;
-    let (bundle, train_metrics, reused) = match earlier.and_then(|r| r.bundle.map(|b| (b, r.id))) {
-        Some((bundle, from)) => (bundle, BTreeMap::new(), Some(from)),
+    let earlier = earlier.and_then(|r| r.bundle.map(|b| (b, r.id, r.params)));
+    let (bundle, train_metrics, settings, reused) = match earlier {
+        Some((bundle, from, params)) => {
+            let settings = sweep::settings_of(&ctx.spec, &params)?;
+            (bundle, BTreeMap::new(), settings, Some(from))
+        }
         None => {
-            let (output, log) = train::train(ctx, &manifest, split.train).await?;
+            let searched = Stopwatch::start();
+            let settings = match sweep::search(ctx, run, lease, &manifest, &split.train).await? {
+                Some(found) => {
+                    step(ctx, run, lease, "sweep", searched, found.detail).await?;
+                    found.settings
+                }
+                None => ctx.spec.training.clone(),
+            };
+            let (output, log) = train::train(ctx, &settings, &manifest, split.train).await?;
             if !log.is_empty() {
                 let attempt = u32::try_from(lease).unwrap_or(u32::MAX);
                 let key = ObjectKey::RunLog {
@@ -173,6 +186,7 @@ async fn steps_of(ctx: &Context, run: &RunRow, lease: i64) -> Result<()> {
             (
                 ctx.store.objects().put_bundle(&output.bundle).await?,
                 output.metrics,
+                settings,
                 None,
             )
         }
@@ -206,6 +220,7 @@ async fn steps_of(ctx: &Context, run: &RunRow, lease: i64) -> Result<()> {
         code: code.parts,
         key,
         bundle,
+        settings,
         reused: reused.is_some(),
         train_metrics,
         train_rows,
@@ -284,6 +299,7 @@ struct Finished {
     code: Value,
     key: Digest,
     bundle: Digest,
+    settings: TrainingSpec,
     reused: bool,
     train_metrics: BTreeMap<String, f64>,
     train_rows: usize,
@@ -351,7 +367,7 @@ async fn record(ctx: &Context, run: &RunRow, lease: i64, done: Finished) -> Resu
         }),
         key: Some(done.key),
         ended_at: Some(now),
-        params: Some(params(&ctx.spec)),
+        params: Some(params(&done.settings)),
         metrics: Some(run_metrics),
         code: Some(done.code),
         bundle: Some(done.bundle),

@@ -51,6 +51,64 @@ pub(super) fn begin(tx: &mut Tx<'_>, project: &str, run: &RunRow, now: Timestamp
     tags::set(tx, number, &said)
 }
 
+/// A trial of the training's sweep begins, perhaps once more: a run below the training's own.
+pub(super) fn begin_trial(
+    tx: &mut Tx<'_>,
+    project: &str,
+    parent: &str,
+    (run_id, sweep, number): (&str, &str, i64),
+    now: Timestamp,
+) -> Result<()> {
+    if let Some(known) = runs::find(tx, DEFAULT_WORKSPACE, run_id)? {
+        return runs::update(tx, known.number, &status(RunStatus::Running, None));
+    }
+    let experiment = experiment(tx, project, now)?;
+    let head = RunHead {
+        number: 0,
+        run_id: run_id.to_owned(),
+        experiment,
+        name: format!("trial {number}"),
+        user_id: "tidemill".to_owned(),
+        status: RunStatus::Running,
+        lifecycle: Lifecycle::Active,
+        start_ms: now.as_millis(),
+        end_ms: None,
+        deleted_ms: None,
+        artifact_uri: format!("mlflow-artifacts:/{experiment}/{run_id}/artifacts"),
+    };
+    let stored = runs::insert(tx, &head)?;
+    let said = [
+        ("mlflow.runName", head.name.as_str()),
+        ("mlflow.user", "tidemill"),
+        ("mlflow.parentRunId", parent),
+        ("mlflow.source.name", project),
+        ("mlflow.source.type", "PROJECT"),
+        ("tidemill.sweep", sweep),
+    ];
+    tags::set(tx, stored, &said)
+}
+
+/// A trial ended: measured, or with the reason why not.
+pub(super) fn end_trial(
+    tx: &mut Tx<'_>,
+    run_id: &str,
+    told: &Value,
+    (metric, measured): (&str, std::result::Result<f64, String>),
+    now: Timestamp,
+) -> Result<()> {
+    let Some(known) = runs::find(tx, DEFAULT_WORKSPACE, run_id)? else {
+        return Ok(());
+    };
+    insert_params(tx, known, told)?;
+    match measured {
+        Ok(value) => {
+            log_metrics(tx, (known, run_id), &serde_json::json!({ metric: value }), now)?;
+            end(tx, (known, run_id), RunStatus::Finished, now)
+        }
+        Err(error) => fail(tx, run_id, &error, now),
+    }
+}
+
 /// What a run that ended leaves behind.
 pub(super) struct Outcome<'a> {
     pub params: &'a Value,
@@ -66,12 +124,7 @@ pub(super) fn finish(tx: &mut Tx<'_>, run: &str, outcome: &Outcome<'_>, now: Tim
         // It began before runs were tracked.
         return Ok(());
     };
-    let told = texts(outcome.params);
-    let told: Vec<(&str, &str)> = told
-        .iter()
-        .map(|(key, text)| (key.as_str(), text.as_str()))
-        .collect();
-    params::insert(tx, known.number, &told)?;
+    insert_params(tx, known, outcome.params)?;
     log_metrics(tx, (known, run), outcome.metrics, now)?;
     let input = dataset_of(outcome.manifest);
     add_input(tx, known.number, known.experiment, &input)?;
@@ -118,6 +171,15 @@ fn experiment(tx: &mut Tx<'_>, project: &str, now: Timestamp) -> Result<i64> {
     };
     let created = experiments::insert(tx, &new, |id| format!("mlflow-artifacts:/{id}"))?;
     created.ok_or_else(|| StoreError::conflict("experiment", format!("`{project}` appeared meanwhile")))
+}
+
+fn insert_params(tx: &mut Tx<'_>, run: RunKey, told: &Value) -> Result<()> {
+    let told = texts(told);
+    let told: Vec<(&str, &str)> = told
+        .iter()
+        .map(|(key, text)| (key.as_str(), text.as_str()))
+        .collect();
+    params::insert(tx, run.number, &told)
 }
 
 fn log_metrics(tx: &mut Tx<'_>, run: (RunKey, &str), values: &Value, now: Timestamp) -> Result<()> {

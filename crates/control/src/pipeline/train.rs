@@ -13,7 +13,7 @@ use tidemill_core::ports::{
     LabelledRows, Model, ModelSignature, PortError, SnapshotRequest, TrainOutput, TrainRequest,
 };
 use tidemill_core::snapshot::SnapshotManifest;
-use tidemill_core::spec::{EvaluationSpec, Span};
+use tidemill_core::spec::{EvaluationSpec, Span, TrainingSpec};
 
 use crate::context::Context;
 use crate::delivery::evaluation::measure;
@@ -114,22 +114,23 @@ pub(crate) fn split(rows: &LabelledRows, plan: &EvaluationSpec) -> Split {
     }
 }
 
-/// Trains on `rows` with the spec's trainer.
+/// Trains on `rows` with the spec's trainer and these settings.
 pub(crate) async fn train(
     ctx: &Context,
+    settings: &TrainingSpec,
     manifest: &SnapshotManifest,
     rows: LabelledRows,
 ) -> Result<(TrainOutput, Vec<String>)> {
-    if let Some(command) = &ctx.spec.training.run {
-        return super::command::train(ctx, command, manifest, &rows).await;
+    if let Some(command) = &settings.run {
+        return super::command::train(ctx, (command, settings), manifest, &rows).await;
     }
     let trainer = Arc::clone(&ctx.trainer);
     let request = TrainRequest {
         rows: rows.rows,
         labels: rows.labels,
-        budget: ctx.spec.training.budget,
-        iterations: ctx.spec.training.iterations,
-        seed: ctx.spec.training.seed,
+        budget: settings.budget,
+        iterations: settings.iterations,
+        seed: settings.seed,
     };
     let output = tokio::task::spawn_blocking(move || trainer.train(request))
         .await

@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Metric, Spec, TriggerKind};
+use super::{Metric, Spec, SweepSpec, TriggerKind};
 use crate::frame::Task;
+
+/// What of the built-in trainer can be searched.
+const BUILT_IN_PARAMETERS: [&str; 2] = ["budget", "iterations"];
 
 /// A spec that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +120,44 @@ fn unknown(what: &str, got: &str, expected: &[&'static str]) -> String {
 
 type Finding = (String, String);
 
+/// What can be told of a sweep without reading its distributions.
+fn check_sweep(spec: &Spec, sweep: &SweepSpec) -> Result<(), Finding> {
+    const MOST: u32 = 10_000;
+    let finding = |key: &str, message: String| Err((key.to_owned(), message));
+    if !(1..=MOST).contains(&sweep.trials) {
+        return finding(
+            "training.sweep.trials",
+            format!("`{}` is not between 1 and {MOST}", sweep.trials),
+        );
+    }
+    if sweep.parameters.is_empty() {
+        return finding(
+            "training.sweep.parameters",
+            "nothing to search: name at least one, such as `iterations: {min: 20, max: 200}`".into(),
+        );
+    }
+    if let Some(metric) = sweep.metric.filter(|metric| !metric.fits(spec.label.task)) {
+        return finding(
+            "training.sweep.metric",
+            format!("`{}` does not fit a {:?} label", metric.name(), spec.label.task).to_lowercase(),
+        );
+    }
+    let unknown = sweep
+        .parameters
+        .keys()
+        .find(|name| spec.training.run.is_none() && !BUILT_IN_PARAMETERS.contains(&name.as_str()));
+    if let Some(name) = unknown {
+        return finding(
+            "training.sweep.parameters",
+            format!(
+                "the built-in trainer has no parameter `{name}`: expected {}; a command of your own (`training.run`) takes any",
+                BUILT_IN_PARAMETERS.map(|name| format!("`{name}`")).join(" or ")
+            ),
+        );
+    }
+    Ok(())
+}
+
 fn check(spec: &Spec) -> Result<(), Finding> {
     let finding = |key: &str, message: String| Err((key.to_owned(), message));
     let good_name = |name: &str| {
@@ -171,6 +212,9 @@ fn check(spec: &Spec) -> Result<(), Finding> {
             "training.budget",
             format!("`{}` is not between 0.01 and 3", spec.training.budget),
         );
+    }
+    if let Some(sweep) = &spec.training.sweep {
+        check_sweep(spec, sweep)?;
     }
     if spec.monitors.every.as_micros() <= 0 {
         return finding("monitors.every", "a window needs a length above zero".into());

@@ -2,6 +2,7 @@
 
 mod load;
 mod span;
+mod training;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use load::{SpecError, json_schema, load, parse};
 pub use span::{Span, SpanError};
+pub use training::{SweepMethod, SweepSpec, TrainingSpec};
 
 use crate::frame::{Feature, FeatureKind, FeatureSchema, Task};
 
@@ -169,59 +171,6 @@ pub enum Severity {
     /// The snapshot is quarantined.
     #[default]
     Critical,
-}
-
-/// How a model is trained.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct TrainingSpec {
-    /// A command of your own, run in the spec's folder, in place of the built-in gradient boosting.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub run: Option<String>,
-    /// Files that the command depends on: their content is part of the run's key.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub code: Vec<PathBuf>,
-    /// A lock file of the command's environment, part of the run's key.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lock: Option<PathBuf>,
-    /// Parameters handed to the command.
-    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
-    pub params: serde_json::Map<String, serde_json::Value>,
-    /// The command is stopped after this long.
-    pub timeout: Span,
-    /// How hard the built-in trainer searches, 0.01 to 3: more is slower and fits finer.
-    pub budget: f64,
-    /// The built-in trainer stops after so many rounds of boosting: a cap against overfitting where rows are not independent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub iterations: Option<u32>,
-    /// Makes training repeatable.
-    pub seed: u64,
-    /// Train on the latest rows of this length. Default: all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub window: Option<Span>,
-    /// An endpoint without a model trains its first one once it has served (and labelled) for this long. Default: only on command.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub first_after: Option<Span>,
-    /// Fewer labelled rows than this and training is refused.
-    pub min_rows: u64,
-}
-
-impl Default for TrainingSpec {
-    fn default() -> Self {
-        Self {
-            run: None,
-            code: Vec::new(),
-            lock: None,
-            params: serde_json::Map::new(),
-            timeout: Span::HOUR,
-            budget: 0.5,
-            iterations: None,
-            seed: 42,
-            window: None,
-            first_after: None,
-            min_rows: 50,
-        }
-    }
 }
 
 /// A measure of a model's quality.

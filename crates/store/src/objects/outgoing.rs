@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use tokio::task::JoinHandle;
@@ -14,6 +14,31 @@ use crate::error::StoreError;
 /// How much is read at once.
 const PIECE: u64 = 1 << 20;
 
+/// Buffers that were read into and sent, to be read into again: a fresh megabyte costs as many page faults as it has pages.
+type Spare = Arc<Mutex<Vec<Vec<u8>>>>;
+
+/// A piece on its way out; its buffer comes back once it was sent.
+struct Lent {
+    piece: Vec<u8>,
+    spare: Spare,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.piece
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let buffer = std::mem::take(&mut self.piece);
+        self.spare
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(buffer);
+    }
+}
+
 /// An open file, or a part of it.
 #[derive(Debug)]
 pub struct Outgoing {
@@ -23,6 +48,7 @@ pub struct Outgoing {
     at: u64,
     end: u64,
     ahead: Option<JoinHandle<std::io::Result<Vec<u8>>>>,
+    spare: Spare,
 }
 
 impl Outgoing {
@@ -46,6 +72,7 @@ impl Outgoing {
                 at: 0,
                 end: meta.len(),
                 ahead: None,
+                spare: Spare::default(),
             }))
         })
         .await
@@ -78,7 +105,10 @@ impl Outgoing {
             message: e.to_string(),
         })?;
         match piece {
-            Ok(piece) => Ok(Some(piece.into())),
+            Ok(piece) => Ok(Some(Bytes::from_owner(Lent {
+                piece,
+                spare: Arc::clone(&self.spare),
+            }))),
             Err(e) => Err(StoreError::io("read", Path::new("an artifact"), e)),
         }
     }
@@ -102,8 +132,14 @@ impl Outgoing {
         let (file, at) = (Arc::clone(&self.file), self.at);
         let length = (self.end - at).min(PIECE);
         self.at += length;
+        let spare = Arc::clone(&self.spare);
         Some(tokio::task::spawn_blocking(move || {
-            let mut piece = vec![0; length as usize];
+            let mut piece = spare
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop()
+                .unwrap_or_default();
+            piece.resize(length as usize, 0);
             file.read_exact_at(&mut piece, at)?;
             Ok(piece)
         }))

@@ -10,4 +10,5 @@ mod full_disk;
 mod init;
 mod kill;
 mod retraining;
+mod sweep;
 mod util;

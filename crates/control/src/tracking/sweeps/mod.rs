@@ -1,4 +1,5 @@
-//! Sweeps: searches over parameters that the server decides and clients run, W&B's agents or anybody by our own API.
+//! Sweeps: searches over parameters that the server decides and clients run, W&B's agents or anybody by our own API; and our own
+//! trainings, see [`crate::pipeline`].
 //!
 //! [`space`] reads what is searched; [`suggest`] and [`hyperband`] decide, as pure functions; the rest keeps what they decided.
 
@@ -20,6 +21,7 @@ use crate::tracking::{Caller, Result, Tracking, TrackingError};
 pub use agents::Command;
 pub(in crate::tracking) use agents::{RunNews, tell};
 pub use space::Space;
+pub(crate) use suggest::{Observation, suggest};
 
 /// How many trials a list of sweeps reads at most.
 pub const MOST_LISTED: u32 = 1_000;
@@ -66,7 +68,7 @@ fn read_config(config: &Value) -> Result<Value> {
 }
 
 /// Eight letters and digits, as W&B's ids are.
-fn short_id(parts: &[&[u8]]) -> String {
+pub(crate) fn short_id(parts: &[&[u8]]) -> String {
     Digest::of_parts(parts.iter().copied())
         .to_string()
         .chars()
@@ -264,10 +266,10 @@ fn give_out(
     }
     let trials = sweeps::trials(tx, &sweep.sweep_id)?;
     let number = trials.len() as i64;
-    let past: Vec<suggest::Observation> = trials
+    let past: Vec<Observation> = trials
         .iter()
         .filter(|trial| trial.state != TrialState::Running)
-        .map(|trial| suggest::Observation {
+        .map(|trial| Observation {
             params: trial.params.clone(),
             objective: trial
                 .objective
@@ -276,7 +278,7 @@ fn give_out(
         })
         .collect();
     let space = space_of(&sweep)?;
-    let Some(params) = suggest::suggest(&space, sweep.seed, number, &past) else {
+    let Some(params) = suggest(&space, sweep.seed, number, &past) else {
         let running = trials.iter().any(|trial| trial.state == TrialState::Running);
         if !running {
             sweep.state = SweepState::Finished;
