@@ -119,7 +119,7 @@ fn the_latest_runs_are_read_off_an_index() {
     let steps = runs_of(vec![], vec![]);
     has(
         &steps,
-        "SEARCH r USING INDEX tracked_runs_by_start (experiment=? AND lifecycle=?)",
+        "COVERING INDEX tracked_runs_by_start (experiment=? AND lifecycle=?)",
     );
     assert!(!sorts(&steps), "{steps:#?}");
 }
