@@ -4,7 +4,7 @@ use tidemill_core::clock::Timestamp;
 
 use crate::automations::HIDDEN;
 use crate::column::{Fields, bind};
-use crate::db::Row;
+use crate::db::{Dialect, Row};
 use crate::error::StoreError;
 use crate::sealing::{Sealed, SealingKey, Secret};
 use crate::tx::{ReadTx, Tx};
@@ -105,6 +105,10 @@ pub fn put(tx: &mut Tx<'_>, webhook: &Webhook) -> Result<(), StoreError> {
 /// Encrypts the secrets that older versions stored in the clear; how many there were.
 pub fn seal_all(tx: &mut Tx<'_>, key: &SealingKey) -> Result<usize, StoreError> {
     let found: Vec<(String, String)> = unsealed(tx)?;
+    if tx.dialect() == Dialect::Sqlite && !found.is_empty() {
+        // What stood there is overwritten and not only given up.
+        tx.first("PRAGMA secure_delete = ON", bind![], |_| Ok(()))?;
+    }
     for (id, secret) in &found {
         let sealed = key.seal(&Secret(secret.clone()), id)?;
         tx.execute(
@@ -281,14 +285,17 @@ mod tests {
     }
 
     #[test]
-    fn secrets_of_older_versions_are_encrypted_once() {
-        let (_dir, store) = temp_store();
+    fn secrets_of_older_versions_are_encrypted_once_and_leave_no_trace() {
+        let (dir, store) = temp_store();
+        store
+            .write_blocking(|tx| put(tx, &webhook("old", "ACTIVE")))
+            .unwrap();
         let key = SealingKey::of_text("k").unwrap();
         store
             .write_blocking(move |tx| {
                 put(tx, &webhook("a", "ACTIVE"))?;
                 assert!(has_unsealed(tx)?);
-                assert_eq!(seal_all(tx, &key)?, 1);
+                assert_eq!(seal_all(tx, &key)?, 2);
                 let sealed = find(tx, "default", "a")?.unwrap().secret.unwrap();
                 assert_eq!(key.open(&sealed, "a")?, Secret("s3cret".to_owned()));
                 assert_eq!(seal_all(tx, &key)?, 0);
@@ -296,6 +303,19 @@ mod tests {
                 Ok(())
             })
             .unwrap();
+        drop(store);
+        let secret = b"s3cret";
+        for entry in std::fs::read_dir(dir.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                let bytes = std::fs::read(&path).unwrap();
+                assert!(
+                    !bytes.windows(secret.len()).any(|part| part == secret),
+                    "{}",
+                    path.display()
+                );
+            }
+        }
     }
 
     #[test]
