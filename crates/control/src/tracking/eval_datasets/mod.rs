@@ -258,11 +258,7 @@ impl Tracking {
         dataset_id: &str,
         text: &str,
     ) -> Result<Upserted> {
-        let Ok(Value::Array(items)) = serde_json::from_str(text) else {
-            return Err(TrackingError::invalid(
-                "Invalid value for parameter 'records' supplied: expected a JSON list as text.",
-            ));
-        };
+        let items = record::list(text)?;
         let records = items
             .into_iter()
             .map(NewRecord::read)

@@ -10,6 +10,41 @@ use crate::tracking::{Result, TrackingError};
 /// Where records come from.
 const SOURCES: [&str; 5] = ["UNSPECIFIED", "TRACE", "HUMAN", "DOCUMENT", "CODE"];
 
+/// Reads a list of records. Python also writes numbers that JSON does not know, such as the gaps of a data frame: they are null.
+pub(super) fn list(text: &str) -> Result<Vec<Value>> {
+    let read = serde_json::from_str(text).or_else(|_| serde_json::from_str(&without_constants(text)));
+    match read {
+        Ok(Value::Array(items)) => Ok(items),
+        _ => Err(TrackingError::invalid(
+            "Invalid value for parameter 'records' supplied: expected a JSON list as text.",
+        )),
+    }
+}
+
+fn without_constants(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let (mut rest, mut in_text) = (text, false);
+    while let Some(sign) = rest.chars().next() {
+        let mut taken = sign.len_utf8();
+        let constants = ["NaN", "Infinity", "-Infinity"];
+        if in_text {
+            if sign == '\\' {
+                taken += rest[1..].chars().next().map_or(0, char::len_utf8);
+            }
+            in_text = sign != '"';
+            out.push_str(&rest[..taken]);
+        } else if let Some(word) = constants.into_iter().find(|word| rest.starts_with(word)) {
+            out.push_str("null");
+            taken = word.len();
+        } else {
+            in_text = sign == '"';
+            out.push(sign);
+        }
+        rest = &rest[taken..];
+    }
+    out
+}
+
 /// JSON that is the same for the same inputs, in whatever order their fields are.
 fn canonical(value: &Value) -> Value {
     match value {
@@ -211,6 +246,17 @@ mod tests {
             digest(json!({"b": {"y": 2, "x": [1]}, "a": 1}))
         );
         assert_ne!(digest(json!({"a": 1})), digest(json!({"a": 1.0})));
+    }
+
+    #[test]
+    fn numbers_that_json_does_not_know_are_null_and_texts_stay() {
+        let text =
+            r#"[{"inputs": {"a": NaN, "b": -Infinity, "c": "NaN \" Infinity", "d": [Infinity, 1.5]}}]"#;
+        let inputs = json!({"a": null, "b": null, "c": "NaN \" Infinity", "d": [null, 1.5]});
+        assert_eq!(list(text).unwrap(), [json!({ "inputs": inputs })]);
+        for bad in ["", "{}", "[NaNa]", "[\"a", "[\"\\"] {
+            assert!(list(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]
