@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import subprocess
 
 import mlflow
 import pytest
@@ -11,6 +12,7 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.server.auth.client import AuthServiceClient
 
 import tracking_server
+from conftest import Project, binary
 
 ADMIN = ("root", "the password of root")
 PASSWORD = "a password of ours"
@@ -232,3 +234,29 @@ def test_no_password_stands_in_the_log_or_in_the_database(server):
     for file in (server.folder / "data").rglob("*"):
         if file.is_file():
             assert PASSWORD.encode() not in file.read_bytes(), file
+
+
+def test_the_command_line_signs_in(server, tmp_path):
+    """`tidemill import` to a server that lets only users in: by Tidemill's own variables, since MLflow's are for the source."""
+    source = tracking_server.start(tmp_path / "source", "sqlite")
+    try:
+        MlflowClient(source.url).create_experiment("brought by the command line")
+        arguments = ["import", "mlflow", "--uri", source.url, "--url", server.url]
+        nobody = Project(tmp_path, "nobody")
+        refused = subprocess.run(
+            [binary(), *arguments], cwd=tmp_path, env=os.environ | nobody.env, capture_output=True, text=True, timeout=120
+        )
+        assert refused.returncode == 3 and "TIDEMILL_USERNAME" in refused.stderr, refused
+        with signed_in(*ADMIN):
+            # The source's credentials stay with the source.
+            refused = subprocess.run([binary(), *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+            assert refused.returncode == 3, refused
+        user = {"TIDEMILL_USERNAME": ADMIN[0], "TIDEMILL_PASSWORD": ADMIN[1]}
+        Project(tmp_path, "root", env=user).run(*arguments)
+        answer = requests.post(f"{server.url}/api/v1/tokens", json={"name": "cli"}, auth=ADMIN)
+        assert answer.status_code == 201, answer.text
+        Project(tmp_path, "token", env={"TIDEMILL_TOKEN": answer.json()["token"]}).run(*arguments)
+        with signed_in(*ADMIN):
+            assert MlflowClient(server.url).get_experiment_by_name("brought by the command line")
+    finally:
+        source.stop()

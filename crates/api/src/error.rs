@@ -281,6 +281,10 @@ impl From<StoreError> for ApiError {
 
 impl From<TrackingError> for ApiError {
     fn from(error: TrackingError) -> Self {
+        let details = match error {
+            TrackingError::TooManyLogins { wait_s } => Some(json!({ RETRY_AFTER_S: wait_s })),
+            _ => None,
+        };
         let (kind, code, message) = match error {
             TrackingError::Store(error) => return error.into(),
             TrackingError::Port(error) => return error.into(),
@@ -295,13 +299,14 @@ impl From<TrackingError> for ApiError {
             TrackingError::Unauthenticated(message) => (Kind::Unauthenticated, "unauthenticated", message),
             TrackingError::TooManyLogins { .. } => (Kind::TooMany, "too_many_logins", error.to_string()),
             TrackingError::NotImplemented(message) => (Kind::NotImplemented, "not_implemented", message),
+            TrackingError::Internal(message) => (Kind::Internal, "internal", message),
         };
         Self {
             blame: Blame::Caller,
             kind,
             code,
             message,
-            details: None,
+            details,
         }
     }
 }
@@ -334,9 +339,19 @@ impl From<ServeError> for ApiError {
 }
 
 /// The bare status, with the error as an extension: [`crate::edge`] gives it the shape of the protocol that was spoken.
+/// In an error's details: after so many seconds it is worth trying again. The header `Retry-After` says the same.
+const RETRY_AFTER_S: &str = "retry_after_s";
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = self.kind.status().into_response();
+        let wait_s = self
+            .details
+            .as_ref()
+            .and_then(|details| details[RETRY_AFTER_S].as_u64());
+        if let Some(wait_s) = wait_s {
+            response.headers_mut().insert(header::RETRY_AFTER, wait_s.into());
+        }
         response.extensions_mut().insert(self);
         response
     }

@@ -125,7 +125,7 @@ pub(crate) fn routes() -> Vec<Route> {
 /// `/ajax-api/` too.
 #[rustfmt::skip]
 fn tracking_routes() -> Vec<Route> {
-    use crate::mlflow::tracking::{experiments, graphql, history, inputs, logging, runs, search, server};
+    use crate::mlflow::tracking::{eval_datasets, experiments, graphql, history, inputs, logging, runs, search, server};
     vec![
         // Experiments
         post("/api/2.0/mlflow/experiments/create", experiments::create, "Create an experiment"),
@@ -162,6 +162,21 @@ fn tracking_routes() -> Vec<Route> {
         get("/api/2.0/mlflow/metrics/get-history-bulk", history::bulk, "The points of a metric in several runs").query(&["run_id", "metric_key", "max_results"]),
         get("/api/2.0/mlflow/metrics/get-history-bulk-interval", history::sampled, "The points of a metric in several runs at sampled steps").query(&["run_ids", "metric_key", "start_step", "end_step", "max_results"]),
         get("/api/2.0/mlflow/metrics/get-history-downsampled", history::downsampled, "A metric for a chart: first, last, smallest and largest point of each stretch of steps").query(&["run_id", "metric_key", "points", "start_step", "end_step"]),
+
+        // Evaluation datasets
+        post("/api/3.0/mlflow/datasets/create", eval_datasets::create, "Create an evaluation dataset"),
+        get("/api/3.0/mlflow/datasets/search", eval_datasets::search, "Search evaluation datasets").query(&["experiment_ids", "filter_string", "order_by", "max_results", "page_token"]),
+        post("/api/3.0/mlflow/datasets/search", eval_datasets::search, "Search evaluation datasets"),
+        get("/api/3.0/mlflow/datasets/{dataset_id}", eval_datasets::get, "An evaluation dataset without its records"),
+        delete("/api/3.0/mlflow/datasets/{dataset_id}", eval_datasets::delete, "Delete an evaluation dataset and its records"),
+        patch("/api/3.0/mlflow/datasets/{dataset_id}/tags", eval_datasets::set_tags, "Set tags of an evaluation dataset"),
+        delete("/api/3.0/mlflow/datasets/{dataset_id}/tags/{key}", eval_datasets::delete_tag, "Delete a tag of an evaluation dataset"),
+        post("/api/3.0/mlflow/datasets/{dataset_id}/records", eval_datasets::upsert_records, "Add records to an evaluation dataset, or merge them into those of the same inputs"),
+        get("/api/3.0/mlflow/datasets/{dataset_id}/records", eval_datasets::records, "Records of an evaluation dataset").query(&["max_results", "page_token"]),
+        delete("/api/3.0/mlflow/datasets/{dataset_id}/records", eval_datasets::delete_records, "Delete records of an evaluation dataset"),
+        get("/api/3.0/mlflow/datasets/{dataset_id}/experiment-ids", eval_datasets::experiments, "The experiments that an evaluation dataset belongs to"),
+        post("/api/3.0/mlflow/datasets/{dataset_id}/add-experiments", eval_datasets::add_experiments, "Add an evaluation dataset to experiments"),
+        post("/api/3.0/mlflow/datasets/{dataset_id}/remove-experiments", eval_datasets::remove_experiments, "Take an evaluation dataset out of experiments"),
 
         // What MLflow's own pages ask
         get("/graphql", graphql::answer, "MLflow's GraphQL queries").query(&["query", "variables", "operationName"]),

@@ -6,8 +6,9 @@ use tidemill_core::clock::Timestamp;
 use crate::column::{Fields, bind};
 use crate::db::Row;
 use crate::error::StoreError;
+use crate::sealing::Sealed;
 use crate::tx::{ReadTx, Tx};
-use crate::webhooks::{self, Secret, Webhook};
+use crate::webhooks::{self, Webhook};
 
 /// The status of the webhooks that belong to automations.
 pub(crate) const HIDDEN: &str = "AUTOMATION";
@@ -28,7 +29,7 @@ pub struct Automation {
     /// Where to send.
     pub url: String,
     /// Signs what is sent.
-    pub secret: Option<Secret>,
+    pub secret: Option<Sealed>,
     /// When it was created.
     pub created_at: Timestamp,
 }
@@ -44,7 +45,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Automation> {
         event: fields.next()?,
         filter: fields.next()?,
         url: fields.next()?,
-        secret: fields.next::<Option<String>>()?.map(Secret),
+        secret: fields.next::<Option<String>>()?.map(Sealed),
         created_at: fields.next()?,
     })
 }
@@ -114,7 +115,7 @@ mod tests {
             event: event.to_owned(),
             filter: "{}".to_owned(),
             url: "https://example.com".to_owned(),
-            secret: Some(Secret("s3cret".to_owned())),
+            secret: Some(Sealed("s3cret".to_owned())),
             created_at: at(1),
         };
         store

@@ -15,6 +15,8 @@ mod error;
 mod lock;
 #[cfg(test)]
 mod noun_tests;
+#[cfg(test)]
+mod plans;
 mod reader;
 mod store;
 #[cfg(test)]
@@ -38,6 +40,7 @@ pub mod predictions;
 pub mod registry;
 pub mod rollouts;
 pub mod runs;
+pub mod sealing;
 pub mod search;
 pub mod snapshots;
 pub mod specs;

@@ -20,6 +20,16 @@ impl<'c> ReadTx<'c> {
         Self { conn }
     }
 
+    /// For the tests of plans.
+    #[cfg(test)]
+    fn noted(&self, sql: &str, params: Params<'_>) {
+        crate::plans::note(self.conn, sql, params);
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self)]
+    fn noted(&self, _: &str, _: Params<'_>) {}
+
     /// Which words of SQL the database speaks.
     pub(crate) fn dialect(&self) -> Dialect {
         self.conn.dialect()
@@ -32,6 +42,7 @@ impl<'c> ReadTx<'c> {
         params: Params<'_>,
         map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>, StoreError> {
+        self.noted(sql, params);
         self.conn.rows(sql, params, map)
     }
 
@@ -42,6 +53,7 @@ impl<'c> ReadTx<'c> {
         params: Params<'_>,
         take: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
     ) -> Result<(), StoreError> {
+        self.noted(sql, params);
         self.conn.each(sql, params, take)
     }
 
@@ -60,8 +72,7 @@ impl<'c> ReadTx<'c> {
             let (chunk, after) = rest.split_at(size);
             let params: Vec<&dyn ToSql> = chunk.iter().map(|number| number as &dyn ToSql).collect();
             let marks = vec!["?"; size].join(", ");
-            self.conn
-                .each(&format!("{sql} ({marks}) {tail}"), &params, &mut take)?;
+            self.each(&format!("{sql} ({marks}) {tail}"), &params, &mut take)?;
             rest = after;
         }
         Ok(())
@@ -74,12 +85,13 @@ impl<'c> ReadTx<'c> {
         params: Params<'_>,
         map: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Option<T>, StoreError> {
+        self.noted(sql, params);
         self.conn.first(sql, params, map)
     }
 
     /// Whether there is a row.
     pub(crate) fn exists(&self, sql: &str, params: Params<'_>) -> Result<bool, StoreError> {
-        Ok(self.conn.first(sql, params, |_| Ok(()))?.is_some())
+        Ok(self.first(sql, params, |_| Ok(()))?.is_some())
     }
 
     /// The one row of an aggregate.
@@ -89,8 +101,7 @@ impl<'c> ReadTx<'c> {
         params: Params<'_>,
         map: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        self.conn
-            .first(sql, params, map)?
+        self.first(sql, params, map)?
             .ok_or_else(|| rusqlite::Error::QueryReturnedNoRows.into())
     }
 }

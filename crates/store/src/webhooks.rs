@@ -1,24 +1,13 @@
 //! Who wants to be told of what, and what is still to be sent.
 
-use std::fmt;
-
 use tidemill_core::clock::Timestamp;
 
 use crate::automations::HIDDEN;
 use crate::column::{Fields, bind};
-use crate::db::Row;
+use crate::db::{Dialect, Row};
 use crate::error::StoreError;
+use crate::sealing::{Sealed, SealingKey, Secret};
 use crate::tx::{ReadTx, Tx};
-
-/// Signs what is sent. Never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
 
 /// A receiver and the events that it wants to be told of.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,7 +23,7 @@ pub struct Webhook {
     /// Where to send.
     pub url: String,
     /// Signs what is sent.
-    pub secret: Option<Secret>,
+    pub secret: Option<Sealed>,
     /// `ACTIVE` or `DISABLED`.
     pub status: String,
     /// When it was created.
@@ -55,7 +44,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Webhook> {
         name: fields.next()?,
         description: fields.next()?,
         url: fields.next()?,
-        secret: fields.next::<Option<String>>()?.map(Secret),
+        secret: fields.next::<Option<String>>()?.map(Sealed),
         status: fields.next()?,
         created_at: fields.next()?,
         updated_at: fields.next()?,
@@ -113,6 +102,42 @@ pub fn put(tx: &mut Tx<'_>, webhook: &Webhook) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Encrypts the secrets that older versions stored in the clear; how many there were.
+pub fn seal_all(tx: &mut Tx<'_>, key: &SealingKey) -> Result<usize, StoreError> {
+    let found: Vec<(String, String)> = unsealed(tx)?;
+    if tx.dialect() == Dialect::Sqlite && !found.is_empty() {
+        // What stood there is overwritten and not only given up.
+        tx.first("PRAGMA secure_delete = ON", bind![], |_| Ok(()))?;
+    }
+    for (id, secret) in &found {
+        let sealed = key.seal(&Secret(secret.clone()), id)?;
+        tx.execute(
+            "UPDATE webhooks SET secret = ?1 WHERE id = ?2",
+            bind![sealed.0, id],
+        )?;
+    }
+    Ok(found.len())
+}
+
+/// The webhooks whose secrets are stored in the clear, and those.
+fn unsealed(tx: &ReadTx<'_>) -> Result<Vec<(String, String)>, StoreError> {
+    let mut found: Vec<(String, String)> = tx.rows(
+        "SELECT id, secret FROM webhooks WHERE secret IS NOT NULL",
+        bind![],
+        |row| {
+            let mut fields = Fields::of(row);
+            Ok((fields.next()?, fields.next()?))
+        },
+    )?;
+    found.retain(|(_, secret)| !Sealed::is_sealed(secret));
+    Ok(found)
+}
+
+/// Whether a secret is stored in the clear.
+pub fn has_unsealed(tx: &ReadTx<'_>) -> Result<bool, StoreError> {
+    Ok(!unsealed(tx)?.is_empty())
+}
+
 /// Removes a webhook, and what was still to be sent to it.
 pub fn delete(tx: &mut Tx<'_>, id: &str) -> Result<(), StoreError> {
     tx.execute("DELETE FROM webhooks WHERE id = ?1", bind![id])?;
@@ -152,7 +177,7 @@ pub struct Outgoing {
     /// Where to send.
     pub url: String,
     /// Signs what is sent.
-    pub secret: Option<Secret>,
+    pub secret: Option<Sealed>,
     /// What happened.
     pub event: String,
     /// What to send.
@@ -174,7 +199,7 @@ pub fn due(tx: &ReadTx<'_>, now: Timestamp, limit: i64) -> Result<Vec<Outgoing>,
             delivery_id: fields.next()?,
             webhook: fields.next()?,
             url: fields.next()?,
-            secret: fields.next::<Option<String>>()?.map(Secret),
+            secret: fields.next::<Option<String>>()?.map(Sealed),
             event: fields.next()?,
             body: fields.next()?,
             attempts: fields.next()?,
@@ -221,7 +246,7 @@ mod tests {
             name: id.to_owned(),
             description: None,
             url: "https://example.com".to_owned(),
-            secret: Some(Secret("s3cret".to_owned())),
+            secret: Some(Sealed("s3cret".to_owned())),
             status: status.to_owned(),
             created_at: at(1),
             updated_at: at(1),
@@ -257,6 +282,40 @@ mod tests {
                 Ok(())
             })
             .unwrap();
+    }
+
+    #[test]
+    fn secrets_of_older_versions_are_encrypted_once_and_leave_no_trace() {
+        let (dir, store) = temp_store();
+        store
+            .write_blocking(|tx| put(tx, &webhook("old", "ACTIVE")))
+            .unwrap();
+        let key = SealingKey::of_text("k").unwrap();
+        store
+            .write_blocking(move |tx| {
+                put(tx, &webhook("a", "ACTIVE"))?;
+                assert!(has_unsealed(tx)?);
+                assert_eq!(seal_all(tx, &key)?, 2);
+                let sealed = find(tx, "default", "a")?.unwrap().secret.unwrap();
+                assert_eq!(key.open(&sealed, "a")?, Secret("s3cret".to_owned()));
+                assert_eq!(seal_all(tx, &key)?, 0);
+                assert!(!has_unsealed(tx)?);
+                Ok(())
+            })
+            .unwrap();
+        drop(store);
+        let secret = b"s3cret";
+        for entry in std::fs::read_dir(dir.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                let bytes = std::fs::read(&path).unwrap();
+                assert!(
+                    !bytes.windows(secret.len()).any(|part| part == secret),
+                    "{}",
+                    path.display()
+                );
+            }
+        }
     }
 
     #[test]

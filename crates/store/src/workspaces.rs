@@ -19,7 +19,10 @@ pub struct Workspace {
 const SELECT: &str = "SELECT name, description, default_artifact_root FROM workspaces";
 
 /// The tables whose rows belong to a workspace, in the order in which messages name them.
-pub const TABLES: [&str; 2] = ["models", "experiments"];
+pub const TABLES: [&str; 3] = ["models", "experiments", EVAL_DATASETS];
+
+/// Several of them may have the same name.
+const EVAL_DATASETS: &str = "eval_datasets";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Workspace> {
     let mut fields = Fields::of(row);
@@ -74,8 +77,11 @@ pub fn count(tx: &ReadTx<'_>, table: &str, workspace: &str) -> Result<i64, Store
     tx.one(&sql, bind![workspace], |row| Fields::of(row).next())
 }
 
-/// Names of one of [`TABLES`] that two workspaces have both.
+/// Names of one of [`TABLES`] that two workspaces have both, where a workspace has each but once.
 pub fn shared_names(tx: &ReadTx<'_>, table: &str, one: &str, other: &str) -> Result<Vec<String>, StoreError> {
+    if table == EVAL_DATASETS {
+        return Ok(Vec::new());
+    }
     let sql = format!(
         "SELECT a.name FROM {table} a JOIN {table} b ON b.name = a.name WHERE a.workspace = ?1 AND b.workspace = ?2 ORDER BY a.name"
     );

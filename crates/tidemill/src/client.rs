@@ -44,11 +44,64 @@ pub struct ApiFailure {
     pub message: String,
 }
 
+/// Who calls a server. Never shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub enum Credentials {
+    /// Nobody in particular.
+    #[default]
+    None,
+    /// A user and a password.
+    Basic(String, String),
+    /// A token.
+    Token(String),
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credentials(…)")
+    }
+}
+
+impl Credentials {
+    /// What the environment says as for MLflow's own client: `MLFLOW_TRACKING_TOKEN`, or `_USERNAME` and `_PASSWORD`.
+    pub fn of_mlflow() -> Self {
+        Self::of("MLFLOW_TRACKING")
+    }
+
+    /// What the environment says of Tidemill's servers alone: `TIDEMILL_TOKEN`, or `_USERNAME` and `_PASSWORD`.
+    pub fn of_tidemill() -> Self {
+        Self::of("TIDEMILL")
+    }
+
+    fn of(prefix: &str) -> Self {
+        Self::read(|name| std::env::var(format!("{prefix}_{name}")).ok())
+    }
+
+    fn read(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let variable = |name| variable(name).filter(|text| !text.is_empty());
+        match (variable("TOKEN"), variable("USERNAME")) {
+            (Some(token), _) => Self::Token(token),
+            (None, Some(user)) => Self::Basic(user, variable("PASSWORD").unwrap_or_default()),
+            (None, None) => Self::None,
+        }
+    }
+
+    /// A request that says who calls.
+    pub fn authorise(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        match self {
+            Self::None => request,
+            Self::Basic(user, password) => request.basic_auth(user, Some(password)),
+            Self::Token(token) => request.bearer_auth(token),
+        }
+    }
+}
+
 /// A client of one server.
 #[derive(Debug, Clone)]
 pub struct Client {
     base: String,
     http: reqwest::Client,
+    credentials: Credentials,
 }
 
 impl Client {
@@ -64,7 +117,31 @@ impl Client {
         Ok(Self {
             base: base.trim_end_matches('/').to_owned(),
             http,
+            credentials: Credentials::None,
         })
+    }
+
+    /// A client of the server at `base`, which may want to know who calls: the environment says it, for Tidemill or else for MLflow.
+    pub fn signed_in(base: &str) -> Result<Self> {
+        let credentials = match Credentials::of_tidemill() {
+            Credentials::None => Credentials::of_mlflow(),
+            ours => ours,
+        };
+        Ok(Self {
+            credentials,
+            ..Self::new(base)?
+        })
+    }
+
+    /// The same for where MLflow's variables are about another server, which alone gets what they say.
+    pub fn without_mlflows_credentials(self) -> Self {
+        match self.credentials {
+            Credentials::None => self,
+            _ => Self {
+                credentials: Credentials::of_tidemill(),
+                ..self
+            },
+        }
     }
 
     /// Where the server is.
@@ -74,27 +151,24 @@ impl Client {
 
     /// GET, as JSON.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        self.read(self.http.get(format!("{}{path}", self.base)).send().await)
-            .await
+        self.send(self.http.get(format!("{}{path}", self.base))).await
     }
 
     /// POST of a JSON body, as JSON.
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &(impl Serialize + ?Sized)) -> Result<T> {
-        self.read(
-            self.http
-                .post(format!("{}{path}", self.base))
-                .json(body)
-                .send()
-                .await,
-        )
-        .await
+        self.send(self.http.post(format!("{}{path}", self.base)).json(body))
+            .await
     }
 
     /// Sends bytes as they come; for as long as it takes.
     pub async fn put(&self, path: &str, body: reqwest::Body) -> Result<()> {
         let request = self.http.put(format!("{}{path}", self.base)).body(body);
-        let _: Value = self.read(request.timeout(A_DAY).send().await).await?;
+        let _: Value = self.send(request.timeout(A_DAY)).await?;
         Ok(())
+    }
+
+    async fn send<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T> {
+        self.read(self.credentials.authorise(request).send().await).await
     }
 
     async fn read<T: DeserializeOwned>(&self, sent: reqwest::Result<reqwest::Response>) -> Result<T> {
@@ -127,6 +201,12 @@ impl Client {
                 || format!("{status}: {}", String::from_utf8_lossy(&bytes)),
                 str::to_owned,
             );
+        let message = match (status.as_u16(), &self.credentials) {
+            (401, Credentials::None) => format!(
+                "{message}; set `TIDEMILL_USERNAME` and `TIDEMILL_PASSWORD`, or `TIDEMILL_TOKEN` (or MLflow's `MLFLOW_TRACKING_…`)"
+            ),
+            _ => message,
+        };
         Err(ApiFailure {
             status: status.as_u16(),
             message,
@@ -145,4 +225,32 @@ pub fn is_unreachable(error: &anyhow::Error) -> bool {
 /// Feedback answers 409 with an outcome for each item: that is an answer, not a failure of the request.
 fn is_outcomes(bytes: &[u8]) -> bool {
     serde_json::from_slice::<Value>(bytes).is_ok_and(|v| v["error"]["details"]["outcomes"].is_array())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_goes_before_a_name_and_neither_is_shown() {
+        let read = |pairs: &[(&str, &str)]| {
+            let pairs: Vec<(String, String)> = pairs
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect();
+            Credentials::read(move |name| {
+                pairs
+                    .iter()
+                    .find(|(key, _)| key == name)
+                    .map(|(_, value)| value.clone())
+            })
+        };
+        assert_eq!(read(&[]), Credentials::None);
+        assert_eq!(read(&[("TOKEN", ""), ("PASSWORD", "p")]), Credentials::None);
+        let basic = read(&[("USERNAME", "ada"), ("PASSWORD", "p")]);
+        assert_eq!(basic, Credentials::Basic("ada".to_owned(), "p".to_owned()));
+        let token = read(&[("USERNAME", "ada"), ("TOKEN", "tm_1")]);
+        assert_eq!(token, Credentials::Token("tm_1".to_owned()));
+        assert!(!format!("{token:?}{basic:?}").contains("tm_1"));
+    }
 }

@@ -24,7 +24,7 @@ impl Session {
             let project = compose::read_project(&target.project.project, target.project.data.as_deref()).ok();
             return Ok((
                 Self {
-                    client: Client::new(url)?,
+                    client: Client::signed_in(url)?,
                     own: None,
                 },
                 project,
@@ -36,7 +36,7 @@ impl Session {
             Err(error) if is_locked(&error) => match address_of(&project.data) {
                 Some(url) => Ok((
                     Self {
-                        client: Client::new(&url)?,
+                        client: Client::signed_in(&url)?,
                         own: None,
                     },
                     Some(project),
@@ -65,7 +65,7 @@ impl Session {
             Ok(app) => Self::own(app).await,
             Err(error) if is_locked(&error) => match address_of(&data) {
                 Some(url) => Ok(Self {
-                    client: Client::new(&url)?,
+                    client: Client::signed_in(&url)?,
                     own: None,
                 }),
                 None => Err(error),

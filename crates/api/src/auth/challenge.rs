@@ -54,9 +54,7 @@ pub(super) fn denied(path: &str) -> Response {
 
 /// 429: in the words of the protocol, with when to come again.
 pub(super) fn too_many(wait_s: u64) -> Response {
-    let mut response = ApiError::from(TrackingError::TooManyLogins { wait_s }).into_response();
-    response.headers_mut().insert(header::RETRY_AFTER, wait_s.into());
-    response
+    ApiError::from(TrackingError::TooManyLogins { wait_s }).into_response()
 }
 
 fn speaks_mlflow(path: &str) -> bool {

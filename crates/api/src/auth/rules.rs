@@ -9,8 +9,9 @@ use Rule::{
     SeesLoop, SeesWorkspace, Signed, Themselves, User, VersionOf, Within, Workspace,
 };
 use Subject::{
-    Artifact, Experiment, ExperimentName, Experiments, LoggedModel, LoopModel, Model, ModelInPath,
-    ModelInQuery, ModelTag, Run, RunInQuery, RunOrModel, Runs,
+    Artifact, EvalDataset, EvalDatasetAndExperiments, Experiment, ExperimentName, Experiments,
+    ExperimentsOrWorkspace, LoggedModel, LoopModel, Model, ModelInPath, ModelInQuery, ModelTag, Run,
+    RunAndModels, RunInQuery, RunOrModel, Runs,
 };
 
 /// What a request must fulfil.
@@ -32,8 +33,8 @@ pub(crate) enum Rule {
     Within(Need),
     /// To come from a user who is permitted this on what the request names.
     On(Need, Subject),
-    /// To come from a user who may add such a thing; it is theirs then.
-    Create(Kind),
+    /// To come from a user who may add things; what they add is theirs then.
+    Create,
     /// To register a version: permitted to change the model and to look at where the version comes from.
     VersionOf,
     /// To come from a user. It is a search, whose handler asks only for what the user may look at.
@@ -63,11 +64,19 @@ pub(crate) enum Subject {
     Experiment,
     /// Every one of `experiment_ids`
     Experiments,
+    /// The same, or where none is named all that is in the workspace.
+    ExperimentsOrWorkspace,
+    /// Every experiment of the evaluation dataset `dataset_id`; where it has none, all that is in its workspace.
+    EvalDataset,
+    /// The same, and every one of `experiment_ids`
+    EvalDatasetAndExperiments,
     /// `experiment_name`
     ExperimentName,
     /// `run_id`, which older clients call `run_uuid`
     Run,
-    /// The same, always in the query: the body is something else.
+    /// The same, and the logged models that its metrics name.
+    RunAndModels,
+    /// `run_id`, always in the query: the body is something else.
     RunInQuery,
     /// `run_id` or `model_id`
     RunOrModel,
@@ -87,15 +96,6 @@ pub(crate) enum Subject {
     LoopModel,
     /// The path of an artifact, whose first part is an experiment's number.
     Artifact,
-}
-
-/// What can be added.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Kind {
-    /// An experiment.
-    Experiment,
-    /// A registered model.
-    Model,
 }
 
 const ADMIN: Rule = Role(ServerRole::Admin);
@@ -233,7 +233,7 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("GET", "/api/2.0/mlflow/traces", User),
 
     // Experiments
-    ("POST", "/api/2.0/mlflow/experiments/create", Create(Kind::Experiment)),
+    ("POST", "/api/2.0/mlflow/experiments/create", Create),
     ("GET", "/api/2.0/mlflow/experiments/get", On(Read, Experiment)),
     ("GET", "/api/2.0/mlflow/experiments/get-by-name", On(Read, ExperimentName)),
     ("GET", "/api/2.0/mlflow/experiments/search", Limited),
@@ -253,9 +253,9 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("POST", "/api/2.0/mlflow/runs/delete", On(Delete, Run)),
     ("POST", "/api/2.0/mlflow/runs/restore", On(Delete, Run)),
     ("POST", "/api/2.0/mlflow/runs/update", On(Update, Run)),
-    ("POST", "/api/2.0/mlflow/runs/log-metric", On(Update, Run)),
+    ("POST", "/api/2.0/mlflow/runs/log-metric", On(Update, RunAndModels)),
     ("POST", "/api/2.0/mlflow/runs/log-parameter", On(Update, Run)),
-    ("POST", "/api/2.0/mlflow/runs/log-batch", On(Update, Run)),
+    ("POST", "/api/2.0/mlflow/runs/log-batch", On(Update, RunAndModels)),
     ("POST", "/api/2.0/mlflow/runs/log-model", On(Update, Run)),
     ("POST", "/api/2.0/mlflow/runs/log-inputs", On(Update, Run)),
     ("POST", "/api/2.0/mlflow/runs/outputs", On(Update, Run)),
@@ -265,6 +265,21 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("GET", "/api/2.0/mlflow/metrics/get-history-bulk", On(Read, Runs("run_id"))),
     ("GET", "/api/2.0/mlflow/metrics/get-history-bulk-interval", On(Read, Runs("run_ids"))),
     ("GET", "/api/2.0/mlflow/metrics/get-history-downsampled", On(Read, Run)),
+
+    // Evaluation datasets
+    ("POST", "/api/3.0/mlflow/datasets/create", On(Update, ExperimentsOrWorkspace)),
+    ("GET", "/api/3.0/mlflow/datasets/search", Limited),
+    ("POST", "/api/3.0/mlflow/datasets/search", Limited),
+    ("GET", "/api/3.0/mlflow/datasets/{}", On(Read, EvalDataset)),
+    ("DELETE", "/api/3.0/mlflow/datasets/{}", On(Delete, EvalDataset)),
+    ("PATCH", "/api/3.0/mlflow/datasets/{}/tags", On(Update, EvalDataset)),
+    ("DELETE", "/api/3.0/mlflow/datasets/{}/tags/{}", On(Update, EvalDataset)),
+    ("POST", "/api/3.0/mlflow/datasets/{}/records", On(Update, EvalDataset)),
+    ("GET", "/api/3.0/mlflow/datasets/{}/records", On(Read, EvalDataset)),
+    ("DELETE", "/api/3.0/mlflow/datasets/{}/records", On(Update, EvalDataset)),
+    ("GET", "/api/3.0/mlflow/datasets/{}/experiment-ids", On(Read, EvalDataset)),
+    ("POST", "/api/3.0/mlflow/datasets/{}/add-experiments", On(Update, EvalDatasetAndExperiments)),
+    ("POST", "/api/3.0/mlflow/datasets/{}/remove-experiments", On(Update, EvalDataset)),
 
     // Logged models
     ("POST", "/api/2.0/mlflow/logged-models", On(Update, Experiment)),
@@ -298,7 +313,7 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("GET", "/model-versions/get-artifact", On(Read, ModelInQuery)),
 
     // Registered models and versions
-    ("POST", "/api/2.0/mlflow/registered-models/create", Create(Kind::Model)),
+    ("POST", "/api/2.0/mlflow/registered-models/create", Create),
     ("GET", "/api/2.0/mlflow/registered-models/get", On(Read, Model)),
     ("GET", "/api/2.0/mlflow/registered-models/search", Limited),
     ("POST", "/api/2.0/mlflow/registered-models/rename", On(Update, Model)),

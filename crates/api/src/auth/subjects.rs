@@ -113,6 +113,22 @@ fn runs(fields: &Fields) -> tracking::Result<Vec<String>> {
     Ok(runs)
 }
 
+/// The logged models that a metric or the metrics of a batch name, each once.
+fn measured_models(fields: &Fields) -> tracking::Result<Vec<String>> {
+    let mut models = all(fields, "model_id")?;
+    for metric in fields.list("metrics")? {
+        for name in ["model_id", "modelId"] {
+            if let Some(model_id) = metric[name].as_str()
+                && !model_id.is_empty()
+                && !models.iter().any(|known| known == model_id)
+            {
+                models.push(model_id.to_owned());
+            }
+        }
+    }
+    Ok(models)
+}
+
 /// Refuses a request whose sender may not do what its rule says.
 pub(super) async fn check(
     app: &App,
@@ -167,7 +183,7 @@ pub(super) async fn check(
         | Rule::SeesLoop
         | Rule::SeesEvents
         | Rule::Within(_)
-        | Rule::Create(_)
+        | Rule::Create
         | Rule::Limited => Err(Refused::Denied),
     }
 }
@@ -204,9 +220,21 @@ pub(super) async fn on(
             if ids.is_empty() {
                 return Err(absent(name).into());
             }
-            for id in ids {
-                let permission = on_experiment(app, known, &id, &caller.workspace).await?;
-                need(permission.allows(wanted))?;
+            on_experiments(app, wanted, known, caller, &ids).await
+        }
+        Subject::ExperimentsOrWorkspace => {
+            let ids = all(fields, "experiment_ids")?;
+            if ids.is_empty() {
+                return need(known.in_workspace(&caller.workspace).allows(wanted));
+            }
+            on_experiments(app, wanted, known, caller, &ids).await
+        }
+        Subject::EvalDataset | Subject::EvalDatasetAndExperiments => {
+            let id = fields.required_text("dataset_id")?;
+            need(on_eval_dataset(app, known, &id, caller, wanted).await?)?;
+            if subject == Subject::EvalDatasetAndExperiments {
+                let ids = all(fields, "experiment_ids")?;
+                on_experiments(app, wanted, known, caller, &ids).await?;
             }
             Ok(())
         }
@@ -218,6 +246,20 @@ pub(super) async fn on(
                 .await?;
             let permission = place.map_or_else(|| missing(known, caller), |place| on_place(known, &place));
             need(permission.allows(wanted))
+        }
+        Subject::RunAndModels => {
+            let runs = runs(fields)?;
+            if runs.is_empty() {
+                return Err(absent("run_id").into());
+            }
+            for run_id in &runs {
+                need(on_run(app, known, run_id, caller).await?.allows(wanted))?;
+            }
+            for model_id in measured_models(fields)? {
+                let permission = on_logged_model(app, known, &model_id, caller).await?;
+                need(permission.allows(wanted))?;
+            }
+            Ok(())
         }
         Subject::Run | Subject::RunOrModel => {
             let runs = runs(fields)?;
@@ -270,6 +312,38 @@ pub(super) async fn on(
         | Subject::Artifact
         | Subject::Runs(_) => Err(Refused::Denied),
     }
+}
+
+async fn on_experiments(
+    app: &App,
+    wanted: Need,
+    known: &Principal,
+    caller: &Caller,
+    ids: &[String],
+) -> Result<(), Refused> {
+    for id in ids {
+        let permission = on_experiment(app, known, id, &caller.workspace).await?;
+        need(permission.allows(wanted))?;
+    }
+    Ok(())
+}
+
+/// Whether a user is permitted something on all the experiments of a dataset, or where it has none on its workspace.
+async fn on_eval_dataset(
+    app: &App,
+    known: &Principal,
+    dataset_id: &str,
+    caller: &Caller,
+    wanted: Need,
+) -> tracking::Result<bool> {
+    let Some((workspace, experiments)) = app.tracking().place_of_eval_dataset(dataset_id).await? else {
+        return Ok(missing(known, caller).allows(wanted));
+    };
+    if experiments.is_empty() {
+        return Ok(known.in_workspace(&workspace).allows(wanted));
+    }
+    let permitted = |id: &i64| known.on(EXPERIMENT, &id.to_string(), &workspace).allows(wanted);
+    Ok(experiments.iter().all(permitted))
 }
 
 /// A version is registered by those who may change the model, from what they may look at: else a version of one's own model would

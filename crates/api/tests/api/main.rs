@@ -4,6 +4,7 @@
 mod artifacts;
 mod automations;
 mod errors;
+mod eval_datasets;
 mod events;
 mod fake;
 mod graphql;

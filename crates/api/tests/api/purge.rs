@@ -66,6 +66,10 @@ async fn an_experiment_that_was_deleted_long_enough_ago_goes_without_a_trace() {
     for _ in 0..3 {
         full_run(&app, &id, 64).await;
     }
+    // It stays, without the experiment.
+    let dataset = json!({"name": "d", "experiment_ids": [id]});
+    let made = app.post("/api/3.0/mlflow/datasets/create", dataset).await;
+    assert_eq!(made.status, 200, "{}", made.text);
     assert!(
         rows(&app)
             .await

@@ -403,3 +403,56 @@ async fn a_version_opens_no_files_in_a_bucket_that_its_maker_may_not_look_at() {
         assert_eq!(reply.status, status, "{who} {source}: {}", reply.text);
     }
 }
+
+#[tokio::test]
+async fn points_of_a_logged_model_are_logged_by_those_who_may_change_the_model() {
+    let app = house("NO_PERMISSIONS", &["ada", "bob"]).await;
+    let (ada, bob) = (user(&app, "ada"), user(&app, "bob"));
+    let (hers, his) = (
+        experiment(&app, "ada", "a").await,
+        experiment(&app, "bob", "b").await,
+    );
+    let model = json!({ "experiment_id": hers, "name": "m" });
+    let model = done(&ada.post(&format!("{API}/logged-models"), model).await);
+    let model = &model["model"]["info"]["model_id"];
+    let run = done(
+        &bob.post(&format!("{API}/runs/create"), json!({ "experiment_id": his }))
+            .await,
+    );
+    let run = &run["run"]["info"]["run_id"];
+    let point = json!({ "key": "auc", "value": 1, "timestamp": 1, "model_id": model });
+    let plain = json!({ "key": "auc", "value": 1, "timestamp": 1 });
+    let one = |point: &Value| {
+        let mut body = point.clone();
+        body["run_id"] = run.clone();
+        body
+    };
+    let many = |points: Value| json!({ "run_id": run, "metrics": points });
+    for (path, body, status) in [
+        ("log-metric", one(&point), 403),
+        ("log-metric", one(&plain), 200),
+        ("log-batch", many(json!([plain, point])), 403),
+        ("log-batch", many(json!([plain])), 200),
+        (
+            "log-batch",
+            many(json!([{ "key": "auc", "value": 1, "timestamp": 1, "modelId": model }])),
+            403,
+        ),
+        ("log-batch", json!({ "metrics": [plain] }), 400),
+    ] {
+        let answer = bob.post(&format!("{API}/runs/{path}"), body).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.text);
+    }
+    let id = model.as_str().unwrap();
+    let kept = done(&ada.get(&format!("{API}/logged-models/{id}")).await);
+    assert!(kept["model"]["data"].get("metrics").is_none(), "{kept}");
+    grant(&app, "bob", "experiment", &hers, "EDIT").await;
+    done(
+        &bob.post(&format!("{API}/runs/log-batch"), many(json!([point])))
+            .await,
+    );
+    // One that is not there is no reason to keep nothing of it.
+    let nobodys = json!({ "key": "auc", "value": 1, "timestamp": 1, "model_id": "m-0" });
+    let unknown = bob.post(&format!("{API}/runs/log-metric"), one(&nobodys)).await;
+    assert_eq!(unknown.status, 404, "{}", unknown.text);
+}

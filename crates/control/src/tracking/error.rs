@@ -38,6 +38,9 @@ pub enum TrackingError {
     /// `NOT_IMPLEMENTED`: this server does not do that.
     #[error("{0}")]
     NotImplemented(String),
+    /// `INTERNAL_ERROR`: wrong in a way that MLflow counts as its own fault.
+    #[error("{0}")]
+    Internal(String),
     /// The store refused or failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -59,6 +62,7 @@ impl TrackingError {
             Self::Unauthenticated(_) => "unauthenticated",
             Self::TooManyLogins { .. } => "too_many_logins",
             Self::NotImplemented(_) => "not_implemented",
+            Self::Internal(_) => "internal",
             Self::Store(e) => e.code(),
             Self::Port(e) => e.code,
         }

@@ -4,6 +4,8 @@ use tidemill_store::tracking::Lifecycle;
 use tidemill_store::tracking::experiments::{self, Experiment, NewExperiment};
 use tidemill_store::{ReadTx, StoreError, Tx};
 
+use crate::users::{EXPERIMENT, give_to_creator};
+
 use super::validate::{self, MAX_EXPERIMENT_TAG_VALUE, MAX_KEY};
 use super::{Caller, DEFAULT_WORKSPACE, Result, Tracking, TrackingError, locations};
 
@@ -66,7 +68,9 @@ impl Tracking {
         }
         let root = self.options().default_artifact_root.clone();
         let (workspace, created_ms) = (caller.workspace.clone(), self.now_ms());
-        self.store()
+        let creator = self.creator(caller).map(str::to_owned);
+        let created = self
+            .store()
             .write(move |tx| {
                 let new = NewExperiment {
                     workspace: &workspace,
@@ -80,9 +84,12 @@ impl Tracking {
                 for (key, value) in &request.tags {
                     experiments::set_tag(tx, id, key, value)?;
                 }
+                give_to_creator(tx, creator.as_deref(), &workspace, EXPERIMENT, &id.to_string())?;
                 Ok(Ok(id))
             })
-            .await?
+            .await?;
+        self.users().changed();
+        created
     }
 
     /// An experiment, deleted or not.

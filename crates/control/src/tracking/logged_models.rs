@@ -33,7 +33,7 @@ pub struct CreateLoggedModel {
     pub tags: Vec<(String, String)>,
 }
 
-fn not_found(model_id: &str) -> TrackingError {
+pub(super) fn not_found(model_id: &str) -> TrackingError {
     TrackingError::not_found(format!("Logged model with ID '{model_id}' not found."))
 }
 

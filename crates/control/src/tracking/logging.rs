@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
+use tidemill_store::tracking::logged_models;
 use tidemill_store::tracking::metrics::{self, NewMetric};
 use tidemill_store::tracking::runs::{self, RunChange, RunKey};
 use tidemill_store::tracking::{params, tags};
-use tidemill_store::{StoreError, Tx};
+use tidemill_store::{ReadTx, StoreError, Tx};
 
 use super::automations::{self, Event};
 use super::runs::RUN_NAME_TAG;
@@ -43,6 +44,9 @@ impl Tracking {
         let fires = waits.metrics;
         let found = self
             .change_active_run(caller, run_id, move |tx, run| {
+                if let Some(refusal) = unknown_model(tx, &waits.workspace, &metrics)? {
+                    return Ok(Err(refusal));
+                }
                 waits.tell(tx, run, &metrics, &[])?;
                 metrics::log(tx, run, &metrics, &known).map(Ok)
             })
@@ -140,6 +144,9 @@ impl Tracking {
                         changed.join(", ")
                     ))));
                 }
+                if let Some(refusal) = unknown_model(tx, &waits.workspace, &batch.metrics)? {
+                    return Ok(Err(refusal));
+                }
                 params::insert(tx, run.number, &new)?;
                 waits.tell(tx, run, &batch.metrics, &batch.tags)?;
                 let found = metrics::log(tx, run, &batch.metrics, &known)?;
@@ -199,6 +206,26 @@ impl Tracking {
         })
         .await
     }
+}
+
+/// What refuses points of a logged model that is not in the run's workspace.
+fn unknown_model(
+    tx: &ReadTx<'_>,
+    workspace: &str,
+    metrics: &[NewMetric],
+) -> std::result::Result<Option<TrackingError>, StoreError> {
+    let mut known: Option<&str> = None;
+    for model_id in metrics.iter().filter_map(|metric| metric.model_id.as_deref()) {
+        // Most batches are about one model.
+        if known == Some(model_id) {
+            continue;
+        }
+        if logged_models::find(tx, workspace, model_id)?.is_none() {
+            return Ok(Some(super::logged_models::not_found(model_id)));
+        }
+        known = Some(model_id);
+    }
+    Ok(None)
 }
 
 /// Whether automations may wait for what is logged: where none does, logging asks nothing more of the store.

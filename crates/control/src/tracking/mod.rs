@@ -7,6 +7,7 @@
 mod artifacts;
 pub mod automations;
 mod error;
+mod eval_datasets;
 mod experiments;
 mod history;
 mod housekeeping;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use tidemill_core::clock::{Clock, Timestamp};
 use tidemill_store::Store;
 use tidemill_store::objects::{Bucket, Folder};
+use tidemill_store::sealing::SealingKey;
 use tidemill_store::tracking::metrics::KnownKeys;
 
 use crate::users::{AuthOptions, Memory};
@@ -41,6 +43,7 @@ pub use artifacts::{
     safe_name, safe_path,
 };
 pub use error::{Result, TrackingError};
+pub use eval_datasets::{CreateEvalDataset, EvalRecords, Upserted};
 pub use experiments::CreateExperiment;
 pub use history::{MAX_BUCKETS, MAX_PAGE, MAX_RUNS, MAX_SAMPLED_STEPS, RunPoints};
 pub use logged_models::CreateLoggedModel;
@@ -122,6 +125,7 @@ struct Inner {
     outbox: tokio::sync::Notify,
     sender: std::sync::OnceLock<Arc<dyn webhooks::Sender>>,
     metric_keys: Arc<KnownKeys>,
+    sealing: std::sync::OnceLock<SealingKey>,
     awaited: automations::Awaited,
     tables: std::sync::OnceLock<Arc<dyn tidemill_core::ports::TableEngine>>,
     /// Held while a file is turned into Parquet.
@@ -149,6 +153,7 @@ impl Tracking {
                 outbox: tokio::sync::Notify::new(),
                 sender: std::sync::OnceLock::new(),
                 metric_keys: Arc::default(),
+                sealing: std::sync::OnceLock::new(),
                 awaited: automations::Awaited::default(),
                 tables: std::sync::OnceLock::new(),
                 converting: tokio::sync::Mutex::new(()),
@@ -158,6 +163,7 @@ impl Tracking {
             Folder::at(folder).discard_unfinished();
         }
         tracking.ensure_default_experiment();
+        tracking.seal_old_secrets();
         tracking.read_automations();
         tracking
     }

@@ -177,6 +177,11 @@ pub(crate) fn metric(metric: &NewMetric, path: &str) -> Result<()> {
         );
         return Err(invalid_value(&at("timestamp"), &timestamp.to_string(), &why));
     }
+    if metric.dataset_name.is_some() != metric.dataset_digest.is_some() {
+        return Err(TrackingError::invalid(
+            "Both dataset_name and dataset_digest must be provided if one is provided",
+        ));
+    }
     length("Metric name", MAX_KEY, &metric.key)
 }
 

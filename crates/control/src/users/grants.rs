@@ -1,6 +1,7 @@
 //! What single users are granted: MLflow's permissions on experiments, registered models and workspaces, and the general ones of 3.17.
 
 use tidemill_store::users as rows;
+use tidemill_store::{StoreError, Tx};
 
 use super::{EVERY, EXPERIMENT, Outcome, Permission, REGISTERED_MODEL, WORKSPACE, must, user_row};
 use crate::tracking::{Caller, Result, Tracking, TrackingError};
@@ -214,25 +215,30 @@ impl Tracking {
             .collect())
     }
 
-    /// Whoever adds an experiment or a model may do everything to it.
-    pub async fn grant_to_creator(
-        &self,
-        caller: &Caller,
-        user: i64,
-        resource_type: &str,
-        resource: &str,
-    ) -> Result<()> {
-        let (workspace, kind, name) = (
-            caller.workspace.clone(),
-            resource_type.to_owned(),
-            resource.to_owned(),
-        );
-        self.change_users(move |tx| {
-            rows::grant(tx, user, &workspace, &kind, &name, Permission::Manage.as_str())?;
-            Ok(Ok(()))
-        })
-        .await
+    /// Who gets what is about to be added: nobody where users are not required.
+    pub(crate) fn creator<'c>(&self, caller: &'c Caller) -> Option<&'c str> {
+        let named = self.requires_users() && !caller.user.is_empty();
+        named.then_some(caller.user.as_str())
     }
+}
+
+/// Whoever adds an experiment or a model may do everything to it: part of the change that adds it. [`Memory::changed`] follows.
+///
+/// [`Memory::changed`]: super::Memory::changed
+pub(crate) fn give_to_creator(
+    tx: &mut Tx<'_>,
+    creator: Option<&str>,
+    workspace: &str,
+    resource_type: &str,
+    resource: &str,
+) -> std::result::Result<(), StoreError> {
+    let Some(name) = creator else { return Ok(()) };
+    // A user who is removed meanwhile gets nothing.
+    let Some(user) = rows::find(tx, name)? else {
+        return Ok(());
+    };
+    let all = Permission::Manage.as_str();
+    rows::grant(tx, user.id, workspace, resource_type, resource, all)
 }
 
 fn granted(user_id: i64, permission: Permission) -> GrantInfo {

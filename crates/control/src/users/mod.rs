@@ -31,6 +31,7 @@ use crate::tracking::{Result, TrackingError};
 pub use accounts::{UserInfo, UserPermission};
 pub use credentials::Credentials;
 pub use grants::GrantInfo;
+pub(crate) use grants::give_to_creator;
 pub use options::AuthOptions;
 pub use permission::{Need, Permission, ServerRole};
 pub use places::Place;

@@ -176,3 +176,27 @@ pub(super) const LOGGED_MODELS: Searched = Searched {
     }),
     metrics: Metrics::OfModel,
 };
+
+const fn nullable(column: Column) -> Column {
+    Column {
+        nullable: true,
+        ..column
+    }
+}
+
+pub(super) const EVAL_DATASETS: Searched = Searched {
+    columns: &[
+        (Attribute::DatasetId, text("d.dataset_id")),
+        (Attribute::Name, text("d.name")),
+        (Attribute::CreatedTime, integer("d.created_ms")),
+        (Attribute::LastUpdateTime, integer("d.updated_ms")),
+        (Attribute::CreatedBy, nullable(text("d.created_by"))),
+        (Attribute::LastUpdatedBy, nullable(text("d.updated_by"))),
+    ],
+    tags: KeyTable {
+        name: "eval_dataset_tags",
+        links: &[("dataset", "d.number")],
+    },
+    params: None,
+    metrics: Metrics::None,
+};

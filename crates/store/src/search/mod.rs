@@ -25,7 +25,9 @@ mod tree;
 pub use load::{Keys, Projection, load_runs};
 pub use page::{Cursor, CursorValue, Page};
 pub use runs::{RunScope, runs};
-pub use scan::{DatasetScope, ModelScope, experiments, logged_models, model_versions, registered_models};
+pub use scan::{
+    DatasetScope, ModelScope, eval_datasets, experiments, logged_models, model_versions, registered_models,
+};
 pub use tree::{Attribute, Clause, Compare, DatasetField, OrderKey, Subject, Test, View};
 
 /// What a page shall hold.

@@ -1,10 +1,12 @@
-//! Searches of what there are few of: experiments, registered models, model versions and logged models. The rows of a workspace or
-//! experiment are walked, each clause is a probe.
+//! Searches of what there are few of: experiments, registered models, model versions, logged models and evaluation datasets. The rows
+//! of a workspace or experiment are walked, each clause is a probe.
 
 use crate::column::Fields;
 use crate::error::StoreError;
 use crate::search::build::Sql;
-use crate::search::columns::{EXPERIMENTS, LOGGED_MODELS, MODEL_VERSIONS, REGISTERED_MODELS, Searched};
+use crate::search::columns::{
+    EVAL_DATASETS, EXPERIMENTS, LOGGED_MODELS, MODEL_VERSIONS, REGISTERED_MODELS, Searched,
+};
 use crate::search::page::{Page, Reader, SortKey, after, order_by, select_keys};
 use crate::search::tree::{Attribute, Clause, Subject, Test, View};
 use crate::search::{Query, Visible};
@@ -238,6 +240,44 @@ pub fn logged_models(
         conditions,
         ties: vec![(Attribute::CreationTimestamp, false), (Attribute::ModelId, true)],
         datasets: scope.datasets,
+    };
+    scan.page(tx, sql, query, number, 1)
+}
+
+/// Evaluation datasets of a workspace: their numbers, those in one of `experiments` if any are given. Their natural order has the
+/// newest first. Seen is what belongs to experiments that are all seen; what belongs to none is for those who see all but some.
+pub fn eval_datasets(
+    tx: &ReadTx<'_>,
+    workspace: &str,
+    experiments: Option<&[i64]>,
+    query: &Query,
+) -> Result<Page<i64>, StoreError> {
+    let mut sql = Sql::for_query(tx, query)?;
+    let workspace = sql.bind(workspace);
+    let mut conditions = vec![format!("d.workspace = {workspace}")];
+    const OF: &str = "SELECT 1 FROM eval_dataset_experiments x WHERE x.dataset = d.number";
+    if let Some(ids) = experiments {
+        let within = sql.one_of("x.experiment", ids.iter().copied());
+        conditions.push(format!("EXISTS ({OF} AND {within})"));
+    }
+    if let Some(seen) = visible(&mut sql, "x.experiment", query) {
+        conditions.push(format!("NOT EXISTS ({OF} AND NOT ({seen}))"));
+    }
+    if matches!(query.visible, Visible::Only(_)) {
+        conditions.push(format!("EXISTS ({OF})"));
+    }
+    let ties = if query.order.is_empty() {
+        vec![(Attribute::CreatedTime, false), (Attribute::DatasetId, false)]
+    } else {
+        vec![(Attribute::DatasetId, false)]
+    };
+    let scan = Scan {
+        searched: &EVAL_DATASETS,
+        item: "d.number",
+        from: "eval_datasets d",
+        conditions,
+        ties,
+        datasets: &[],
     };
     scan.page(tx, sql, query, number, 1)
 }

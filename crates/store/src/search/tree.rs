@@ -27,7 +27,7 @@ text_enum! {
         ExperimentId = "experiment_id",
         /// Of an experiment, in milliseconds.
         CreationTime = "creation_time",
-        /// Of an experiment, in milliseconds.
+        /// Of an experiment or an evaluation dataset, in milliseconds.
         LastUpdateTime = "last_update_time",
         /// Of anything of the registry or a logged model, in milliseconds.
         CreationTimestamp = "creation_timestamp",
@@ -43,6 +43,14 @@ text_enum! {
         ModelType = "model_type",
         /// The run that made a logged model.
         SourceRunId = "source_run_id",
+        /// Of an evaluation dataset.
+        DatasetId = "dataset_id",
+        /// Of an evaluation dataset, in milliseconds.
+        CreatedTime = "created_time",
+        /// Who created an evaluation dataset.
+        CreatedBy = "created_by",
+        /// Who changed an evaluation dataset last.
+        LastUpdatedBy = "last_updated_by",
     }
 }
 

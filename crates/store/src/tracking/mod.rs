@@ -2,6 +2,7 @@
 
 pub mod artifacts;
 pub mod datasets;
+pub mod eval_datasets;
 pub mod experiments;
 pub mod history;
 pub mod import;

@@ -271,6 +271,7 @@ pub fn count_rows(tx: &ReadTx<'_>) -> Result<Vec<(&'static str, u64)>, StoreErro
         "logged_model_tags",
         "logged_model_metrics",
         "run_models",
+        "eval_dataset_experiments",
         "artifacts",
         "purges",
     ];

@@ -37,7 +37,13 @@ pub(crate) async fn page(
 ) -> Result<Response, ApiError> {
     let run_id = run_id(&fields)?;
     let key = fields.required_text("metric_key")?;
-    let limit = fields.integer("max_results")?.filter(|limit| *limit > 0);
+    let limit = fields.integer("max_results")?;
+    if let Some(limit) = limit.filter(|limit| *limit < 1) {
+        return Err(TrackingError::invalid(format!(
+            "Invalid value {limit} for parameter 'max_results' supplied. It must be a positive integer."
+        ))
+        .into());
+    }
     let after = match fields.text("page_token")?.filter(|token| !token.is_empty()) {
         Some(token) => Some(parse_token(&token)?),
         None => None,
@@ -152,11 +158,7 @@ fn parse_token(token: &str) -> tracking::Result<Point> {
             is_nan: is_nan != 0,
         })
     };
-    parse().ok_or_else(|| {
-        TrackingError::invalid(format!(
-            "Invalid page token `{token}`: it is none that this server gave"
-        ))
-    })
+    parse().ok_or_else(|| TrackingError::invalid("Invalid page token, could not base64-decode"))
 }
 
 /// `GET /api/2.0/mlflow/metrics/get-history-bulk`

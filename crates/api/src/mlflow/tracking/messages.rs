@@ -28,6 +28,7 @@ pub(crate) struct ExperimentMessage<'a> {
     creation_time: i64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tags: Vec<Pair<'a>>,
+    workspace: &'a str,
 }
 
 pub(crate) fn experiment(experiment: &Experiment) -> ExperimentMessage<'_> {
@@ -39,6 +40,7 @@ pub(crate) fn experiment(experiment: &Experiment) -> ExperimentMessage<'_> {
         last_update_time: experiment.updated_ms,
         creation_time: experiment.created_ms,
         tags: pairs(&experiment.tags),
+        workspace: &experiment.workspace,
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub(crate) mod artifacts;
 mod caller;
+pub(crate) mod eval_datasets;
 pub(crate) mod experiments;
 pub(crate) mod graphql;
 pub(crate) mod history;

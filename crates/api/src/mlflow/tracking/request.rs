@@ -98,14 +98,19 @@ fn from_body(bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {
         return Ok(map);
     }
     let mut snake = Map::new();
-    for (name, value) in map {
-        let name = snake_case(&name);
+    let mut twice = None;
+    for (written, value) in map {
+        let name = snake_case(&written);
         if snake.contains_key(&name) {
-            return Err(ApiError::from(TrackingError::invalid(format!(
-                "the request has the field `{name}` twice, in snake_case and in camelCase"
-            ))));
+            twice = Some((name.clone(), written));
         }
         snake.insert(name, value);
+    }
+    if let Some((name, written)) = twice {
+        return Err(ApiError::from(TrackingError::invalid(format!(
+            "Request specifies both '{name}' and '{}'; provide only one of them.",
+            camel_case(if written == name { &name } else { &written })
+        ))));
     }
     Ok(snake)
 }
@@ -119,6 +124,22 @@ fn snake_case(name: &str) -> String {
         snake.push(character.to_ascii_lowercase());
     }
     snake
+}
+
+fn camel_case(name: &str) -> String {
+    let mut camel = String::with_capacity(name.len());
+    let mut upper = false;
+    for character in name.chars() {
+        if character == '_' {
+            upper = true;
+        } else if upper {
+            camel.push(character.to_ascii_uppercase());
+            upper = false;
+        } else {
+            camel.push(character);
+        }
+    }
+    camel
 }
 
 /// What Python calls the type of a value; MLflow's messages do.

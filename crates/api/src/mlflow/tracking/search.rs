@@ -16,7 +16,7 @@ use crate::control_plane::App;
 use crate::error::ApiError;
 
 /// The fields that all searches have.
-fn search(fields: &Fields, view: &str, visible: Visible) -> tracking::Result<Search> {
+pub(super) fn search(fields: &Fields, view: &str, visible: Visible) -> tracking::Result<Search> {
     Ok(Search {
         filter: fields.text("filter")?.unwrap_or_default(),
         order_by: fields.texts("order_by")?,
@@ -28,7 +28,7 @@ fn search(fields: &Fields, view: &str, visible: Visible) -> tracking::Result<Sea
 }
 
 /// The experiments that the sender of a request may look at.
-fn experiments_of(app: &App, known: &auth::Caller, workspace: &str) -> Visible {
+pub(super) fn experiments_of(app: &App, known: &auth::Caller, workspace: &str) -> Visible {
     let limited = known
         .0
         .as_deref()
@@ -58,7 +58,7 @@ fn view(fields: &Fields, name: &str) -> tracking::Result<View> {
 }
 
 /// The answer to a search; what is empty is left out.
-fn answer<T: serde::Serialize>(name: &str, items: Vec<T>, token: Option<String>) -> Response {
+pub(super) fn answer<T: serde::Serialize>(name: &str, items: Vec<T>, token: Option<String>) -> Response {
     let mut body = Map::new();
     if !items.is_empty() {
         body.insert(name.to_owned(), json!(items));

@@ -16,7 +16,7 @@ use tidemill_store::automations::{self as stored, Automation};
 use tidemill_store::models::{self, AliasChange};
 use tidemill_store::tracking::metrics::{self, NewMetric, Point};
 use tidemill_store::tracking::runs::RunKey;
-use tidemill_store::webhooks::{self as outbox, Secret};
+use tidemill_store::webhooks as outbox;
 use tidemill_store::{StoreError, Tx};
 
 use super::webhooks::{check_name, delivery_id};
@@ -124,18 +124,17 @@ impl Tracking {
         self.check_url(&r#do.webhook.url).await?;
         let filter = serde_json::to_string(&on.filter)
             .map_err(|error| TrackingError::invalid(format!("the filter cannot be kept: {error}")))?;
+        let id = ids::fresh(WallClock.now());
+        let secret = r#do.webhook.secret.filter(|secret| !secret.is_empty());
+        let secret = secret.map(|secret| self.sealed(&id, &secret)).transpose()?;
         let automation = Automation {
-            id: ids::fresh(WallClock.now()),
+            id,
             workspace: caller.workspace.clone(),
             name,
             event: on.event.name().to_owned(),
             filter,
             url: r#do.webhook.url,
-            secret: r#do
-                .webhook
-                .secret
-                .filter(|secret| !secret.is_empty())
-                .map(Secret),
+            secret,
             created_at: self.now(),
         };
         // Before it is stored, so that nothing is missed after.

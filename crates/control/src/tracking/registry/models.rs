@@ -6,6 +6,7 @@ use tidemill_store::users as rows;
 
 use super::{APPROVAL_TAG, PROMPT_TAG, REQUIRED, is_prompt, model, model_number, moves, names};
 use crate::tracking::{Caller, Result, Tracking, TrackingError, automations, webhooks};
+use crate::users::{REGISTERED_MODEL, give_to_creator};
 
 impl Tracking {
     /// Registers a model.
@@ -16,11 +17,12 @@ impl Tracking {
         tags: Vec<(String, String)>,
         description: String,
     ) -> Result<Model> {
-        names::model_name(&name, "name")?;
+        names::new_model_name(&name, "name")?;
         for (key, value) in &tags {
             names::tag(key, value)?;
         }
         let (workspace, who) = (caller.workspace.clone(), self.who(caller));
+        let creator = self.creator(caller).map(str::to_owned);
         let created = self
             .change(move |tx| {
                 let prompt = tags.iter().any(|(key, _)| key == PROMPT_TAG);
@@ -39,9 +41,11 @@ impl Tracking {
                 }
                 tx.event(who.at, "model.created", "model", &name, json!({ "by": who.by }))?;
                 let _ = number;
+                give_to_creator(tx, creator.as_deref(), &workspace, REGISTERED_MODEL, &name)?;
                 model(tx, &workspace, &name)
             })
             .await?;
+        self.users().changed();
         self.webhooks_written();
         Ok(created)
     }
@@ -60,7 +64,7 @@ impl Tracking {
         name: String,
         new_name: String,
     ) -> Result<Model> {
-        names::model_name(&new_name, "new_name")?;
+        names::new_model_name(&new_name, "new_name")?;
         let (workspace, who) = (caller.workspace.clone(), self.who(caller));
         let renamed = self
             .change(move |tx| {

@@ -30,6 +30,24 @@ pub(super) fn model_name(name: &str, parameter: &str) -> Result<()> {
     limit(parameter, MAX_MODEL_NAME, name)
 }
 
+/// A model's new name: one that fits into a `models:/` URI and names one folder, as MLflow 3.17 wants it.
+pub(super) fn new_model_name(name: &str, parameter: &str) -> Result<()> {
+    model_name(name.trim(), parameter)?;
+    model_name(name, parameter)?;
+    if name.contains(['/', ':']) {
+        return Err(TrackingError::invalid(format!(
+            "Invalid model name '{name}'. Names cannot contain '/' or ':'."
+        )));
+    }
+    if name == "." || name == ".." {
+        return Err(TrackingError::invalid(format!(
+            "Invalid value \"{name}\" for parameter 'name' supplied: Names may be treated as files in certain cases, and must not \
+             resolve to other names when treated as such. This name would resolve to '{name}'"
+        )));
+    }
+    Ok(())
+}
+
 /// A tag's key and value.
 pub(super) fn tag(key: &str, value: &str) -> Result<()> {
     tag_key(key)?;

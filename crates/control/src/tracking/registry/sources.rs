@@ -103,7 +103,8 @@ fn is_local(uri: &Uri, text: &str) -> Result<bool> {
     if host.is_empty() || host == "." || host == "localhost" || host == "127.0.0.1" {
         return Ok(true);
     }
-    Err(TrackingError::invalid(format!(
+    // MLflow's code for it too: an internal error.
+    Err(TrackingError::Internal(format!(
         "{text} is not a valid remote uri. For remote access on windows, please consider using a different scheme such as SMB (e.g. \
          smb://<hostname>/<path>)."
     )))

@@ -4,6 +4,7 @@ use tidemill_store::registry::{self, Model, Version};
 use tidemill_store::search::{
     self, DatasetScope, Keys, ModelScope, OrderKey, Page, Projection, Query, RunScope, View, Visible,
 };
+use tidemill_store::tracking::eval_datasets::{self, EvalDataset};
 use tidemill_store::tracking::experiments::{self, Experiment};
 use tidemill_store::tracking::logged_models::{self, LoggedModel};
 use tidemill_store::tracking::runs::{self, TrackedRun};
@@ -290,5 +291,26 @@ impl Tracking {
             search::logged_models(tx, &scope, query)
         };
         self.searched(ready, find, logged_models::load).await
+    }
+
+    /// Searches evaluation datasets, those that belong to one of `experiments` if any are named.
+    pub async fn search_eval_datasets(
+        &self,
+        caller: &Caller,
+        experiments: &[String],
+        search: Search,
+    ) -> Result<Found<EvalDataset>> {
+        let workspace = caller.workspace.clone();
+        let scope = format!("{workspace} {}", experiments.join(","));
+        let ready = Ready::of(Target::EvalDatasets, &scope, TRACKING, search)?;
+        let ids = if experiments.is_empty() {
+            None
+        } else {
+            experiment_ids(experiments)?
+        };
+        let find = move |tx: &ReadTx<'_>, query: &Query| {
+            search::eval_datasets(tx, &workspace, ids.as_deref(), query)
+        };
+        self.searched(ready, find, eval_datasets::load).await
     }
 }

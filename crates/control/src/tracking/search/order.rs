@@ -95,19 +95,14 @@ pub fn parse_model_order(order_by: &[ModelOrder]) -> Result<Vec<OrderKey>> {
         let Some(field) = order.field_name.as_deref().map(str::trim) else {
             return invalid("`field_name` in the `order_by` clause must be specified.".to_owned());
         };
-        if order.dataset_digest.is_some() && order.dataset_name.is_none() {
-            return invalid(
-                "`dataset_digest` can only be specified if `dataset_name` is also specified.".to_owned(),
-            );
-        }
         let subject = match field.split_once('.') {
             Some(("metrics", name)) => Subject::Metric(name.trim_matches('`').to_owned()),
             Some(("attributes", name)) if find(Target::LoggedModels.ordered(), name).is_some() => {
                 attribute(name)?
             }
-            Some((entity, _)) => {
+            Some(_) => {
                 return invalid(format!(
-                    "Invalid order by field name: {entity}, only `metrics.<name>` is allowed."
+                    "Invalid order by field name: {field}. Only metrics are supported."
                 ));
             }
             None => attribute(field)?,
@@ -126,5 +121,5 @@ fn attribute(name: &str) -> Result<Subject> {
     let known = find(Target::LoggedModels.ordered(), name);
     known
         .map(|known| Subject::Attribute(known.attribute))
-        .ok_or_else(|| TrackingError::invalid(format!("Invalid order by field name: {name}.")))
+        .ok_or_else(|| TrackingError::invalid(format!("Invalid order by field name: {name}")))
 }

@@ -15,6 +15,8 @@ pub enum Target {
     ModelVersions,
     /// Logged models.
     LoggedModels,
+    /// Evaluation datasets.
+    EvalDatasets,
 }
 
 /// An attribute, the names that it goes by, the best first, and whether it is a number.
@@ -101,6 +103,20 @@ const LOGGED_MODELS: &[Known] = &[
     ),
 ];
 
+const EVAL_DATASETS: &[Known] = &[
+    text(&["name"], Attribute::Name),
+    number(&["created_time"], Attribute::CreatedTime),
+    number(&["last_update_time"], Attribute::LastUpdateTime),
+    text(&["created_by"], Attribute::CreatedBy),
+    text(&["last_updated_by"], Attribute::LastUpdatedBy),
+];
+
+const EVAL_DATASETS_ORDER: &[Known] = &[
+    text(&["name"], Attribute::Name),
+    number(&["created_time"], Attribute::CreatedTime),
+    number(&["last_update_time"], Attribute::LastUpdateTime),
+];
+
 impl Target {
     /// Attributes that a filter may name.
     pub(super) fn filtered(self) -> &'static [Known] {
@@ -110,6 +126,7 @@ impl Target {
             Self::RegisteredModels => REGISTERED_MODELS,
             Self::ModelVersions => MODEL_VERSIONS,
             Self::LoggedModels => LOGGED_MODELS,
+            Self::EvalDatasets => EVAL_DATASETS,
         }
     }
 
@@ -118,6 +135,7 @@ impl Target {
         match self {
             Self::RegisteredModels => REGISTERED_MODELS_ORDER,
             Self::ModelVersions => MODEL_VERSIONS_ORDER,
+            Self::EvalDatasets => EVAL_DATASETS_ORDER,
             other => other.filtered(),
         }
     }
@@ -132,7 +150,7 @@ impl Target {
         match self {
             Self::Runs => &[Attribute::RunId],
             Self::Experiments => &[Attribute::ExperimentId],
-            Self::RegisteredModels => &[Attribute::Name],
+            Self::RegisteredModels | Self::EvalDatasets => &[Attribute::Name],
             Self::ModelVersions => &[Attribute::Name, Attribute::RunId],
             Self::LoggedModels => &[],
         }

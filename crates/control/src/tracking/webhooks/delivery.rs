@@ -13,7 +13,8 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use tidemill_core::clock::{Clock as _, Timestamp, WallClock, real_sleep};
 use tidemill_core::spec::Span;
-use tidemill_store::webhooks::{self as stored, Outgoing, Secret};
+use tidemill_store::sealing::{Sealed, Secret};
+use tidemill_store::webhooks::{self as stored, Outgoing};
 use tokio::task::JoinSet;
 
 use super::events;
@@ -180,7 +181,10 @@ impl Tracking {
             .post(
                 sender,
                 &message.url,
-                message.secret.as_ref(),
+                message
+                    .secret
+                    .as_ref()
+                    .map(|secret| (message.webhook.as_str(), secret)),
                 &message.delivery_id,
                 &message.body,
             )
@@ -221,7 +225,7 @@ impl Tracking {
         &self,
         sender: &dyn Sender,
         url: &str,
-        secret: Option<&Secret>,
+        secret: Option<(&str, &Sealed)>,
         delivery_id: &str,
         body: &str,
     ) -> std::result::Result<Answer, Refused> {
@@ -235,10 +239,12 @@ impl Tracking {
             ("X-MLflow-Delivery-Id", delivery_id.to_owned()),
             ("X-MLflow-Timestamp", timestamp.clone()),
         ];
-        if let Some(secret) = secret {
+        if let Some((webhook, sealed)) = secret {
+            let secret = self.opened(webhook, sealed);
+            let secret = secret.map_err(|error| Refused::Forbidden(error.to_string()))?;
             headers.push((
                 "X-MLflow-Signature",
-                signature(secret, delivery_id, &timestamp, body),
+                signature(&secret, delivery_id, &timestamp, body),
             ));
         }
         let post = Post {
@@ -271,9 +277,11 @@ impl Tracking {
         let now = WallClock.now();
         let body = events::body(&event, events::example(&event), now);
         let id = events::delivery_id(now);
-        let posted = self
-            .post(&*sender, &webhook.url, webhook.secret.as_ref(), &id, &body)
-            .await;
+        let secret = webhook
+            .secret
+            .as_ref()
+            .map(|secret| (webhook.id.as_str(), secret));
+        let posted = self.post(&*sender, &webhook.url, secret, &id, &body).await;
         Ok(match posted {
             Ok(answer) => TestResult {
                 success: answer.status < 400,

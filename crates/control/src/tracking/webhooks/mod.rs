@@ -10,7 +10,9 @@ mod events;
 
 use tidemill_core::clock::{Clock as _, WallClock};
 use tidemill_core::ids;
-use tidemill_store::webhooks::{self as stored, Secret, Webhook};
+use tidemill_store::StoreError;
+use tidemill_store::sealing::{Sealed, SealingKey, Secret};
+use tidemill_store::webhooks::{self as stored, Webhook};
 
 use super::{Caller, Result, Tracking, TrackingError};
 
@@ -31,6 +33,8 @@ pub struct WebhookOptions {
     pub timeout_s: u64,
     /// How often to try again.
     pub max_retries: i64,
+    /// What secrets are encrypted with in the database; `None` for a key that is kept in the data folder.
+    pub secret_key: Option<Secret>,
 }
 
 impl Default for WebhookOptions {
@@ -40,6 +44,7 @@ impl Default for WebhookOptions {
             allow_private_ips: false,
             timeout_s: 30,
             max_retries: 3,
+            secret_key: None,
         }
     }
 }
@@ -62,6 +67,47 @@ pub struct WebhookFields {
 }
 
 impl Tracking {
+    fn sealing_key(&self) -> std::result::Result<&SealingKey, StoreError> {
+        if let Some(key) = self.inner.sealing.get() {
+            return Ok(key);
+        }
+        let key = match &self.options().webhooks.secret_key {
+            Some(text) => SealingKey::of_text(&text.0)?,
+            None => SealingKey::of_folder(self.store().data_dir())?,
+        };
+        Ok(self.inner.sealing.get_or_init(|| key))
+    }
+
+    /// A secret as it is stored for a webhook.
+    pub(super) fn sealed(&self, id: &str, secret: &str) -> Result<Sealed> {
+        Ok(self.sealing_key()?.seal(&Secret(secret.to_owned()), id)?)
+    }
+
+    /// A webhook's secret in the clear.
+    fn opened(&self, id: &str, sealed: &Sealed) -> Result<Secret> {
+        Ok(self.sealing_key()?.open(sealed, id)?)
+    }
+
+    /// Encrypts the secrets that older versions stored in the clear. A store that cannot be written to stays as it is.
+    pub(super) fn seal_old_secrets(&self) {
+        let sealed = || {
+            if !self.store().read_blocking(stored::has_unsealed)? {
+                return Ok(0);
+            }
+            self.sealing_key()?;
+            let tracking = self.clone();
+            self.store()
+                .write_blocking(move |tx| stored::seal_all(tx, tracking.sealing_key()?))
+        };
+        match sealed() {
+            Ok(0) | Err(StoreError::ReadOnly) => {}
+            Ok(count) => tracing::info!(count, "encrypted the secrets of webhooks"),
+            Err(error) => {
+                tracing::error!(%error, "the secrets of webhooks are stored in the clear and could not be encrypted");
+            }
+        }
+    }
+
     /// Creates a webhook.
     pub async fn create_webhook(&self, caller: &Caller, fields: WebhookFields) -> Result<Webhook> {
         let now = self.now();
@@ -79,7 +125,11 @@ impl Tracking {
         };
         check_name(fields.name.as_deref().unwrap_or_default())?;
         self.check_url(fields.url.as_deref().unwrap_or_default()).await?;
-        apply(&mut webhook, fields)?;
+        let secret = fields.secret.as_deref();
+        let secret = secret
+            .map(|secret| self.sealed(&webhook.id, secret))
+            .transpose()?;
+        apply(&mut webhook, fields, secret)?;
         if webhook.events.is_empty() {
             return Err(no_events());
         }
@@ -136,9 +186,11 @@ impl Tracking {
         }
         let now = self.now();
         let workspace = before.workspace;
+        let secret = fields.secret.as_deref();
+        let secret = secret.map(|secret| self.sealed(&id, secret)).transpose()?;
         self.change(move |tx| {
             let mut webhook = stored::find(tx, &workspace, &id)?.ok_or_else(|| not_found(&id))?;
-            apply(&mut webhook, fields)?;
+            apply(&mut webhook, fields, secret)?;
             webhook.updated_at = now;
             stored::put(tx, &webhook)?;
             Ok(webhook)
@@ -157,7 +209,7 @@ impl Tracking {
     }
 }
 
-fn apply(webhook: &mut Webhook, fields: WebhookFields) -> Result<()> {
+fn apply(webhook: &mut Webhook, fields: WebhookFields, secret: Option<Sealed>) -> Result<()> {
     if let Some(status) = fields.status {
         if status != "ACTIVE" && status != "DISABLED" {
             return Err(TrackingError::invalid(format!(
@@ -178,8 +230,8 @@ fn apply(webhook: &mut Webhook, fields: WebhookFields) -> Result<()> {
     if fields.description.is_some() {
         webhook.description = fields.description;
     }
-    if let Some(secret) = fields.secret {
-        webhook.secret = Some(Secret(secret));
+    if secret.is_some() {
+        webhook.secret = secret;
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::Sender;
 use super::source::{
     Broken, File, METRICS_PAGE, Page, Source, SourceModel, SourceRun, fingerprint, metric, place_of,
 };
-use crate::client::encoded;
+use crate::client::{Credentials, encoded};
 
 const API: &str = "/api/2.0/mlflow";
 /// Runs in a page: each comes with all its latest metrics.
@@ -23,12 +23,6 @@ pub struct Server {
     base: String,
     http: reqwest::Client,
     credentials: Credentials,
-}
-
-enum Credentials {
-    None,
-    Basic(String, String),
-    Token(String),
 }
 
 /// An answer of the source other than yes.
@@ -43,35 +37,17 @@ struct Refusal {
 impl Server {
     /// A client of the server at `base`. Who calls stands in the environment, as for MLflow's own client.
     pub fn new(base: &str) -> Result<Self> {
-        let variable = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
-        let credentials = match (
-            variable("MLFLOW_TRACKING_TOKEN"),
-            variable("MLFLOW_TRACKING_USERNAME"),
-        ) {
-            (Some(token), _) => Credentials::Token(token),
-            (None, Some(user)) => {
-                Credentials::Basic(user, variable("MLFLOW_TRACKING_PASSWORD").unwrap_or_default())
-            }
-            (None, None) => Credentials::None,
-        };
         Ok(Self {
             base: base.trim_end_matches('/').to_owned(),
             http: crate::client::http()?,
-            credentials,
+            credentials: Credentials::of_mlflow(),
         })
-    }
-
-    fn authorised(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
-        match &self.credentials {
-            Credentials::None => request,
-            Credentials::Basic(user, password) => request.basic_auth(user, Some(password)),
-            Credentials::Token(token) => request.bearer_auth(token),
-        }
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response> {
         let response = self
-            .authorised(request)
+            .credentials
+            .authorise(request)
             .send()
             .await
             .with_context(|| format!("no answer from the source {}", self.base))?;

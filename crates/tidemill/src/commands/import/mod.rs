@@ -19,6 +19,7 @@ use self::source::Source;
 use self::tally::Tally;
 use self::transfer::{Options, Transfer};
 use crate::cli::{ImportArgs, ImportSource, Target};
+use crate::client::Client;
 use crate::exit::{Code, bad_input};
 use crate::session::Session;
 
@@ -80,6 +81,11 @@ async fn import(source: &dyn Source, how: &ImportArgs, json: bool) -> Result<Cod
         quiet: json,
     };
     let client = session.as_ref().map(|session| session.client.clone());
+    // What MLflow's variables say is for the source then.
+    let client = match source.server() {
+        Some(_) => client.map(Client::without_mlflows_credentials),
+        None => client,
+    };
     let transfer = Transfer::new(source, client, options);
     // What was brought until something failed is told too.
     let (tally, ended) = transfer.run().await;
