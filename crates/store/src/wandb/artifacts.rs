@@ -15,7 +15,7 @@ text_enum!(
         Pending = "PENDING",
         /// It is whole, and does not change.
         Committed = "COMMITTED",
-        /// It is gone.
+        /// It is gone: it had the contents of another version, which stands for it.
         Deleted = "DELETED",
     }
 );
@@ -108,6 +108,8 @@ pub struct Blob {
     pub size: i64,
 }
 
+/// The alias of a collection's newest version.
+pub(super) const LATEST: &str = "latest";
 pub(super) const COLLECTION: &str = "number, workspace, entity, project, name, type, created_ms, \
      EXISTS (SELECT 1 FROM wandb_portfolios p WHERE p.collection = wandb_collections.number)";
 pub(super) const ARTIFACT: &str = "number, collection, version, state, digest, client_id, description, metadata, aliases, run_id, manifest, \
@@ -280,6 +282,12 @@ pub fn newest(tx: &ReadTx<'_>, collection: i64) -> Result<Option<Artifact>, Stor
         "SELECT {ARTIFACT} FROM wandb_artifacts WHERE collection = ?1 AND state = 'COMMITTED' ORDER BY version DESC LIMIT 1"
     );
     tx.first(&sql, bind![collection], artifact_row)
+}
+
+/// Whether a version was the newest of its collection at a time, as far as is known.
+pub fn was_newest(tx: &ReadTx<'_>, version: &Artifact, at_ms: i64) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM wandb_artifacts WHERE collection = ?1 AND version > ?2 AND state = 'COMMITTED' AND updated_ms < ?3 LIMIT 1";
+    Ok(!tx.exists(sql, bind![version.collection, version.version, at_ms])?)
 }
 
 /// Points an alias at a version.

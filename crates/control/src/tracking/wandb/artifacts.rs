@@ -33,6 +33,8 @@ pub struct NewArtifact {
     pub metadata: Value,
     /// What to call the version.
     pub aliases: Vec<String>,
+    /// After how many seconds it goes by itself (`Some(None)` for never), if that is said.
+    pub ttl_s: Option<Option<i64>>,
 }
 
 /// A file that a client is about to send.
@@ -82,11 +84,21 @@ pub(super) fn view(tx: &ReadTx<'_>, artifact: Artifact) -> Stored<ArtifactView> 
     })
 }
 
-/// An artifact by its number, if it belongs to the workspace.
-fn of_workspace(tx: &ReadTx<'_>, workspace: &str, number: i64) -> Stored<Option<ArtifactView>> {
-    let Some(artifact) = artifacts::get(tx, number)? else {
+/// An artifact by its number, if it belongs to the workspace. Where its contents turned out to be those of another version, it is that.
+pub(super) fn of_workspace(
+    tx: &ReadTx<'_>,
+    workspace: &str,
+    number: i64,
+) -> Stored<Option<ArtifactView>> {
+    let Some(mut artifact) = artifacts::get(tx, number)? else {
         return Ok(None);
     };
+    if artifact.state == ArtifactState::Deleted {
+        let Some(same) = artifacts::by_digest(tx, artifact.collection, &artifact.digest)? else {
+            return Ok(None);
+        };
+        artifact = same;
+    }
     let found = view(tx, artifact)?;
     Ok((found.collection.workspace == workspace).then_some(found))
 }
@@ -136,8 +148,9 @@ pub(super) fn find(tx: &ReadTx<'_>, at: &WandbName, full: &str) -> Stored<Option
 }
 
 impl Tracking {
-    /// Begins an artifact. If the collection has a version of the same contents, that one is given its aliases, and nothing is to
-    /// be sent.
+    /// Begins an artifact. If the collection's newest version has the same contents, that one is given its aliases, and nothing is to
+    /// be sent. With the contents of an older version that is seen only at the end: the client does not say yet whether it adds them
+    /// to the newest one.
     pub async fn wandb_create_artifact(&self, new: NewArtifact) -> Result<ArtifactView> {
         let now_ms = self.now_ms();
         self.store()
@@ -172,10 +185,14 @@ impl Tracking {
                         new.collection, collection.kind, new.kind
                     ))));
                 }
-                if let Some(same) = artifacts::by_digest(tx, collection.number, &new.digest)? {
+                let newest = artifacts::newest(tx, collection.number)?;
+                if let Some(same) = newest.filter(|newest| newest.digest == new.digest) {
                     name(tx, &same, &new.aliases)?;
                     if let Some(run_id) = &run_id {
                         artifacts::link(tx, run_id, Direction::Output, same.number, now_ms)?;
+                    }
+                    if let Some(seconds) = new.ttl_s {
+                        retired::set_ttl(tx, &same, seconds)?;
                     }
                     return view(tx, same).map(Ok);
                 }
@@ -197,6 +214,9 @@ impl Tracking {
                     updated_ms: now_ms,
                 };
                 artifact.number = artifacts::insert(tx, &artifact)?;
+                if let Some(seconds) = new.ttl_s {
+                    retired::set_ttl(tx, &artifact, seconds)?;
+                }
                 view(tx, artifact).map(Ok)
             })
             .await?
@@ -299,7 +319,7 @@ impl Tracking {
         at: WandbName,
     ) -> Result<ArtifactView> {
         let found = self.wandb_artifact(caller, number).await?;
-        let now_ms = self.now_ms();
+        let (number, now_ms) = (found.artifact.number, self.now_ms());
         self.store()
             .write(move |tx| {
                 if let Some(run) = runs::find(tx, &at)? {
@@ -319,7 +339,7 @@ impl Tracking {
         after: String,
         limit: u32,
     ) -> Result<Vec<(ArtifactFile, Option<String>)>> {
-        self.wandb_artifact(caller, number).await?;
+        let number = self.wandb_artifact(caller, number).await?.artifact.number;
         let signer = self.signer().await?;
         let workspace = caller.workspace.clone();
         let files = self
@@ -358,7 +378,7 @@ impl Tracking {
         metadata: Option<Value>,
         aliases: Option<(Vec<String>, bool)>,
     ) -> Result<ArtifactView> {
-        self.wandb_artifact(caller, number).await?;
+        let number = self.wandb_artifact(caller, number).await?.artifact.number;
         let now_ms = self.now_ms();
         let changed = self
             .store()

@@ -6,15 +6,20 @@ use std::fmt::Write as _;
 use md5::{Digest as _, Md5};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tidemill_core::clock::Timestamp;
 use tidemill_core::digest::Digest;
-use tidemill_store::wandb::artifacts::{self, ArtifactFile, ArtifactState, Direction};
-use tidemill_store::{ContentKind, ReadTx};
+use tidemill_store::wandb::artifacts::{self, Artifact, ArtifactFile, ArtifactState, Direction};
+use tidemill_store::wandb::retired;
+use tidemill_store::objects::Kept;
+use tidemill_store::{ContentKind, ReadTx, Tx};
 
-use super::artifacts::{ArtifactView, Stored, name, unknown, view};
+use super::artifacts::{ArtifactView, Stored, name, of_workspace, unknown, view};
 use crate::tracking::{Caller, Result, Tracking, TrackingError};
 
 /// The largest manifest that is read.
 const MANIFEST_LIMIT: u64 = 512 * 1024 * 1024;
+/// So often a version is put together anew because what it adds to has changed meanwhile.
+const TRIES: usize = 50;
 
 #[derive(Deserialize)]
 struct Manifest {
@@ -40,31 +45,39 @@ impl Tracking {
         Ok(bytes.unwrap_or_default())
     }
 
-    /// The manifest that an incremental version adds to, if there is one; none if it is not incremental.
-    async fn base_of(&self, found: &ArtifactView) -> Result<Option<Option<Digest>>> {
-        let (number, collection) = (found.artifact.number, found.collection.number);
-        let base = self
+    /// An object for the manifest that an incremental version has with its base's files.
+    async fn merged(&self, base: Option<Digest>, added: &[u8]) -> Result<(Kept, Vec<u8>)> {
+        let whole = match base {
+            Some(base) => merge(&self.manifest_bytes(base).await?, added)?,
+            None => added.to_vec(),
+        };
+        let mut incoming = self.store().objects().incoming().await?;
+        incoming.write(whole.clone().into()).await?;
+        let arrived = incoming.finish().await?;
+        // While it lives the collection of garbage waits for the row that refers to the object.
+        let kept = self
             .store()
-            .read(move |tx| {
-                let Some(base) = artifacts::incremental(tx, number)? else {
-                    return Ok(None);
-                };
-                let base = match base {
-                    Some(base) => artifacts::get(tx, base)?.filter(|base| base.collection == collection),
-                    None => artifacts::newest(tx, collection)?,
-                };
-                Ok(Some(base.and_then(|base| base.manifest)))
-            })
+            .objects()
+            .keep(arrived, ContentKind::Artifact)
             .await?;
-        Ok(base)
+        Ok((kept, whole))
     }
 
-    /// Says that a version to be adds files to another one.
+    /// Says that a version to be adds files to another one. The client names what was the newest version when it began; what it adds
+    /// to is the newest one in the end, or versions that are made at the same time would lose each other's files.
     pub async fn wandb_add_to(&self, caller: &Caller, number: i64, base: Option<i64>) -> Result<()> {
-        self.wandb_artifact(caller, number).await?;
+        let begun = self.wandb_artifact(caller, number).await?.artifact;
         Ok(self
             .store()
-            .write(move |tx| artifacts::set_incremental(tx, number, base))
+            .write(move |tx| {
+                let mut base = base.map_or(Ok(None), |base| artifacts::get(tx, base))?;
+                if let Some(named) = &base
+                    && artifacts::was_newest(tx, named, begun.created_ms)?
+                {
+                    base = None;
+                }
+                artifacts::set_incremental(tx, begun.number, base.map(|base| base.number))
+            })
             .await?)
     }
 
@@ -80,67 +93,144 @@ impl Tracking {
                 found.collection.name
             )));
         };
-        let mut bytes = self.manifest_bytes(digest).await?;
-        let mut merged = None;
-        if let Some(base) = self.base_of(&found).await? {
-            let whole = match base {
-                Some(base) => merge(&self.manifest_bytes(base).await?, &bytes)?,
-                None => bytes,
+        let bytes = self.manifest_bytes(digest).await?;
+        for _ in 0..TRIES {
+            let pending = found.artifact.clone();
+            let base = self.store().read(move |tx| base_of(tx, &pending)).await?;
+            let (kept, manifest) = match &base {
+                Base::None => (None, read_manifest(&bytes)?),
+                Base::Of(base) => {
+                    let manifest = base.as_ref().and_then(|base| base.manifest);
+                    let (kept, whole) = self.merged(manifest, &bytes).await?;
+                    (Some(kept), read_manifest(&whole)?)
+                }
             };
-            let mut incoming = self.store().objects().incoming().await?;
-            incoming.write(whole.clone().into()).await?;
-            let arrived = incoming.finish().await?;
-            // While it lives the collection of garbage waits for the row that refers to the object.
-            merged = Some(
-                self.store()
-                    .objects()
-                    .keep(arrived, ContentKind::Artifact)
-                    .await?,
-            );
-            bytes = whole;
+            let new = Commit {
+                workspace: caller.workspace.clone(),
+                number,
+                base,
+                merged: kept.as_ref().map(|kept| kept.digest),
+                manifest,
+                now: self.now(),
+                now_ms: self.now_ms(),
+            };
+            let committed = self.store().write(move |tx| new.make(tx)).await??;
+            drop(kept);
+            if let Some(committed) = committed {
+                self.tables_written(caller, committed.artifact.number).await?;
+                return Ok(committed);
+            }
         }
-        let manifest = read_manifest(&bytes)?;
-        let (workspace, now, now_ms) = (caller.workspace.clone(), self.now(), self.now_ms());
-        let committed = self
-            .store()
-            .write(move |tx| {
-                let Some(mut artifact) = artifacts::get(tx, number)? else {
-                    return Ok(Err(unknown(&number.to_string())));
-                };
-                if artifact.state == ArtifactState::Committed {
-                    return view(tx, artifact).map(Ok);
-                }
-                let files = match files_of(tx, &workspace, manifest)? {
-                    Ok(files) => files,
-                    Err(error) => return Ok(Err(error)),
-                };
-                if let Some(kept) = &merged {
-                    artifact.manifest = Some(kept.digest);
-                    artifact.digest = digest_of(&files);
-                }
-                artifact.version = Some(artifacts::take_version(tx, artifact.collection)?);
-                artifact.state = ArtifactState::Committed;
-                artifact.size = files.iter().map(|file| file.size).sum();
-                artifact.file_count = files.len() as i64;
-                artifact.updated_ms = now_ms;
-                artifacts::put_files(tx, number, &files)?;
-                artifacts::update(tx, &artifact)?;
-                let aliases: Vec<String> = serde_json::from_value(artifact.aliases.clone()).unwrap_or_default();
-                name(tx, &artifact, &aliases)?;
-                if let Some(run_id) = &artifact.run_id {
-                    artifacts::link(tx, run_id, Direction::Output, number, now_ms)?;
-                }
-                let whole = view(tx, artifact)?;
-                let payload = json!({
-                    "name": whole.collection.name, "type": whole.collection.kind, "version": whole.artifact.version,
-                    "project": whole.collection.project, "run": whole.artifact.run_id,
-                });
-                tx.event(now, "artifact.committed", "artifact", &whole.collection.name, payload)?;
-                Ok(Ok(whole))
-            })
-            .await??;
-        self.tables_written(caller, number).await?;
-        Ok(committed)
+        Err(TrackingError::Conflict(format!(
+            "others add to artifact `{}` all the time: try again",
+            found.collection.name
+        )))
+    }
+}
+
+/// What a version to be adds its files to.
+#[derive(Clone, PartialEq, Debug)]
+enum Base {
+    /// It is whole by itself.
+    None,
+    /// A version, if there is one.
+    Of(Option<Artifact>),
+}
+
+impl Base {
+    fn number(&self) -> Option<i64> {
+        match self {
+            Self::Of(Some(base)) => Some(base.number),
+            _ => None,
+        }
+    }
+}
+
+fn base_of(tx: &ReadTx<'_>, pending: &Artifact) -> Stored<Base> {
+    let collection = pending.collection;
+    Ok(match artifacts::incremental(tx, pending.number)? {
+        None => Base::None,
+        Some(None) => Base::Of(artifacts::newest(tx, collection)?),
+        Some(Some(base)) => {
+            Base::Of(artifacts::get(tx, base)?.filter(|base| base.collection == collection))
+        }
+    })
+}
+
+/// What is written in one transaction.
+struct Commit {
+    workspace: String,
+    number: i64,
+    base: Base,
+    merged: Option<Digest>,
+    manifest: Manifest,
+    now: Timestamp,
+    now_ms: i64,
+}
+
+impl Commit {
+    /// The version; none if it would add to something else by now.
+    fn make(self, tx: &mut Tx<'_>) -> Stored<Result<Option<ArtifactView>>> {
+        let (number, now_ms) = (self.number, self.now_ms);
+        let Some(mut artifact) = artifacts::get(tx, number)? else {
+            return Ok(Err(unknown(&number.to_string())));
+        };
+        if artifact.state != ArtifactState::Pending {
+            let same = of_workspace(tx, &self.workspace, number)?;
+            return Ok(same.map(Some).ok_or_else(|| unknown(&number.to_string())));
+        }
+        let base = base_of(tx, &artifact)?;
+        if (base == Base::None, base.number()) != (self.base == Base::None, self.base.number()) {
+            return Ok(Ok(None));
+        }
+        let files = match files_of(tx, &self.workspace, self.manifest)? {
+            Ok(files) => files,
+            Err(error) => return Ok(Err(error)),
+        };
+        if self.merged.is_some() {
+            artifact.manifest = self.merged;
+            artifact.digest = digest_of(&files);
+        }
+        let aliases: Vec<String> = serde_json::from_value(artifact.aliases.clone()).unwrap_or_default();
+        artifact.updated_ms = now_ms;
+        if let Some(same) = artifacts::by_digest(tx, artifact.collection, &artifact.digest)? {
+            if let Some(seconds) = retired::ttl(tx, number)? {
+                retired::set_ttl(tx, &artifact, None)?;
+                retired::set_ttl(tx, &same, Some(seconds))?;
+            }
+            // Its number goes on to stand for that version.
+            artifact.state = ArtifactState::Deleted;
+            artifact.manifest = None;
+            artifacts::update(tx, &artifact)?;
+            name(tx, &same, &aliases)?;
+            if let Some(run_id) = &artifact.run_id {
+                artifacts::link(tx, run_id, Direction::Output, same.number, now_ms)?;
+            }
+            return view(tx, same).map(|same| Ok(Some(same)));
+        }
+        artifact.version = Some(artifacts::take_version(tx, artifact.collection)?);
+        artifact.state = ArtifactState::Committed;
+        artifact.size = files.iter().map(|file| file.size).sum();
+        artifact.file_count = files.len() as i64;
+        artifacts::put_files(tx, number, &files)?;
+        artifacts::update(tx, &artifact)?;
+        name(tx, &artifact, &aliases)?;
+        if let Some(run_id) = &artifact.run_id {
+            artifacts::link(tx, run_id, Direction::Output, number, now_ms)?;
+        }
+        let whole = view(tx, artifact)?;
+        let payload = json!({
+            "name": whole.collection.name, "type": whole.collection.kind, "version": whole.artifact.version,
+            "project": whole.collection.project, "run": whole.artifact.run_id,
+        });
+        tx.event(
+            self.now,
+            "artifact.committed",
+            "artifact",
+            &whole.collection.name,
+            payload,
+        )?;
+        Ok(Ok(Some(whole)))
     }
 }
 

@@ -7,7 +7,7 @@ use md5::{Digest as _, Md5};
 use tidemill_store::ContentKind;
 use tidemill_store::objects::{Incoming, Outgoing};
 use tidemill_store::tracking::artifacts::{self as proxy, ArtifactRow};
-use tidemill_store::wandb::artifacts::{self, Blob};
+use tidemill_store::wandb::artifacts::{self, ArtifactState, Blob};
 use tidemill_store::wandb::runs::{self, WandbName};
 
 use super::alerts::unknown_run;
@@ -143,7 +143,10 @@ impl Tracking {
             Grant::Manifest { artifact, .. } => {
                 self.store()
                     .write(move |tx| {
-                        if let Some(mut artifact) = artifacts::get(tx, artifact)? {
+                        // What is whole does not change.
+                        if let Some(mut artifact) = artifacts::get(tx, artifact)?
+                            && artifact.state == ArtifactState::Pending
+                        {
                             artifact.manifest = Some(blob.digest);
                             artifacts::update(tx, &artifact)?;
                         }

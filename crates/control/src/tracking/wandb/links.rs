@@ -7,7 +7,7 @@ use tidemill_store::wandb::links::{self, Link};
 use tidemill_store::wandb::runs::WandbName;
 use tidemill_store::{ReadTx, Tx};
 
-use super::artifacts::{ArtifactView, Stored, find, unknown, view};
+use super::artifacts::{ArtifactView, Stored, find, of_workspace, unknown};
 use crate::tracking::{Caller, Result, Tracking, TrackingError};
 
 /// The alias of what was linked last.
@@ -54,16 +54,6 @@ fn membership(tx: &ReadTx<'_>, link: Link, view: ArtifactView) -> Stored<Members
     })
 }
 
-fn of_workspace(tx: &ReadTx<'_>, workspace: &str, number: i64) -> Stored<Option<ArtifactView>> {
-    match artifacts::get(tx, number)? {
-        Some(artifact) => {
-            let found = view(tx, artifact)?;
-            Ok((found.collection.workspace == workspace).then_some(found))
-        }
-        None => Ok(None),
-    }
-}
-
 fn make(tx: &mut Tx<'_>, new: &NewLink, now_ms: i64) -> Stored<Result<Membership>> {
     let at = &new.at;
     let Some(found) = of_workspace(tx, &at.workspace, new.artifact)? else {
@@ -106,9 +96,10 @@ fn make(tx: &mut Tx<'_>, new: &NewLink, now_ms: i64) -> Stored<Result<Membership
             portfolio.name, portfolio.kind, found.collection.kind
         ))));
     }
-    let link = links::link(tx, portfolio.number, new.artifact, now_ms)?;
+    let number = found.artifact.number;
+    let link = links::link(tx, portfolio.number, number, now_ms)?;
     for alias in new.aliases.iter().map(String::as_str).chain([LATEST]) {
-        artifacts::set_alias(tx, portfolio.number, alias, new.artifact)?;
+        artifacts::set_alias(tx, portfolio.number, alias, number)?;
     }
     membership(tx, link, found).map(Ok)
 }
@@ -180,14 +171,7 @@ impl Tracking {
         self.wandb_artifact(caller, number).await?;
         let there = self
             .store()
-            .write(move |tx| {
-                let there = links::unlink(tx, portfolio, number)?;
-                // What is newest now is the latest.
-                if let Some(newest) = links::versions(tx, portfolio)?.first().copied() {
-                    artifacts::set_alias(tx, portfolio, LATEST, newest.artifact)?;
-                }
-                Ok(there)
-            })
+            .write(move |tx| links::unlink(tx, portfolio, number))
             .await?;
         if there {
             Ok(())
