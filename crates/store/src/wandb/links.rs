@@ -1,6 +1,6 @@
 //! Portfolios: collections whose versions are links to versions of other collections, as W&B's registries are.
 
-use super::artifacts::take_version;
+use super::artifacts::{LATEST, by_alias, set_alias, take_version};
 use crate::column::{Fields, bind};
 use crate::error::StoreError;
 use crate::tx::{ReadTx, Tx};
@@ -76,12 +76,24 @@ pub fn to(tx: &ReadTx<'_>, artifact: i64) -> Result<Vec<Link>, StoreError> {
     tx.rows(&sql, bind![artifact], read)
 }
 
+/// Where a portfolio has no `latest`, what was linked last is it.
+pub(super) fn renew_latest(tx: &mut Tx<'_>, collection: i64) -> Result<(), StoreError> {
+    if by_alias(tx, collection, LATEST)?.is_none()
+        && let Some(newest) = versions(tx, collection)?.first()
+    {
+        set_alias(tx, collection, LATEST, newest.artifact)?;
+    }
+    Ok(())
+}
+
 /// Removes a link with its aliases; whether there was one.
 pub fn unlink(tx: &mut Tx<'_>, collection: i64, artifact: i64) -> Result<bool, StoreError> {
     let sql = "DELETE FROM wandb_aliases WHERE collection = ?1 AND artifact = ?2";
     tx.execute(sql, bind![collection, artifact])?;
     let sql = "DELETE FROM wandb_links WHERE collection = ?1 AND artifact = ?2";
-    Ok(tx.execute(sql, bind![collection, artifact])? > 0)
+    let there = tx.execute(sql, bind![collection, artifact])? > 0;
+    renew_latest(tx, collection)?;
+    Ok(there)
 }
 
 /// What an artifact is called in a collection.

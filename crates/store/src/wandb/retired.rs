@@ -3,8 +3,10 @@
 use tidemill_core::digest::Digest;
 
 use super::artifacts::{
-    ARTIFACT, Artifact, COLLECTION, Collection, artifact_row, newest, read_collection, set_alias,
+    ARTIFACT, Artifact, COLLECTION, Collection, LATEST, artifact_row, by_alias, collection, newest,
+    read_collection, set_alias,
 };
+use super::links;
 use crate::column::{Fields, bind};
 use crate::error::StoreError;
 use crate::tx::{ReadTx, Tx};
@@ -74,14 +76,35 @@ pub fn set_ttl(tx: &mut Tx<'_>, artifact: &Artifact, seconds: Option<i64>) -> Re
     Ok(())
 }
 
-/// Versions whose time is over.
+/// Whole versions whose time is over. One that people hold by an alias, or that stands in a portfolio, is none until it is let go.
 pub fn ended(tx: &ReadTx<'_>, now_ms: i64, limit: u32) -> Result<Vec<i64>, StoreError> {
-    let sql = "SELECT artifact FROM wandb_artifact_ends WHERE ends_ms <= ?1 ORDER BY ends_ms LIMIT ?2";
+    let sql = "SELECT e.artifact FROM wandb_artifact_ends e JOIN wandb_artifacts w ON w.number = e.artifact \
+         WHERE e.ends_ms <= ?1 AND w.state = 'COMMITTED' \
+         AND NOT EXISTS (SELECT 1 FROM wandb_links l WHERE l.artifact = e.artifact) \
+         AND NOT EXISTS (SELECT 1 FROM wandb_aliases a WHERE a.collection = w.collection AND a.artifact = e.artifact AND a.alias <> 'latest') \
+         ORDER BY e.ends_ms LIMIT ?2";
     tx.rows(sql, bind![now_ms, limit], |row| Fields::of(row).next())
+}
+
+/// The aliases that hold a version, here and in portfolios, as `collection:alias`: all but `latest`, which every newest one has.
+pub fn held(tx: &ReadTx<'_>, artifact: &Artifact) -> Result<Vec<String>, StoreError> {
+    let mut held = Vec::new();
+    let linked = links::to(tx, artifact.number)?;
+    let portfolios = linked.iter().map(|link| link.collection);
+    for number in std::iter::once(artifact.collection).chain(portfolios) {
+        let name = collection(tx, number)?.name;
+        for alias in links::aliases(tx, number, artifact.number)? {
+            if alias != LATEST {
+                held.push(format!("{name}:{alias}"));
+            }
+        }
+    }
+    Ok(held)
 }
 
 /// Removes a version with its names, files and links. Its number in the collection is never given again.
 pub fn remove(tx: &mut Tx<'_>, artifact: &Artifact) -> Result<(), StoreError> {
+    let linked = links::to(tx, artifact.number)?;
     for table in [
         "wandb_artifact_files",
         "wandb_artifact_tags",
@@ -98,9 +121,14 @@ pub fn remove(tx: &mut Tx<'_>, artifact: &Artifact) -> Result<(), StoreError> {
         "DELETE FROM wandb_artifacts WHERE number = ?1",
         bind![artifact.number],
     )?;
-    // What is newest now is the latest.
-    if let Some(newest) = newest(tx, artifact.collection)? {
-        set_alias(tx, artifact.collection, "latest", newest.number)?;
+    // Where it was the latest, what is newest now is.
+    if by_alias(tx, artifact.collection, LATEST)?.is_none()
+        && let Some(newest) = newest(tx, artifact.collection)?
+    {
+        set_alias(tx, artifact.collection, LATEST, newest.number)?;
+    }
+    for link in linked {
+        links::renew_latest(tx, link.collection)?;
     }
     Ok(())
 }

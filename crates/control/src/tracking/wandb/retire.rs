@@ -10,8 +10,6 @@ use tidemill_store::wandb::{links, retired};
 use super::artifacts::{ArtifactView, Stored, unknown, view};
 use crate::tracking::{Caller, Result, Tracking, TrackingError};
 
-/// An alias that does not hold a version back: every newest one has it.
-const LATEST: &str = "latest";
 /// So many versions end at once.
 const SOME: u32 = 100;
 
@@ -53,7 +51,7 @@ impl Tracking {
         number: i64,
         direction: Direction,
     ) -> Result<Vec<WandbRun>> {
-        self.wandb_artifact(caller, number).await?;
+        let number = self.wandb_artifact(caller, number).await?.artifact.number;
         Ok(self
             .store()
             .read(move |tx| {
@@ -74,7 +72,7 @@ impl Tracking {
         (add, remove): (Vec<String>, Vec<String>),
         ttl: Option<Option<i64>>,
     ) -> Result<ArtifactView> {
-        self.wandb_artifact(caller, number).await?;
+        let number = self.wandb_artifact(caller, number).await?.artifact.number;
         if let Some(Some(seconds)) = ttl
             && seconds <= 0
         {
@@ -103,7 +101,7 @@ impl Tracking {
         marked.ok_or_else(|| unknown(&number.to_string()))
     }
 
-    /// Deletes a version for good. One that has aliases besides `latest` goes only with them.
+    /// Deletes a version for good. One that has aliases besides `latest`, here or in portfolios, goes only with them.
     pub async fn wandb_delete_artifact(
         &self,
         caller: &Caller,
@@ -111,15 +109,14 @@ impl Tracking {
         with_aliases: bool,
     ) -> Result<()> {
         let found = self.wandb_artifact(caller, number).await?;
-        let (now, now_ms) = (self.now(), self.now_ms());
+        let (number, now, now_ms) = (found.artifact.number, self.now(), self.now_ms());
         let freed = self
             .store()
             .write(move |tx| {
                 let Some(artifact) = artifacts::get(tx, number)? else {
                     return Ok(Err(unknown(&number.to_string())));
                 };
-                let aliases = artifacts::aliases(tx, &artifact)?;
-                let held: Vec<&String> = aliases.iter().filter(|alias| *alias != LATEST).collect();
+                let held = retired::held(tx, &artifact)?;
                 if !with_aliases && !held.is_empty() {
                     return Ok(Err(TrackingError::Conflict(format!(
                         "artifact `{}:v{}` has the aliases {held:?}: delete it together with them, by `delete_aliases`",
@@ -139,7 +136,7 @@ impl Tracking {
         self.free(freed).await
     }
 
-    /// Deletes versions whose time is over; how many.
+    /// Deletes versions whose time is over, but for those that an alias or a portfolio holds; how many.
     pub async fn wandb_end_artifacts(&self) -> Result<usize> {
         let (now, now_ms) = (self.now(), self.now_ms());
         let any = self.store().read(move |tx| retired::ended(tx, now_ms, 1)).await?;
