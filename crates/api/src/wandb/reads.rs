@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use tidemill_control::tracking::TrackingError;
-use tidemill_control::tracking::wandb::{HistoryRow, RunsQuery, name_of, sampled};
+use tidemill_control::tracking::wandb::{HistoryQuery, HistoryRow, MOST_ROWS, RunsQuery, name_of};
 use tidemill_store::wandb::runs::{WandbName, WandbRun};
 
 use super::{Data, Operation, opaque, project, time};
@@ -11,6 +11,8 @@ use super::{Data, Operation, opaque, project, time};
 const SAMPLES: u64 = 500;
 /// How many items a page has at most.
 const PAGE: u64 = 1_000;
+/// How many samples one question asks for at most.
+const MOST_SPECS: usize = 100;
 
 pub(super) async fn answer(op: &Operation<'_>, name: &str) -> Option<Data> {
     Some(match name {
@@ -141,20 +143,19 @@ async fn history_keys(op: &Operation<'_>) -> Data {
 }
 
 /// The rows of a run's history, if there is the run.
-async fn rows(
-    op: &Operation<'_>,
-    from: i64,
-    until: i64,
-    system: bool,
-) -> Result<Option<Vec<HistoryRow>>, TrackingError> {
+async fn rows(op: &Operation<'_>, query: HistoryQuery) -> Result<Option<Vec<HistoryRow>>, TrackingError> {
     let Some((run, _)) = op.tracking.wandb_live_run(at(op)).await? else {
         return Ok(None);
     };
     let rows = op
         .tracking
-        .wandb_history(op.caller, &run.run_id, from, until, system)
+        .wandb_history(op.caller, &run.run_id, query)
         .await?;
     Ok(Some(rows))
+}
+
+fn most(asked: Option<u64>, default: u64) -> usize {
+    usize::try_from(asked.unwrap_or(default)).unwrap_or(MOST_ROWS)
 }
 
 fn lines(rows: &[HistoryRow]) -> Vec<Value> {
@@ -175,18 +176,32 @@ fn lines(rows: &[HistoryRow]) -> Vec<Value> {
 async fn full_history(op: &Operation<'_>) -> Data {
     // One operation for two fields.
     let system = op.query.contains("events(");
-    let Some(rows) = rows(op, i64::MIN, i64::MAX, system).await? else {
+    let query = HistoryQuery {
+        from: i64::MIN,
+        until: i64::MAX,
+        system,
+        keys: Vec::new(),
+        most: most(number(op, "samples"), SAMPLES),
+        sample: true,
+    };
+    let Some(rows) = rows(op, query).await? else {
         return Ok(json!({ "project": { "run": null } }));
     };
-    let rows = sampled(rows, number(op, "samples").unwrap_or(SAMPLES) as usize);
     let field = if system { "events" } else { "history" };
     Ok(json!({ "project": { "run": { field: lines(&rows) } } }))
 }
 
 async fn history_page(op: &Operation<'_>) -> Data {
     let step = |name: &str| op.variables.get(name).and_then(Value::as_i64);
-    let (from, until) = (step("minStep").unwrap_or(0), step("maxStep").unwrap_or(i64::MAX));
-    let Some(rows) = rows(op, from, until, false).await? else {
+    let query = HistoryQuery {
+        from: step("minStep").unwrap_or(0),
+        until: step("maxStep").unwrap_or(i64::MAX),
+        system: false,
+        keys: Vec::new(),
+        most: most(number(op, "pageSize"), MOST_ROWS as u64),
+        sample: false,
+    };
+    let Some(rows) = rows(op, query).await? else {
         return Ok(json!({ "project": { "run": null } }));
     };
     Ok(json!({ "project": { "run": { "history": lines(&rows) } } }))
@@ -198,7 +213,12 @@ async fn sampled_history(op: &Operation<'_>) -> Data {
         Some(specs) => specs.clone(),
         None => op.variables.get("spec").cloned().into_iter().collect(),
     };
-    let Some(all) = rows(op, i64::MIN, i64::MAX, false).await? else {
+    if specs.len() > MOST_SPECS {
+        return Err(TrackingError::invalid(format!(
+            "at most {MOST_SPECS} things are sampled at once"
+        )));
+    }
+    let Some((run, _)) = op.tracking.wandb_live_run(at(op)).await? else {
         return Ok(json!({ "project": { "run": null } }));
     };
     let mut answers = Vec::with_capacity(specs.len());
@@ -211,22 +231,32 @@ async fn sampled_history(op: &Operation<'_>) -> Data {
             .flatten()
             .filter_map(Value::as_str)
             .collect();
-        let step = |name: &str| spec[name].as_i64();
-        let (from, until) = (
-            step("minStep").unwrap_or(i64::MIN),
-            step("maxStep").unwrap_or(i64::MAX),
-        );
-        let mut found = Vec::new();
-        // Here the client counts the last step in, on pages of whole rows it does not.
-        for row in all.iter().filter(|row| (from..=until).contains(&row.step)) {
+        let query = HistoryQuery {
+            from: spec["minStep"].as_i64().unwrap_or(i64::MIN),
+            // Here the client counts the last step in, on pages of whole rows it does not.
+            until: spec["maxStep"]
+                .as_i64()
+                .map_or(i64::MAX, |last| last.saturating_add(1)),
+            system: false,
+            // These two every row has.
+            keys: keys
+                .iter()
+                .filter(|key| !["_step", "_timestamp"].contains(*key))
+                .map(|key| (*key).to_owned())
+                .collect(),
+            most: most(spec["samples"].as_u64(), SAMPLES),
+            sample: true,
+        };
+        let found = op
+            .tracking
+            .wandb_history(op.caller, &run.run_id, query)
+            .await?;
+        let rows = found.iter().map(|row| {
             let mut map = row.to_map();
-            if keys.iter().all(|key| map.contains_key(*key)) {
-                map.retain(|key, _| keys.is_empty() || keys.contains(&key.as_str()));
-                found.push(Value::Object(map));
-            }
-        }
-        let most = spec["samples"].as_u64().unwrap_or(SAMPLES) as usize;
-        answers.push(Value::Array(sampled(found, most)));
+            map.retain(|key, _| keys.is_empty() || keys.contains(&key.as_str()));
+            Value::Object(map)
+        });
+        answers.push(Value::Array(rows.collect()));
     }
     Ok(json!({ "project": { "run": { "sampledHistory": answers } } }))
 }

@@ -44,31 +44,49 @@ pub fn page(
     }
 }
 
-/// Gives each point of a run with a step in `[from, until)` to `take`, with the metric's name.
-pub fn each(
+/// The metrics of a run by name, each with its number; `system` for system metrics instead of the others.
+pub fn keys(tx: &ReadTx<'_>, run: i64, system: bool) -> Result<Vec<(i64, String)>, StoreError> {
+    let sql = "SELECT k.number, k.name FROM latest_metrics l JOIN metric_keys k ON k.number = l.key WHERE l.run = ?1 ORDER BY k.name";
+    let mut keys = tx.rows(sql, bind![run], |row| {
+        let mut fields = Fields::of(row);
+        Ok((fields.next::<i64>()?, fields.next::<String>()?))
+    })?;
+    keys.retain(|(_, name)| name.starts_with("system/") == system);
+    Ok(keys)
+}
+
+/// The steps in `[from, until)` at which a metric of a run has points, ascending; the first `limit` of them.
+pub fn steps_between(
     tx: &ReadTx<'_>,
     run: i64,
-    from: i64,
-    until: i64,
-    mut take: impl FnMut(&str, Point),
+    key: i64,
+    (from, until): (i64, i64),
+    limit: Option<usize>,
+) -> Result<Vec<i64>, StoreError> {
+    let sql = "SELECT DISTINCT step FROM metrics WHERE run = ?1 AND key = ?2 AND step >= ?3 AND step < ?4 ORDER BY step LIMIT ?5";
+    let limit = limit.map_or(i64::MAX, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
+    tx.rows(sql, bind![run, key, from, until, limit], |row| {
+        Fields::of(row).next()
+    })
+}
+
+/// Gives each point of a metric at these steps (ascending) to `take`, by time.
+pub fn each_at(
+    tx: &ReadTx<'_>,
+    run: i64,
+    key: i64,
+    steps: &[i64],
+    mut take: impl FnMut(Point),
 ) -> Result<(), StoreError> {
-    // By the latest values, which say which metrics there are: the rest is ranges of the table's key.
-    let sql = "SELECT k.name, m.at_ms, m.step, m.value, m.is_nan FROM latest_metrics l \
-         JOIN metric_keys k ON k.number = l.key JOIN metrics m ON m.run = l.run AND m.key = l.key \
-         WHERE l.run = ?1 AND m.step >= ?2 AND m.step < ?3 ORDER BY l.key, m.at_ms";
-    tx.each(sql, bind![run, from, until], |row| {
-        let mut fields = Fields::of(row);
-        let name: String = fields.next()?;
-        let (at_ms, step, value, is_nan) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
-        take(
-            &name,
-            Point {
-                step,
-                at_ms,
-                value,
-                is_nan,
-            },
-        );
+    let (Some(first), Some(last)) = (steps.first(), steps.last()) else {
+        return Ok(());
+    };
+    let sql = "SELECT at_ms, step, value, is_nan FROM metrics WHERE run = ?1 AND key = ?2 AND step BETWEEN ?3 AND ?4 ORDER BY at_ms";
+    tx.each(sql, bind![run, key, *first, *last], |row| {
+        let point = read(row)?;
+        if steps.binary_search(&point.step).is_ok() {
+            take(point);
+        }
         Ok(())
     })
 }

@@ -74,11 +74,17 @@ fn a_version_goes_with_its_names_and_the_bytes_that_only_it_kept() {
             assert!(!portfolio.is_portfolio);
             links::make_portfolio(tx, portfolio.number)?;
             assert!(artifacts::collection(tx, portfolio.number)?.is_portfolio);
+            links::link(tx, portfolio.number, first.number, 4)?;
             let link = links::link(tx, portfolio.number, second.number, 5)?;
             assert_eq!(links::link(tx, portfolio.number, second.number, 6)?, link);
-            assert_eq!(links::by_version(tx, portfolio.number, 0)?, Some(link));
+            assert_eq!(links::by_version(tx, portfolio.number, 1)?, Some(link));
             artifacts::set_alias(tx, portfolio.number, "prod", second.number)?;
-            assert_eq!(links::aliases(tx, portfolio.number, second.number)?, ["prod"]);
+            artifacts::set_alias(tx, portfolio.number, "latest", second.number)?;
+            assert_eq!(
+                links::aliases(tx, portfolio.number, second.number)?,
+                ["latest", "prod"]
+            );
+            assert_eq!(retired::held(tx, &second)?, ["best:prod"]);
             artifacts::link(tx, "run", Direction::Input, second.number, 1)?;
             retired::add_tag(tx, second.number, "gold")?;
             retired::add_tag(tx, second.number, "gold")?;
@@ -86,7 +92,8 @@ fn a_version_goes_with_its_names_and_the_bytes_that_only_it_kept() {
             retired::set_ttl(tx, &second, Some(60))?;
             assert_eq!(retired::ttl(tx, second.number)?, Some(60));
             assert!(retired::ended(tx, 60_999, 10)?.is_empty());
-            assert_eq!(retired::ended(tx, 61_000, 10)?, [second.number]);
+            // What stands in a portfolio, or has an alias, does not go by itself.
+            assert!(retired::ended(tx, 61_000, 10)?.is_empty());
             let names: Vec<String> = retired::collections(tx, "default", "ada", "p", None)?
                 .into_iter()
                 .map(|one| one.name)
@@ -96,7 +103,13 @@ fn a_version_goes_with_its_names_and_the_bytes_that_only_it_kept() {
 
             retired::remove(tx, &second)?;
             assert_eq!(artifacts::get(tx, second.number)?, None);
-            assert!(links::versions(tx, portfolio.number)?.is_empty());
+            let left: Vec<i64> = links::versions(tx, portfolio.number)?
+                .iter()
+                .map(|link| link.artifact)
+                .collect();
+            assert_eq!(left, [first.number]);
+            let latest = artifacts::by_alias(tx, portfolio.number, "latest")?;
+            assert_eq!(latest.map(|latest| latest.number), Some(first.number));
             assert!(retired::ended(tx, 61_000, 10)?.is_empty());
             let latest = artifacts::by_alias(tx, own.number, "latest")?;
             assert_eq!(latest.map(|latest| latest.number), Some(first.number));
@@ -105,6 +118,36 @@ fn a_version_goes_with_its_names_and_the_bytes_that_only_it_kept() {
             assert!(artifacts::blob(tx, "default", "a")?.is_some());
             // Its number is not given again.
             assert_eq!(version(tx, own.number, "c")?.version, Some(2));
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_version_whose_time_is_over_waits_until_nobody_holds_it() {
+    let (_dir, store) = temp_store();
+    store
+        .write_blocking(|tx| {
+            let own = collection(tx, "data")?;
+            let only = version(tx, own.number, "a")?;
+            retired::set_ttl(tx, &only, Some(60))?;
+            assert_eq!(retired::ended(tx, 61_000, 10)?, [only.number]);
+            artifacts::set_alias(tx, own.number, "prod", only.number)?;
+            assert!(retired::ended(tx, 61_000, 10)?.is_empty());
+            artifacts::remove_alias(tx, own.number, "prod", only.number)?;
+            assert_eq!(retired::ended(tx, 61_000, 10)?, [only.number]);
+
+            let portfolio = collection(tx, "best")?;
+            links::make_portfolio(tx, portfolio.number)?;
+            links::link(tx, portfolio.number, only.number, 5)?;
+            assert!(retired::ended(tx, 61_000, 10)?.is_empty());
+            links::unlink(tx, portfolio.number, only.number)?;
+            assert_eq!(retired::ended(tx, 61_000, 10)?, [only.number]);
+
+            let mut sent = only.clone();
+            sent.state = ArtifactState::Pending;
+            artifacts::update(tx, &sent)?;
+            assert!(retired::ended(tx, 61_000, 10)?.is_empty());
             Ok(())
         })
         .unwrap();
@@ -234,11 +277,16 @@ fn runs_of_a_project_and_their_histories_are_read_without_the_deleted() {
                 .collect();
             metrics::log(tx, key, &told, &KnownKeys::default())?;
             assert_eq!(history::last_step(tx, key.number)?, Some(2));
+            let names = |system| -> Result<Vec<(i64, String)>, StoreError> { history::keys(tx, key.number, system) };
+            let (numbers, system) = (names(false)?, names(true)?);
+            assert_eq!((numbers.len(), numbers[0].1.as_str()), (1, "loss"));
+            assert_eq!((system.len(), system[0].1.as_str()), (1, "system/cpu"));
+            let (run, loss) = (key.number, numbers[0].0);
+            assert_eq!(history::steps_between(tx, run, loss, (1, 9), None)?, [1, 2]);
+            assert_eq!(history::steps_between(tx, run, loss, (0, 9), Some(2))?, [0, 1]);
             let mut steps = Vec::new();
-            history::each(tx, key.number, 1, 9, |name, point| {
-                steps.push((name.to_owned(), point.step));
-            })?;
-            assert_eq!(steps, [("loss".to_owned(), 1), ("loss".to_owned(), 2)]);
+            history::each_at(tx, run, loss, &[0, 2], |point| steps.push(point.step))?;
+            assert_eq!(steps, [0, 2]);
             Ok(())
         })
         .unwrap();

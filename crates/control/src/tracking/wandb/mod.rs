@@ -30,7 +30,7 @@ pub use files::Upload;
 pub use grants::Grant;
 pub use links::{Membership, NewLink};
 pub use places::WandbPlace;
-pub use reading::{HistoryRow, RunFile, RunsPage, RunsQuery, sampled};
+pub use reading::{HistoryQuery, HistoryRow, MOST_ROWS, RunFile, RunsPage, RunsQuery};
 pub use runs::{RunChange, Upserted};
 pub use stream::{Answer, Chunk, FileStream};
 

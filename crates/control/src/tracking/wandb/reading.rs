@@ -1,6 +1,7 @@
 //! What W&B's `Api` reads: runs of a project, their histories and files.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use tidemill_store::ReadTx;
@@ -8,12 +9,15 @@ use tidemill_store::tracking::{artifacts as proxy, history, runs as tracked};
 use tidemill_store::wandb::runs::{self, Project, WandbName, WandbRun};
 
 use super::filters::{self, order_of, ordered, value_of};
+use super::artifacts::Stored;
 use super::grants::Grant;
 use crate::tracking::artifacts::Place;
 use crate::tracking::{Caller, Result, Tracking, TrackingError};
 
 /// So many files of a run are listed.
 const MOST_FILES: usize = 10_000;
+/// So many rows of a history are read at once.
+pub const MOST_ROWS: usize = 10_000;
 
 /// Which runs of a project are wanted.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -39,6 +43,23 @@ pub struct RunsPage {
     pub runs: Vec<WandbRun>,
 }
 
+/// Which rows of a history are wanted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HistoryQuery {
+    /// From which step.
+    pub from: i64,
+    /// Up to which step, which is not among them.
+    pub until: i64,
+    /// System metrics instead of the others.
+    pub system: bool,
+    /// Rows that have all these numbers, and only these; if there are none, all rows with all numbers.
+    pub keys: Vec<String>,
+    /// How many rows at most: more than [`MOST_ROWS`] are never read at once.
+    pub most: usize,
+    /// Whether they are spread over the whole, or else the first ones.
+    pub sample: bool,
+}
+
 /// A row of a history: step, time, numbers by name.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct HistoryRow {
@@ -47,7 +68,7 @@ pub struct HistoryRow {
     /// Milliseconds since the epoch.
     pub at_ms: i64,
     /// Numbers by name.
-    pub numbers: BTreeMap<String, f64>,
+    pub numbers: BTreeMap<Arc<str>, f64>,
 }
 
 /// A file of a run.
@@ -81,7 +102,7 @@ impl HistoryRow {
                 },
                 Value::Number,
             );
-            map.insert(name.clone(), value);
+            map.insert(name.to_string(), value);
         }
         map.insert("_step".to_owned(), Value::from(self.step));
         map.insert("_timestamp".to_owned(), Value::from(self.at_ms as f64 / 1e3));
@@ -90,10 +111,10 @@ impl HistoryRow {
 }
 
 /// Every n-th of the rows, the first and the last among them, so that there are at most `most`.
-pub fn sampled<T>(rows: Vec<T>, most: usize) -> Vec<T> {
+fn sampled<T>(rows: Vec<T>, most: usize) -> Vec<T> {
     let count = rows.len();
     if count <= most || most < 2 {
-        return rows;
+        return rows.into_iter().take(most).collect();
     }
     let mut next = 0;
     let mut kept = Vec::with_capacity(most);
@@ -104,6 +125,71 @@ pub fn sampled<T>(rows: Vec<T>, most: usize) -> Vec<T> {
         }
     }
     kept
+}
+
+/// The steps of the rows that are wanted: numbers only, of which a long run has some megabytes.
+fn steps_of(tx: &ReadTx<'_>, run: i64, keys: &[(i64, Arc<str>)], query: &HistoryQuery) -> Stored<Vec<i64>> {
+    let most = query.most.min(MOST_ROWS);
+    let every = !query.keys.is_empty();
+    // Of each metric's steps the first ones are enough for the first ones of all.
+    let limit = (!query.sample && !every).then_some(most);
+    let mut steps: Option<Vec<i64>> = None;
+    for (key, _) in keys {
+        let own = history::steps_between(tx, run, *key, (query.from, query.until), limit)?;
+        steps = Some(match steps {
+            None => own,
+            Some(mut held) if every => {
+                held.retain(|step| own.binary_search(step).is_ok());
+                held
+            }
+            Some(mut held) => {
+                held.extend(own);
+                // Two ascending parts: that is quick.
+                held.sort();
+                held.dedup();
+                held.truncate(limit.unwrap_or(usize::MAX));
+                held
+            }
+        });
+    }
+    let mut steps = steps.unwrap_or_default();
+    if query.sample {
+        return Ok(sampled(steps, most));
+    }
+    steps.truncate(most);
+    Ok(steps)
+}
+
+fn rows_of(tx: &ReadTx<'_>, run: i64, query: &HistoryQuery) -> Stored<Vec<HistoryRow>> {
+    let mut keys: Vec<(i64, Arc<str>)> = history::keys(tx, run, query.system)?
+        .into_iter()
+        .map(|(key, name)| (key, Arc::from(name)))
+        .collect();
+    if !query.keys.is_empty() {
+        keys.retain(|(_, name)| query.keys.iter().any(|key| **key == **name));
+        if !query.keys.iter().all(|key| keys.iter().any(|(_, name)| **key == **name)) {
+            return Ok(Vec::new());
+        }
+    }
+    let steps = steps_of(tx, run, &keys, query)?;
+    let mut rows: Vec<HistoryRow> = steps
+        .iter()
+        .map(|step| HistoryRow {
+            step: *step,
+            at_ms: i64::MIN,
+            numbers: BTreeMap::new(),
+        })
+        .collect();
+    for (key, name) in &keys {
+        history::each_at(tx, run, *key, &steps, |point| {
+            if let Ok(at) = steps.binary_search(&point.step) {
+                let row = &mut rows[at];
+                row.at_ms = row.at_ms.max(point.at_ms);
+                row.numbers.insert(Arc::clone(name), point.told());
+            }
+        })?;
+    }
+    Ok(rows)
 }
 
 impl Tracking {
@@ -174,36 +260,22 @@ impl Tracking {
             .await?)
     }
 
-    /// Rows of a run's history with a step in `[from, until)`; `system` for system metrics instead.
+    /// Rows of a run's history, by step. However long that is, only the rows that are wanted are held.
     pub async fn wandb_history(
         &self,
         caller: &Caller,
         run_id: &str,
-        from: i64,
-        until: i64,
-        system: bool,
+        query: HistoryQuery,
     ) -> Result<Vec<HistoryRow>> {
         let (workspace, wanted) = (caller.workspace.clone(), run_id.to_owned());
         let rows = self
             .store()
-            .read(move |tx| {
-                let Some(key) = tracked::find(tx, &workspace, &wanted)? else {
-                    return Ok(BTreeMap::new());
-                };
-                let mut rows: BTreeMap<i64, HistoryRow> = BTreeMap::new();
-                history::each(tx, key.number, from, until, |name, point| {
-                    if name.starts_with("system/") != system {
-                        return;
-                    }
-                    let row = rows.entry(point.step).or_default();
-                    row.step = point.step;
-                    row.at_ms = row.at_ms.max(point.at_ms);
-                    row.numbers.insert(name.to_owned(), point.told());
-                })?;
-                Ok(rows)
+            .read(move |tx| match tracked::find(tx, &workspace, &wanted)? {
+                Some(key) => rows_of(tx, key.number, &query),
+                None => Ok(Vec::new()),
             })
             .await?;
-        Ok(rows.into_values().collect())
+        Ok(rows)
     }
 
     /// The last step of a run's history; none if it has none.
