@@ -506,7 +506,10 @@ def test_versions_of_artifacts_are_tagged_drafted_and_deleted(server, tmp_path):
                     f.write("the same")
                 with artifact.new_file("part.txt") as f:
                     f.write(str(i))
+                if i == 2:
+                    artifact.ttl = datetime.timedelta(hours=5)
                 run.log_artifact(artifact, aliases=["held"] if i == 1 else []).wait()
+                assert artifact.ttl == (datetime.timedelta(hours=5) if i == 2 else None), artifact.ttl
             draft = run.use_artifact("data:v2").new_draft()
             draft.remove("part.txt")
             with draft.new_file("more.txt") as f:
@@ -514,6 +517,7 @@ def test_versions_of_artifacts_are_tagged_drafted_and_deleted(server, tmp_path):
             run.log_artifact(draft).wait()
             assert draft.version == "v3" and sorted(draft.manifest.entries) == ["more.txt", "same.txt"], sorted(draft.manifest.entries)
         api = wandb.Api()
+        assert api.artifact("tidemill/edited/data:v2").ttl == datetime.timedelta(hours=5)
         first = api.artifact("tidemill/edited/data:v0")
         first.tags = ["gold", "small"]
         first.ttl = datetime.timedelta(days=30)
@@ -559,6 +563,15 @@ def test_an_incremental_artifact_adds_to_the_newest_version(server, tmp_path):
             folder = whole.download(root="d")
             assert open(folder + "/part0.txt").read() == "part 0" and open(folder + "/last.txt").read() == "2"
             assert whole.manifest.digest() == whole.digest, (whole.manifest.digest(), whole.digest)
+            # What was in the first version is not taken for it, and by itself it is.
+            for incremental, version in [(True, "v3"), (True, "v3"), (False, "v0")]:
+                artifact = wandb.Artifact("grows", type="dataset", incremental=incremental)
+                for name, text in [("part0.txt", "part 0"), ("last.txt", "0")]:
+                    with artifact.new_file(name) as f:
+                        f.write(text)
+                run.log_artifact(artifact).wait()
+                assert artifact.version == version, (artifact.version, version)
+            assert sorted(wandb.Api().artifact("tidemill/incremental/grows:v3").manifest.entries) == sorted(whole.manifest.entries)
     """)
 
 

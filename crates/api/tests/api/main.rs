@@ -26,3 +26,4 @@ mod tracking_search;
 mod users;
 mod v1;
 mod wandb;
+mod wandb_artifacts;
