@@ -147,10 +147,7 @@ async fn rows(op: &Operation<'_>, query: HistoryQuery) -> Result<Option<Vec<Hist
     let Some((run, _)) = op.tracking.wandb_live_run(at(op)).await? else {
         return Ok(None);
     };
-    let rows = op
-        .tracking
-        .wandb_history(op.caller, &run.run_id, query)
-        .await?;
+    let rows = op.tracking.wandb_history(op.caller, &run.run_id, query).await?;
     Ok(Some(rows))
 }
 
@@ -247,10 +244,7 @@ async fn sampled_history(op: &Operation<'_>) -> Data {
             most: most(spec["samples"].as_u64(), SAMPLES),
             sample: true,
         };
-        let found = op
-            .tracking
-            .wandb_history(op.caller, &run.run_id, query)
-            .await?;
+        let found = op.tracking.wandb_history(op.caller, &run.run_id, query).await?;
         let rows = found.iter().map(|row| {
             let mut map = row.to_map();
             map.retain(|key, _| keys.is_empty() || keys.contains(&key.as_str()));

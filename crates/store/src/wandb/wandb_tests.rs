@@ -277,7 +277,8 @@ fn runs_of_a_project_and_their_histories_are_read_without_the_deleted() {
                 .collect();
             metrics::log(tx, key, &told, &KnownKeys::default())?;
             assert_eq!(history::last_step(tx, key.number)?, Some(2));
-            let names = |system| -> Result<Vec<(i64, String)>, StoreError> { history::keys(tx, key.number, system) };
+            let names =
+                |system| -> Result<Vec<(i64, String)>, StoreError> { history::keys(tx, key.number, system) };
             let (numbers, system) = (names(false)?, names(true)?);
             assert_eq!((numbers.len(), numbers[0].1.as_str()), (1, "loss"));
             assert_eq!((system.len(), system[0].1.as_str()), (1, "system/cpu"));

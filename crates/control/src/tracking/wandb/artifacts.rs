@@ -85,11 +85,7 @@ pub(super) fn view(tx: &ReadTx<'_>, artifact: Artifact) -> Stored<ArtifactView> 
 }
 
 /// An artifact by its number, if it belongs to the workspace. Where its contents turned out to be those of another version, it is that.
-pub(super) fn of_workspace(
-    tx: &ReadTx<'_>,
-    workspace: &str,
-    number: i64,
-) -> Stored<Option<ArtifactView>> {
+pub(super) fn of_workspace(tx: &ReadTx<'_>, workspace: &str, number: i64) -> Stored<Option<ArtifactView>> {
     let Some(mut artifact) = artifacts::get(tx, number)? else {
         return Ok(None);
     };

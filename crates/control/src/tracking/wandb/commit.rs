@@ -8,9 +8,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tidemill_core::clock::Timestamp;
 use tidemill_core::digest::Digest;
+use tidemill_store::objects::Kept;
 use tidemill_store::wandb::artifacts::{self, Artifact, ArtifactFile, ArtifactState, Direction};
 use tidemill_store::wandb::retired;
-use tidemill_store::objects::Kept;
 use tidemill_store::{ContentKind, ReadTx, Tx};
 
 use super::artifacts::{ArtifactView, Stored, name, of_workspace, unknown, view};
@@ -151,9 +151,7 @@ fn base_of(tx: &ReadTx<'_>, pending: &Artifact) -> Stored<Base> {
     Ok(match artifacts::incremental(tx, pending.number)? {
         None => Base::None,
         Some(None) => Base::Of(artifacts::newest(tx, collection)?),
-        Some(Some(base)) => {
-            Base::Of(artifacts::get(tx, base)?.filter(|base| base.collection == collection))
-        }
+        Some(Some(base)) => Base::Of(artifacts::get(tx, base)?.filter(|base| base.collection == collection)),
     })
 }
 

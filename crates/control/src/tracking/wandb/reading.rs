@@ -8,8 +8,8 @@ use tidemill_store::ReadTx;
 use tidemill_store::tracking::{artifacts as proxy, history, runs as tracked};
 use tidemill_store::wandb::runs::{self, Project, WandbName, WandbRun};
 
-use super::filters::{self, order_of, ordered, value_of};
 use super::artifacts::Stored;
+use super::filters::{self, order_of, ordered, value_of};
 use super::grants::Grant;
 use crate::tracking::artifacts::Place;
 use crate::tracking::{Caller, Result, Tracking, TrackingError};
@@ -167,7 +167,11 @@ fn rows_of(tx: &ReadTx<'_>, run: i64, query: &HistoryQuery) -> Stored<Vec<Histor
         .collect();
     if !query.keys.is_empty() {
         keys.retain(|(_, name)| query.keys.iter().any(|key| **key == **name));
-        if !query.keys.iter().all(|key| keys.iter().any(|(_, name)| **key == **name)) {
+        if !query
+            .keys
+            .iter()
+            .all(|key| keys.iter().any(|(_, name)| **key == **name))
+        {
             return Ok(Vec::new());
         }
     }
