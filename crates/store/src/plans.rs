@@ -211,7 +211,7 @@ fn lists_of_a_workspace_are_read_off_its_indexes() {
     );
     assert!(!sorts(&of_experiments), "{of_experiments:#?}");
     let of_datasets = steps(&store, move |tx| {
-        search::eval_datasets(tx, "default", Some(&[1]), &query())
+        search::eval_datasets(tx, "default", Some(&[1]), false, &query())
     });
     has(&of_datasets, "eval_datasets_by_time (workspace=?)");
     assert!(!sorts(&of_datasets), "{of_datasets:#?}");

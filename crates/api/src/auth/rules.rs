@@ -9,9 +9,9 @@ use Rule::{
     SeesLoop, SeesWorkspace, Signed, Themselves, User, VersionOf, Within, Workspace,
 };
 use Subject::{
-    Artifact, EvalDataset, EvalDatasetAndExperiments, Experiment, ExperimentName, Experiments,
-    ExperimentsOrWorkspace, LoggedModel, LoopModel, Model, ModelInPath, ModelInQuery, ModelTag, Run,
-    RunAndModels, RunInQuery, RunOrModel, Runs,
+    Artifact, EvalDataset, EvalDatasetAndExperiments, Experiment, ExperimentName, Experiments, LoggedModel,
+    LoopModel, Model, ModelInPath, ModelInQuery, ModelTag, Run, RunAndModels, RunInQuery, RunOrModel, Runs,
+    SomeExperiments,
 };
 
 /// What a request must fulfil.
@@ -64,9 +64,9 @@ pub(crate) enum Subject {
     Experiment,
     /// Every one of `experiment_ids`
     Experiments,
-    /// The same, or where none is named all that is in the workspace.
-    ExperimentsOrWorkspace,
-    /// Every experiment of the evaluation dataset `dataset_id`; where it has none, all that is in its workspace.
+    /// The same; what has none is for administrators.
+    SomeExperiments,
+    /// Every experiment of the evaluation dataset `dataset_id`; one without is for administrators.
     EvalDataset,
     /// The same, and every one of `experiment_ids`
     EvalDatasetAndExperiments,
@@ -267,7 +267,7 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("GET", "/api/2.0/mlflow/metrics/get-history-downsampled", On(Read, Run)),
 
     // Evaluation datasets
-    ("POST", "/api/3.0/mlflow/datasets/create", On(Update, ExperimentsOrWorkspace)),
+    ("POST", "/api/3.0/mlflow/datasets/create", On(Update, SomeExperiments)),
     ("GET", "/api/3.0/mlflow/datasets/search", Limited),
     ("POST", "/api/3.0/mlflow/datasets/search", Limited),
     ("GET", "/api/3.0/mlflow/datasets/{}", On(Read, EvalDataset)),

@@ -222,11 +222,9 @@ pub(super) async fn on(
             }
             on_experiments(app, wanted, known, caller, &ids).await
         }
-        Subject::ExperimentsOrWorkspace => {
+        Subject::SomeExperiments => {
             let ids = all(fields, "experiment_ids")?;
-            if ids.is_empty() {
-                return need(known.in_workspace(&caller.workspace).allows(wanted));
-            }
+            need(!ids.is_empty())?;
             on_experiments(app, wanted, known, caller, &ids).await
         }
         Subject::EvalDataset | Subject::EvalDatasetAndExperiments => {
@@ -328,7 +326,8 @@ async fn on_experiments(
     Ok(())
 }
 
-/// Whether a user is permitted something on all the experiments of a dataset, or where it has none on its workspace.
+/// Whether a user is permitted something on all the experiments of a dataset. Where it has none, only administrators are: what was
+/// private does not become the workspace's when its experiment goes. (Who made it is no help: a tag of the client says that.)
 async fn on_eval_dataset(
     app: &App,
     known: &Principal,
@@ -339,11 +338,8 @@ async fn on_eval_dataset(
     let Some((workspace, experiments)) = app.tracking().place_of_eval_dataset(dataset_id).await? else {
         return Ok(missing(known, caller).allows(wanted));
     };
-    if experiments.is_empty() {
-        return Ok(known.in_workspace(&workspace).allows(wanted));
-    }
     let permitted = |id: &i64| known.on(EXPERIMENT, &id.to_string(), &workspace).allows(wanted);
-    Ok(experiments.iter().all(permitted))
+    Ok(!experiments.is_empty() && experiments.iter().all(permitted))
 }
 
 /// A version is registered by those who may change the model, from what they may look at: else a version of one's own model would

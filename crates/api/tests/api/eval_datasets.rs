@@ -230,3 +230,34 @@ async fn who_may_look_at_all_its_experiments_may_look_at_a_dataset() {
     assert!(names(&done(&ada.post(&search, json!({})).await)).is_empty());
     assert_eq!(names(&done(&admin.post(&search, json!({})).await)), ["d"]);
 }
+
+#[tokio::test]
+async fn a_private_dataset_stays_private_when_its_experiment_goes() {
+    let app = house("MANAGE", &["ada", "bob"]).await;
+    let (admin, bob) = (user(&app, "admin"), user(&app, "bob"));
+    let body = json!({ "name": "secret" });
+    let made = done(&admin.post("/api/2.0/mlflow/experiments/create", body).await);
+    let experiment = made["experiment_id"].clone();
+    let body = json!({ "name": "d", "experiment_ids": [experiment] });
+    let made = done(&admin.post(&format!("{DATASETS}/create"), body).await);
+    let id = made["dataset"]["dataset_id"].as_str().unwrap();
+    let body = json!({ "experiment_ids": [experiment] });
+    done(
+        &admin
+            .post(&format!("{DATASETS}/{id}/remove-experiments"), body)
+            .await,
+    );
+    for path in ["", "/records", "/experiment-ids"] {
+        assert_eq!(bob.get(&format!("{DATASETS}/{id}{path}")).await.status, 403);
+    }
+    let body = json!({ "experiment_ids": ["0"] });
+    let path = format!("{DATASETS}/{id}/add-experiments");
+    assert_eq!(bob.post(&path, body).await.status, 403);
+    let search = format!("{DATASETS}/search");
+    assert!(names(&done(&bob.post(&search, json!({})).await)).is_empty());
+    assert_eq!(names(&done(&admin.post(&search, json!({})).await)), ["d"]);
+    // Nor does anybody else make what only administrators would see.
+    let create = format!("{DATASETS}/create");
+    assert_eq!(bob.post(&create, json!({ "name": "x" })).await.status, 403);
+    done(&admin.get(&format!("{DATASETS}/{id}")).await);
+}

@@ -245,11 +245,12 @@ pub fn logged_models(
 }
 
 /// Evaluation datasets of a workspace: their numbers, those in one of `experiments` if any are given. Their natural order has the
-/// newest first. Seen is what belongs to experiments that are all seen; what belongs to none is for those who see all but some.
+/// newest first. Seen is what belongs to experiments that are all seen; what belongs to none is seen with `lone` only.
 pub fn eval_datasets(
     tx: &ReadTx<'_>,
     workspace: &str,
     experiments: Option<&[i64]>,
+    lone: bool,
     query: &Query,
 ) -> Result<Page<i64>, StoreError> {
     let mut sql = Sql::for_query(tx, query)?;
@@ -263,7 +264,7 @@ pub fn eval_datasets(
     if let Some(seen) = visible(&mut sql, "x.experiment", query) {
         conditions.push(format!("NOT EXISTS ({OF} AND NOT ({seen}))"));
     }
-    if matches!(query.visible, Visible::Only(_)) {
+    if !lone {
         conditions.push(format!("EXISTS ({OF})"));
     }
     let ties = if query.order.is_empty() {

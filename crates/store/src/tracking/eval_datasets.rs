@@ -382,18 +382,19 @@ mod tests {
                 assert_eq!(count_records(tx, one)?, 2);
 
                 // Seen is what all experiments of are seen.
-                let found = |tx: &ReadTx<'_>, visible, within: Option<&[i64]>| {
+                let found = |tx: &ReadTx<'_>, visible, within: Option<&[i64]>, lone| {
                     let query = Query {
                         limit: 10,
                         visible,
                         ..Query::default()
                     };
-                    search::eval_datasets(tx, "default", within, &query).map(|page| page.items)
+                    search::eval_datasets(tx, "default", within, lone, &query).map(|page| page.items)
                 };
-                assert_eq!(found(tx, Visible::default(), None)?, [none, two, one]);
-                assert_eq!(found(tx, Visible::default(), Some(&[a]))?, [one]);
-                assert_eq!(found(tx, Visible::Only(vec![b]), None)?, [two]);
-                assert_eq!(found(tx, Visible::Except(vec![a]), None)?, [none, two]);
+                assert_eq!(found(tx, Visible::default(), None, true)?, [none, two, one]);
+                assert_eq!(found(tx, Visible::default(), None, false)?, [two, one]);
+                assert_eq!(found(tx, Visible::default(), Some(&[a]), false)?, [one]);
+                assert_eq!(found(tx, Visible::Only(vec![b]), None, false)?, [two]);
+                assert_eq!(found(tx, Visible::Except(vec![a]), None, false)?, [two]);
 
                 remove_experiments(tx, one, &[a])?;
                 assert!(purges::remove_experiment(tx, b, true)?);

@@ -294,10 +294,12 @@ impl Tracking {
     }
 
     /// Searches evaluation datasets, those that belong to one of `experiments` if any are named.
+    /// Those that belong to none are among them with `lone` only.
     pub async fn search_eval_datasets(
         &self,
         caller: &Caller,
         experiments: &[String],
+        lone: bool,
         search: Search,
     ) -> Result<Found<EvalDataset>> {
         let workspace = caller.workspace.clone();
@@ -309,7 +311,7 @@ impl Tracking {
             experiment_ids(experiments)?
         };
         let find = move |tx: &ReadTx<'_>, query: &Query| {
-            search::eval_datasets(tx, &workspace, ids.as_deref(), query)
+            search::eval_datasets(tx, &workspace, ids.as_deref(), lone, query)
         };
         self.searched(ready, find, eval_datasets::load).await
     }
