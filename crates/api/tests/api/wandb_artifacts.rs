@@ -214,3 +214,32 @@ async fn of_a_long_history_only_what_is_asked_for_is_read() {
     .await;
     assert_eq!(found["project"]["run"]["sampledHistory"], json!([[]]));
 }
+
+#[tokio::test]
+async fn a_version_that_a_portfolio_holds_is_deleted_only_with_its_aliases() {
+    let app = started().await;
+    let mut logged = Vec::new();
+    for digest in ["1", "2"] {
+        let made = log(&app, digest, "FULL", &[digest]).await;
+        let link = json!({ "input": {
+            "artifactID": made["id"], "projectName": "registry", "artifactPortfolioName": "best",
+            "aliases": if digest == "2" { json!([{ "alias": "prod", "artifactCollectionName": "best" }]) } else { json!([]) },
+        }});
+        ask(&app, "LinkArtifact", link).await;
+        logged.push(made);
+    }
+    let delete = |with: bool| json!({ "input": { "artifactID": logged[1]["id"], "deleteAliases": with } });
+    let refused = post(&app, "DeleteArtifact", delete(false)).await;
+    let said = refused["errors"][0]["message"].as_str().unwrap();
+    assert!(
+        said.contains("best:prod") && said.contains("delete_aliases"),
+        "{said}"
+    );
+    ask(&app, "DeleteArtifact", delete(true)).await;
+    for name in ["best:latest", "best:v0"] {
+        let asked = json!({ "project": "registry", "name": name });
+        let found = ask(&app, "ArtifactMembershipByName", asked).await;
+        let artifact = &found["project"]["artifactCollectionMembership"]["artifact"];
+        assert_eq!(artifact["id"], logged[0]["id"], "{name}: {found}");
+    }
+}
