@@ -103,10 +103,14 @@ pub(super) fn artifact(view: &ArtifactView) -> Value {
     })
 }
 
-/// After how many seconds a version goes, if that is said: -1 stands for the project's, which is for ever, and -2 for ever.
-fn ttl(input: &Map<String, Value>) -> Option<Option<i64>> {
-    let said = input.get("ttlDurationSeconds").and_then(Value::as_i64);
-    said.map(|seconds| (seconds > 0).then_some(seconds))
+/// What a client says of the end of a version, in seconds.
+fn said_ttl(input: &Map<String, Value>) -> Option<i64> {
+    input.get("ttlDurationSeconds").and_then(Value::as_i64)
+}
+
+/// After how many seconds a version goes: -1 stands for the project's, which is for ever, and -2 for ever.
+fn lasting(seconds: i64) -> Option<i64> {
+    (seconds > 0).then_some(seconds)
 }
 
 async fn create(op: &Operation<'_>) -> Data {
@@ -147,7 +151,7 @@ async fn create(op: &Operation<'_>) -> Data {
         description: text_of(input, "description").to_owned(),
         metadata: serde_json::from_str(text_of(input, "metadata")).unwrap_or_else(|_| json!({})),
         aliases: called,
-        ttl_s: ttl(input),
+        ttl_s: said_ttl(input).map(lasting),
     };
     let view = op.tracking.wandb_create_artifact(new).await?;
     let newest = op.tracking.wandb_newest(view.collection.number).await?;
@@ -393,7 +397,7 @@ async fn update(op: &Operation<'_>) -> Data {
         .tracking
         .wandb_update_artifact(op.caller, number, read("description"), metadata, aliases)
         .await?;
-    let ttl = ttl(input);
+    let ttl = said_ttl(input).map(lasting);
     let tags = (tag_names(input, "tagsToAdd"), tag_names(input, "tagsToDelete"));
     if ttl.is_some() || !tags.0.is_empty() || !tags.1.is_empty() {
         view = op

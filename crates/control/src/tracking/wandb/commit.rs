@@ -97,10 +97,10 @@ impl Tracking {
         for _ in 0..TRIES {
             let pending = found.artifact.clone();
             let base = self.store().read(move |tx| base_of(tx, &pending)).await?;
-            let (kept, manifest) = match &base {
+            let (kept, manifest) = match base {
                 Base::None => (None, read_manifest(&bytes)?),
                 Base::Of(base) => {
-                    let manifest = base.as_ref().and_then(|base| base.manifest);
+                    let manifest = base.and_then(|(_, manifest)| manifest);
                     let (kept, whole) = self.merged(manifest, &bytes).await?;
                     (Some(kept), read_manifest(&whole)?)
                 }
@@ -129,30 +129,22 @@ impl Tracking {
 }
 
 /// What a version to be adds its files to.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Base {
     /// It is whole by itself.
     None,
-    /// A version, if there is one.
-    Of(Option<Artifact>),
-}
-
-impl Base {
-    fn number(&self) -> Option<i64> {
-        match self {
-            Self::Of(Some(base)) => Some(base.number),
-            _ => None,
-        }
-    }
+    /// A version, if there is one: its number and its manifest.
+    Of(Option<(i64, Option<Digest>)>),
 }
 
 fn base_of(tx: &ReadTx<'_>, pending: &Artifact) -> Stored<Base> {
     let collection = pending.collection;
-    Ok(match artifacts::incremental(tx, pending.number)? {
-        None => Base::None,
-        Some(None) => Base::Of(artifacts::newest(tx, collection)?),
-        Some(Some(base)) => Base::Of(artifacts::get(tx, base)?.filter(|base| base.collection == collection)),
-    })
+    let base = match artifacts::incremental(tx, pending.number)? {
+        None => return Ok(Base::None),
+        Some(None) => artifacts::newest(tx, collection)?,
+        Some(Some(base)) => artifacts::get(tx, base)?.filter(|base| base.collection == collection),
+    };
+    Ok(Base::Of(base.map(|base| (base.number, base.manifest))))
 }
 
 /// What is written in one transaction.
@@ -177,8 +169,7 @@ impl Commit {
             let same = of_workspace(tx, &self.workspace, number)?;
             return Ok(same.map(Some).ok_or_else(|| unknown(&number.to_string())));
         }
-        let base = base_of(tx, &artifact)?;
-        if (base == Base::None, base.number()) != (self.base == Base::None, self.base.number()) {
+        if base_of(tx, &artifact)? != self.base {
             return Ok(Ok(None));
         }
         let files = match files_of(tx, &self.workspace, self.manifest)? {
