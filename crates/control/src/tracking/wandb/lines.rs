@@ -4,12 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-/// MLflow's longest key.
-const LONGEST_KEY: usize = 250;
-/// MLflow's longest value of a parameter.
-pub(super) const LONGEST_PARAM: usize = 6_000;
-/// MLflow's longest value of a tag.
-pub(super) const LONGEST_TAG: usize = 8_000;
+use super::values::{LONGEST_PARAM, cut, each_leaf, number, shown};
 
 /// Numbers by flat names.
 pub(super) type Numbers = Vec<(String, f64)>;
@@ -70,55 +65,15 @@ fn quote_constants(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// A number as the client writes one; true and false are 1 and 0, as W&B draws them.
-pub(super) fn number(value: &Value) -> Option<f64> {
-    match value {
-        Value::Number(number) => number.as_f64(),
-        Value::Bool(flag) => Some(f64::from(u8::from(*flag))),
-        Value::String(text) => match text.as_str() {
-            "NaN" => Some(f64::NAN),
-            "Infinity" => Some(f64::INFINITY),
-            "-Infinity" => Some(f64::NEG_INFINITY),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
-/// Walks through nested objects. Media and tables are objects that say their `_type`: they are given as a whole.
-pub(super) fn each_leaf(map: &Map<String, Value>, prefix: &str, take: &mut impl FnMut(String, &Value)) {
-    for (key, value) in map {
-        let name = if prefix.is_empty() {
-            key.clone()
-        } else {
-            format!("{prefix}.{key}")
-        };
-        match value {
-            Value::Object(inner) if !inner.contains_key("_type") => each_leaf(inner, &name, take),
-            other => take(cut(&name, LONGEST_KEY), other),
-        }
-    }
-}
-
-/// A text of at most so many characters.
-pub(super) fn cut(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
-        Some((end, _)) => text[..end].to_owned(),
-        None => text.to_owned(),
-    }
-}
-
 /// Reads a line of history. What the client keeps for itself begins with `_`.
 pub(super) fn read(text: &str) -> Option<Line> {
     let map = parse(text)?;
     let mut numbers = Vec::new();
-    each_leaf(&map, "", &mut |name, value| {
-        if let Some(number) = number(value)
-            && !name.starts_with('_')
-        {
-            numbers.push((name, number));
-        }
-    });
+    for (name, value) in map.iter().filter(|(name, _)| !name.starts_with('_')) {
+        each_leaf(name, value, &mut |name, value| {
+            numbers.extend(number(value).map(|number| (name, number)));
+        });
+    }
     let seconds = map
         .get("_timestamp")
         .and_then(number)
@@ -130,14 +85,6 @@ pub(super) fn read(text: &str) -> Option<Line> {
     })
 }
 
-/// A value as MLflow shows one: a text as it is, anything else as JSON.
-pub(super) fn shown(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
 /// The parameters of a configuration `{"name": {"value": …}}`.
 pub(super) fn params(config: &Value) -> Vec<(String, String)> {
     let mut params = Vec::new();
@@ -146,9 +93,7 @@ pub(super) fn params(config: &Value) -> Vec<(String, String)> {
             continue;
         }
         let value = entry.get("value").unwrap_or(entry);
-        let mut one = Map::new();
-        one.insert(name.clone(), value.clone());
-        each_leaf(&one, "", &mut |name, value| {
+        each_leaf(name, value, &mut |name, value| {
             params.push((name, cut(&shown(value), LONGEST_PARAM)));
         });
     }
@@ -158,15 +103,13 @@ pub(super) fn params(config: &Value) -> Vec<(String, String)> {
 /// What a summary says: numbers, and everything else as text.
 pub(super) fn summary(summary: &Map<String, Value>) -> (Numbers, Vec<(String, String)>) {
     let (mut numbers, mut texts) = (Vec::new(), Vec::new());
-    each_leaf(summary, "", &mut |name, value| {
-        if name.starts_with('_') || value.is_null() {
-            return;
-        }
-        match number(value) {
+    for (name, value) in summary.iter().filter(|(name, _)| !name.starts_with('_')) {
+        each_leaf(name, value, &mut |name, value| match number(value) {
             Some(number) => numbers.push((name, number)),
+            None if value.is_null() => {}
             None => texts.push((name, shown(value))),
-        }
-    });
+        });
+    }
     (numbers, texts)
 }
 

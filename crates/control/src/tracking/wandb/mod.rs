@@ -1,7 +1,7 @@
 //! Weights & Biases' client as another way to track: its runs are tracked runs, its projects experiments, its artifacts versions
 //! of named collections.
 //!
-//! [`lines`] and [`system`] read what the client writes, as pure functions; [`runs`] and [`stream`] keep it; [`grants`] lets the
+//! [`lines`], [`values`] and [`system`] read what the client writes, as pure functions; [`runs`] and [`stream`] keep it; [`grants`] lets the
 //! client send and fetch bytes by URLs that carry their own permission, as presigned URLs do.
 
 mod alerts;
@@ -18,6 +18,7 @@ mod retire;
 mod runs;
 mod stream;
 mod system;
+pub mod values;
 
 use tidemill_core::digest::Digest;
 use tidemill_store::wandb::runs::WandbName;

@@ -10,7 +10,8 @@ use tidemill_store::wandb::runs::{self, WandbName, WandbRun, WandbState};
 use tidemill_store::{StoreError, Tx};
 
 use super::alerts::unknown_run;
-use super::lines::{self, LONGEST_TAG, cut};
+use super::lines;
+use super::values::{LONGEST_TAG, cut};
 use super::{SILENCE_MS, name_of, run_id};
 use crate::tracking::{Caller, Result, Tracking, TrackingError, automations, locations};
 

@@ -13,9 +13,10 @@ use tidemill_store::wandb::runs::{self, WandbName, WandbRun, WandbState};
 use tidemill_store::{StoreError, Tx};
 
 use super::alerts::unknown_run;
-use super::lines::{self, LONGEST_TAG, cut};
+use super::lines;
 use super::runs::{end, number_of};
 use super::system;
+use super::values::{LONGEST_TAG, cut};
 use crate::tracking::automations::{self, Event};
 use crate::tracking::sweeps::{RunNews, Space, tell};
 use crate::tracking::{Result, Tracking};

@@ -1,7 +1,7 @@
 //! System metrics under MLflow's names, where it has one for the same thing.
 
 /// MLflow's name of a W&B system metric, and by what to multiply its value.
-pub(super) fn renamed(name: &str) -> (String, f64) {
+pub fn renamed(name: &str) -> (String, f64) {
     const GB: f64 = 1024.0;
     const BYTE: f64 = 1.0 / (1024.0 * 1024.0);
     let bare = name.strip_prefix("system.").unwrap_or(name);

@@ -3,7 +3,6 @@
 mod log;
 mod message;
 mod run;
-mod values;
 
 use std::path::{Path, PathBuf};
 

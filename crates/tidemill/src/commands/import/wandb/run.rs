@@ -6,20 +6,19 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Map, Value as Json};
 use tidemill_control::tracking::import::{Metric, Run};
+use tidemill_control::tracking::wandb::values::{
+    LONGEST_PARAM, LONGEST_TAG, cut, each_leaf, number, renamed, shown,
+};
 use tidemill_core::digest::Digest;
 use tokio::sync::mpsc::Sender;
 
 use super::NO_PROJECT;
 use super::log::Log;
 use super::message::{Value, fields};
-use super::values::{cut, each_leaf, number, or, shown};
 use crate::commands::import::source::{METRICS_PAGE, metric};
 
 /// The entity of a run that names none, as for a live client who has no name.
 const NOBODY: &str = "tidemill";
-/// MLflow's longest values; what is longer is cut, as for a live client.
-const LONGEST_PARAM: usize = 6_000;
-const LONGEST_TAG: usize = 8_000;
 
 /// The kinds of records that are read, by their field's number in W&B's `Record`.
 mod kind {
@@ -453,7 +452,7 @@ fn stats(message: &[u8]) -> Result<(i64, Vec<(String, f64)>)> {
             (3, item) => {
                 let (path, value) = read_item(item.message())?;
                 if let Some(value) = number(&value) {
-                    let (name, factor) = system_name(&path.join("."));
+                    let (name, factor) = renamed(&path.join("."));
                     numbers.push((name, value * factor));
                 }
             }
@@ -463,19 +462,9 @@ fn stats(message: &[u8]) -> Result<(i64, Vec<(String, f64)>)> {
     Ok((at, numbers))
 }
 
-fn system_name(name: &str) -> (String, f64) {
-    let bare = name.strip_prefix("system.").unwrap_or(name);
-    let (known, factor) = match bare {
-        "cpu" => ("cpu_utilization_percentage", 1.0),
-        "memory_percent" => ("system_memory_usage_percentage", 1.0),
-        "memory.used" | "memory_used" => ("system_memory_usage_megabytes", 1.0),
-        "disk./.usagePercent" => ("disk_usage_percentage", 1.0),
-        "disk./.usageGB" => ("disk_usage_megabytes", 1024.0),
-        "network.recv" => ("network_receive_megabytes", 1.0 / (1024.0 * 1024.0)),
-        "network.sent" => ("network_transmit_megabytes", 1.0 / (1024.0 * 1024.0)),
-        other => (other, 1.0),
-    };
-    (format!("system/{known}"), factor)
+/// A text, or what stands for an empty one.
+fn or(text: &str, otherwise: &str) -> String {
+    if text.is_empty() { otherwise } else { text }.to_owned()
 }
 
 /// A `google.protobuf.Timestamp`.
