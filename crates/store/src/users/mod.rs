@@ -112,6 +112,65 @@ pub fn workspace_of_experiment(tx: &ReadTx<'_>, id: i64) -> Result<Option<String
     tx.first(sql, bind![id], |row| Fields::of(row).next())
 }
 
+/// Changes whenever an experiment comes or goes: their number, and the largest of theirs.
+pub fn experiments_stamp(tx: &ReadTx<'_>) -> Result<(i64, i64), StoreError> {
+    let sql = "SELECT count(*), coalesce(max(id), 0) FROM experiments";
+    let read = |row: &Row<'_>| {
+        let mut fields = Fields::of(row);
+        Ok((fields.next()?, fields.next()?))
+    };
+    Ok(tx.first(sql, bind![], read)?.unwrap_or_default())
+}
+
+/// Where things keep their artifacts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Kept {
+    /// The experiment, or the one that a run or a logged model is in.
+    pub experiment: i64,
+    /// The experiment's workspace.
+    pub workspace: String,
+    /// Where.
+    pub uri: String,
+}
+
+fn read_kept(row: &Row<'_>) -> rusqlite::Result<Kept> {
+    let mut fields = Fields::of(row);
+    Ok(Kept {
+        experiment: fields.next()?,
+        workspace: fields.next()?,
+        uri: fields.next()?,
+    })
+}
+
+/// Where every experiment keeps its artifacts, deleted or not.
+pub fn locations(tx: &ReadTx<'_>) -> Result<Vec<Kept>, StoreError> {
+    let sql = "SELECT id, workspace, artifact_location FROM experiments ORDER BY id";
+    tx.rows(sql, bind![], read_kept)
+}
+
+/// Where the runs and the logged models of these ids keep their artifacts, those of them that are there.
+pub fn kept_by(tx: &ReadTx<'_>, ids: &[String]) -> Result<Vec<Kept>, StoreError> {
+    let mut kept = Vec::new();
+    for ids in ids.chunks(100) {
+        let marks: Vec<String> = (1..=ids.len()).map(|n| format!("?{n}")).collect();
+        let marks = marks.join(", ");
+        let values: Vec<&dyn rusqlite::types::ToSql> = ids
+            .iter()
+            .map(|id| id as &dyn rusqlite::types::ToSql)
+            .collect();
+        for (table, id, uri) in [
+            ("tracked_runs", "run_id", "artifact_uri"),
+            ("logged_models", "model_id", "artifact_location"),
+        ] {
+            let sql = format!(
+                "SELECT e.id, e.workspace, t.{uri} FROM {table} t JOIN experiments e ON e.id = t.experiment WHERE t.{id} IN ({marks})"
+            );
+            kept.extend(tx.rows(&sql, &values, read_kept)?);
+        }
+    }
+    Ok(kept)
+}
+
 /// The experiment of this name.
 pub fn experiment_by_name(tx: &ReadTx<'_>, workspace: &str, name: &str) -> Result<Option<i64>, StoreError> {
     let sql = "SELECT id FROM experiments WHERE workspace = ?1 AND name = ?2";
