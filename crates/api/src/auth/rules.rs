@@ -5,8 +5,8 @@ use tidemill_control::users::{Need, ServerRole};
 
 use Need::{Delete, Manage, Read, Update};
 use Rule::{
-    Create, CreateExperiment, GiveOn, GiveRoles, Limited, ListRoles, LookAtRolesOf, On, Public, Role, SeeRoles, SeesEvents,
-    SeesLoop, SeesWorkspace, Signed, Themselves, User, VersionOf, Within, Workspace,
+    Create, CreateExperiment, GiveOn, GiveRoles, Limited, ListRoles, LookAtRolesOf, On, Public, Role,
+    SeeRoles, SeesEvents, SeesLoop, SeesWorkspace, Signed, Themselves, User, VersionOf, Within, Workspace,
 };
 use Subject::{
     Artifact, EvalDataset, EvalDatasetAndExperiments, Experiment, ExperimentName, Experiments,

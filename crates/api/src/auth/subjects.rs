@@ -369,7 +369,12 @@ async fn version(app: &App, known: &Principal, caller: &Caller, fields: &Fields)
 
 /// An experiment is added by those who may add to the workspace, and where others have artifacts, by those who may change all of
 /// these: else an experiment of one's own would open the files of any other.
-async fn new_experiment(app: &App, known: &Principal, caller: &Caller, fields: &Fields) -> Result<(), Refused> {
+async fn new_experiment(
+    app: &App,
+    known: &Principal,
+    caller: &Caller,
+    fields: &Fields,
+) -> Result<(), Refused> {
     match fields.text("artifact_location")? {
         Some(location) if !location.is_empty() => {
             let owners = app.tracking().owners_of_location(caller, &location).await?;

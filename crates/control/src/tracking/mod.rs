@@ -39,8 +39,8 @@ use tidemill_store::tracking::metrics::KnownKeys;
 use crate::users::{AuthOptions, Memory};
 
 pub use artifacts::{
-    Artifact, ArtifactUpload, Destination, OpenedUpload, Origin, Owners, PartUpload, PartUrl, SignedDownload, Swept,
-    safe_name, safe_path,
+    Artifact, ArtifactUpload, Destination, OpenedUpload, Origin, Owners, PartUpload, PartUrl, SignedDownload,
+    Swept, safe_name, safe_path,
 };
 pub use error::{Result, TrackingError};
 pub use eval_datasets::{CreateEvalDataset, EvalRecords, Upserted};

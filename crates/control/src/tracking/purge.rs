@@ -408,7 +408,10 @@ mod tests {
         assert_eq!(own_part("/srv/x17", "7"), None);
         // What nobody reads is no part of it.
         assert_eq!(own_part("mlflow-artifacts:/#/7", "7"), None);
-        assert_eq!(own_part("mlflow-artifacts:/5/abc/artifacts#/7/artifacts", "7"), None);
+        assert_eq!(
+            own_part("mlflow-artifacts:/5/abc/artifacts#/7/artifacts", "7"),
+            None
+        );
         assert_eq!(own_part("s3://b/root?/7", "7"), None);
         assert_eq!(
             own_part("s3://b/root/7/artifacts?x=y#z", "7").as_deref(),

@@ -154,10 +154,8 @@ pub fn kept_by(tx: &ReadTx<'_>, ids: &[String]) -> Result<Vec<Kept>, StoreError>
     for ids in ids.chunks(100) {
         let marks: Vec<String> = (1..=ids.len()).map(|n| format!("?{n}")).collect();
         let marks = marks.join(", ");
-        let values: Vec<&dyn rusqlite::types::ToSql> = ids
-            .iter()
-            .map(|id| id as &dyn rusqlite::types::ToSql)
-            .collect();
+        let values: Vec<&dyn rusqlite::types::ToSql> =
+            ids.iter().map(|id| id as &dyn rusqlite::types::ToSql).collect();
         for (table, id, uri) in [
             ("tracked_runs", "run_id", "artifact_uri"),
             ("logged_models", "model_id", "artifact_location"),

@@ -15,8 +15,8 @@ use tidemill_store::tracking::artifacts::{self, ArtifactRow};
 use super::{Caller, Result, Tracking, TrackingError};
 
 pub use multipart::{OpenedUpload, PartUpload, PartUrl, SignedDownload, Uploads};
-pub use owners::{Origin, Owners};
 pub(crate) use owners::Grounds;
+pub use owners::{Origin, Owners};
 pub(crate) use path::{Root, cut};
 pub use path::{safe_name, safe_path};
 pub use place::Destination;

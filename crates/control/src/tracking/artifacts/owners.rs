@@ -3,13 +3,13 @@
 //! What a request names is turned into a [`super::Place`] by the functions that later read it, and that place is compared with the
 //! places of what is stored. Texts are never compared: one place has many spellings.
 
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use tidemill_store::users as rows;
 
 use super::super::registry::ModelsUri;
 use super::super::{Caller, DEFAULT_WORKSPACE, Result, Tracking, TrackingError, locations};
+use super::place::settled;
 use super::{Place, Root, safe_path};
 use crate::users::Place as Owner;
 
@@ -85,16 +85,6 @@ impl Spot {
     }
 }
 
-/// A path with the links in it followed, as far as it is there.
-fn settled(path: &Path) -> PathBuf {
-    for ancestor in path.ancestors() {
-        if let (Ok(real), Ok(rest)) = (ancestor.canonicalize(), path.strip_prefix(ancestor)) {
-            return real.join(rest);
-        }
-    }
-    path.to_owned()
-}
-
 /// Where an experiment, a run or a logged model keeps its artifacts.
 #[derive(Clone, Debug)]
 struct Ground {
@@ -151,9 +141,9 @@ impl Tracking {
         // Two read it: one when the version is registered, the other when its files are. What either finds counts.
         match super::super::registry::models_uri(source)? {
             Some(ModelsUri::Id(id)) => origin.logged_models.push(id),
-            Some(
-                ModelsUri::Version(name, _) | ModelsUri::Alias(name, _) | ModelsUri::Stage(name, _),
-            ) => origin.models.push(name),
+            Some(ModelsUri::Version(name, _) | ModelsUri::Alias(name, _) | ModelsUri::Stage(name, _)) => {
+                origin.models.push(name)
+            }
             None => {}
         }
         let root = Root::of(source)?;
@@ -213,7 +203,10 @@ impl Tracking {
     fn is_reserved(&self, caller: &Caller, spot: &Spot) -> bool {
         let below = |of: &Caller| -> Option<String> {
             let roots = self.roots_of_new(of);
-            let root = roots.iter().filter(|root| root.holds(spot)).max_by_key(|root| root.names.len())?;
+            let root = roots
+                .iter()
+                .filter(|root| root.holds(spot))
+                .max_by_key(|root| root.names.len())?;
             spot.names.get(root.names.len()).cloned()
         };
         let first = below(caller).or_else(|| below(&Caller::default()));
@@ -247,7 +240,8 @@ impl Tracking {
     async fn owners_at(&self, spot: &Spot) -> Result<Owners> {
         let (all, kept) = (self.grounds().await?, self.kept_around(spot).await?);
         // In a run's own folder are, of the experiments around, only those that lie in it as well.
-        let within = |ground: &&Ground| kept.is_empty() || kept.iter().any(|own| own.spot.holds(&ground.spot));
+        let within =
+            |ground: &&Ground| kept.is_empty() || kept.iter().any(|own| own.spot.holds(&ground.spot));
         let around = all.iter().filter(|ground| ground.spot.holds(spot)).filter(within);
         let mut owners = owners_of(kept.iter().chain(around));
         if owners.is_empty() {
@@ -274,7 +268,11 @@ impl Tracking {
     async fn grounds(&self) -> Result<Arc<Vec<Ground>>> {
         let stamp = self.store().read(rows::experiments_stamp).await?;
         {
-            let held = self.users().grounds.lock().unwrap_or_else(PoisonError::into_inner);
+            let held = self
+                .users()
+                .grounds
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             if let Some(held) = held.as_ref().filter(|held| held.stamp == stamp) {
                 return Ok(Arc::clone(&held.all));
             }
@@ -284,7 +282,11 @@ impl Tracking {
             .read(|tx| Ok((rows::experiments_stamp(tx)?, rows::locations(tx)?)))
             .await?;
         let all = Arc::new(self.grounds_of(found).await?);
-        let mut held = self.users().grounds.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self
+            .users()
+            .grounds
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         *held = Some(Grounds {
             stamp,
             all: Arc::clone(&all),
@@ -314,5 +316,92 @@ impl Tracking {
             }
         }
         Ok(grounds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemill_core::clock::{Timestamp, VirtualClock};
+    use tidemill_store::Store;
+    use tidemill_store::objects::{Bucket, Folder};
+
+    use super::super::super::TrackingOptions;
+    use super::super::{Destination, Place};
+    use super::*;
+
+    fn bucket(uri: &str) -> Bucket {
+        let keys = |name: &str| {
+            let key = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].contains(&name);
+            key.then(|| "none".to_owned())
+        };
+        Bucket::open(uri, &keys).unwrap()
+    }
+
+    fn house(options: TrackingOptions) -> (tempfile::TempDir, Tracking) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("data")).unwrap();
+        let clock = VirtualClock::new(Timestamp::from_micros(1_000_000));
+        (dir, Tracking::new(store, Arc::new(clock), options))
+    }
+
+    #[tokio::test]
+    async fn all_artifacts_at_once_are_never_removed() {
+        let (_dir, tracking) = house(TrackingOptions::default());
+        let caller = Caller::default();
+        let upload = tracking.upload_artifact(&caller, "0/run/file").await.unwrap();
+        upload.finish().await.unwrap();
+        let removed = tracking.remove_place(&Place::Object(String::new())).await;
+        assert_eq!(removed.unwrap(), (false, super::super::Swept::default()));
+        assert!(tracking.artifact(&caller, "0/run/file").await.is_ok());
+        let removed = tracking.remove_place(&Place::Object("0/run".to_owned())).await;
+        assert!(removed.unwrap().0);
+
+        let files = tempfile::tempdir().unwrap();
+        let root = files.path().join("root");
+        std::fs::create_dir_all(root.join("0")).unwrap();
+        let (_dir, tracking) = house(TrackingOptions {
+            artifacts_destination: Some(Destination::Folder(root.clone())),
+            ..TrackingOptions::default()
+        });
+        for (folder, path) in [
+            (root.clone(), ""),
+            (files.path().to_owned(), "root"),
+            (files.path().to_owned(), ""),
+        ] {
+            let place = Place::File(Folder::at(folder), path.to_owned());
+            assert!(!tracking.remove_place(&place).await.unwrap().0, "{place:?}");
+        }
+        assert!(root.join("0").is_dir());
+        let own = Place::File(Folder::at(root.join("0")), String::new());
+        assert!(tracking.remove_place(&own).await.unwrap().0);
+    }
+
+    #[test]
+    fn a_uri_is_read_in_the_closest_of_the_buckets_that_hold_it() {
+        let (_dir, tracking) = house(TrackingOptions {
+            buckets: vec![bucket("s3://b"), bucket("s3://b/x"), bucket("s3://b/x/y")],
+            ..TrackingOptions::default()
+        });
+        let placed = |uri: &str| {
+            let place = tracking.placed(&Caller::default(), Root::of(uri).unwrap(), "");
+            match place.unwrap() {
+                Place::Bucket(bucket, path) => (bucket.uri().to_owned(), path),
+                other => panic!("{other:?}"),
+            }
+        };
+        for (uri, root, path) in [
+            ("s3://b/x/y/5/run", "s3://b/x/y", "5/run"),
+            ("s3://b/x/5", "s3://b/x", "5"),
+            ("s3://b/xy/5", "s3://b", "xy/5"),
+            ("S3A://b/x", "s3://b/x", ""),
+        ] {
+            assert_eq!(placed(uri), (root.to_owned(), path.to_owned()), "{uri}");
+        }
+        // One place, whichever of them it is read by.
+        let through = |uri: &str, path: &str| Spot::of(&Place::Bucket(bucket(uri), path.to_owned()));
+        assert_eq!(through("s3://b", "x/y/5"), through("s3://b/x/y", "5"));
+        assert!(through("s3://b", "").holds(&through("s3://b/x", "y")));
+        assert!(!through("s3://b/x", "").holds(&through("s3://b", "xy")));
+        assert!(!through("s3://b", "").holds(&through("s3://c", "x")));
     }
 }

@@ -152,7 +152,7 @@ impl Tracking {
         let allowed = [root, destination]
             .into_iter()
             .flatten()
-            .any(|allowed| folder.starts_with(&allowed) || resolved(folder).starts_with(resolved(&allowed)));
+            .any(|allowed| folder.starts_with(&allowed) || settled(folder).starts_with(settled(&allowed)));
         if allowed {
             return Ok(());
         }
@@ -167,8 +167,14 @@ fn not_named(place: &str) -> TrackingError {
     ))
 }
 
-fn resolved(folder: &Path) -> PathBuf {
-    folder.canonicalize().unwrap_or_else(|_| folder.to_owned())
+/// A path with the links in it followed, as far as it is there.
+pub(super) fn settled(path: &Path) -> PathBuf {
+    for ancestor in path.ancestors() {
+        if let (Ok(real), Ok(rest)) = (ancestor.canonicalize(), path.strip_prefix(ancestor)) {
+            return real.join(rest);
+        }
+    }
+    path.to_owned()
 }
 
 #[cfg(test)]
