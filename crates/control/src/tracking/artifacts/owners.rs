@@ -142,7 +142,7 @@ impl Tracking {
         match super::super::registry::models_uri(source)? {
             Some(ModelsUri::Id(id)) => origin.logged_models.push(id),
             Some(ModelsUri::Version(name, _) | ModelsUri::Alias(name, _) | ModelsUri::Stage(name, _)) => {
-                origin.models.push(name)
+                origin.models.push(name);
             }
             None => {}
         }
