@@ -6,6 +6,7 @@ use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -17,6 +18,9 @@ use crate::error::StoreError;
 const FILE: &str = "secrets.key";
 /// Begins what is encrypted; the number is the way it is.
 const MARK: &str = "sealed:1:";
+/// Held while the file is read or made: of two that made it at once, one would seal with a key that nobody has afterwards.
+static FOLDER_KEY: Mutex<()> = Mutex::new(());
+
 /// Makes keys of this purpose differ from others made of the same text.
 const PURPOSE: &[u8] = b"tidemill: secrets of webhooks";
 
@@ -78,6 +82,7 @@ impl SealingKey {
 
     /// The key of a data folder, which is made the first time.
     pub fn of_folder(folder: &Path) -> Result<Self, StoreError> {
+        let _only = FOLDER_KEY.lock().unwrap_or_else(PoisonError::into_inner);
         let path = folder.join(FILE);
         match fs::read_to_string(&path) {
             Ok(text) if text.trim().len() >= 32 => return Self::of_text(&text),
@@ -199,6 +204,23 @@ mod tests {
         }
         for bad in ["", "s3cret", MARK, "sealed:1:zz", "sealed:1:00"] {
             assert!(key.open(&Sealed(bad.to_owned()), "w1").is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_key_of_a_folder_is_one_however_many_make_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let sealed: Vec<Sealed> = std::thread::scope(|scope| {
+            let made = || {
+                let key = SealingKey::of_folder(dir.path()).unwrap();
+                key.seal(&Secret("s".to_owned()), "w").unwrap()
+            };
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(made)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let key = SealingKey::of_folder(dir.path()).unwrap();
+        for sealed in sealed {
+            assert_eq!(key.open(&sealed, "w").unwrap(), Secret("s".to_owned()));
         }
     }
 

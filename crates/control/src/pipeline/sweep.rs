@@ -7,7 +7,7 @@
 
 use serde_json::{Value, json};
 use tidemill_core::digest::Digest;
-use tidemill_core::ports::{LabelledRows, PortError};
+use tidemill_core::ports::{Blame, LabelledRows, PortError};
 use tidemill_core::snapshot::SnapshotManifest;
 use tidemill_core::spec::{Metric, Spec, SweepMethod, TrainingSpec};
 use tidemill_store::runs::{self, RunRow, RunUpdate};
@@ -205,7 +205,7 @@ impl Search<'_> {
             .filter(|(_, seen)| seen.objective.is_finite());
         // The first of equals.
         let Some((number, best)) = measured.min_by(|(_, a), (_, b)| loss(a).total_cmp(&loss(b))) else {
-            let why = last_error.unwrap_or_else(|| "there was none".to_owned());
+            let why = last_error.unwrap_or_else(|| "its run, of an earlier attempt, says why".to_owned());
             return Err(PortError::upstream(
                 "training_sweep",
                 format!(
@@ -230,7 +230,7 @@ impl Search<'_> {
         let settings = with_params(&self.ctx.spec.training, params)?;
         let output = match train::train(self.ctx, &settings, manifest, split.train.clone()).await {
             Ok((output, _)) => output,
-            Err(error @ ControlError::Port(_)) => return Ok(Err(error.to_string())),
+            Err(ControlError::Port(error)) if is_the_trials_own(&error) => return Ok(Err(error.to_string())),
             Err(error) => return Err(error),
         };
         let runtime = std::sync::Arc::clone(&self.ctx.runtime);
@@ -359,6 +359,15 @@ impl Search<'_> {
         })
         .await
     }
+}
+
+/// Whether the parameters may be what a training failed for. What this machine failed for is no result: the trial is tried again.
+fn is_the_trials_own(error: &PortError) -> bool {
+    error.blame == Blame::Caller
+        || matches!(
+            error.code,
+            "training_command" | "training_timeout" | "training_output"
+        )
 }
 
 /// The id of a trial's run: the same in every attempt.

@@ -1,8 +1,10 @@
 //! Encrypted connections to PostgreSQL, by the words of its own tools: `sslmode` and `sslrootcert` in the URL.
 //!
 //! `disable` never encrypts. `prefer`, which is meant where nothing is said, encrypts if the server does, and `require` refuses to go
-//! on without; neither looks who the server is unless `sslrootcert` is given. `verify-ca` takes a certificate only of an authority in
-//! `sslrootcert` (`system` or nothing: of one that this machine trusts), `verify-full` one that has the host's name in it, too.
+//! on without; neither looks who the server is. Where `sslrootcert` names a file, no mode is less than `verify-ca`, which takes a
+//! certificate only of an authority in that file. `verify-full` takes one that has the host's name in it, too, of an authority in the
+//! file, or of one that this machine trusts (`system`, or nothing). Anybody gets a certificate from those, for a name of his own: so
+//! `system` goes with no weaker mode.
 
 use std::sync::Arc;
 
@@ -43,18 +45,27 @@ fn split(url: &str) -> Result<(String, Taken, Option<String>), String> {
             _ => rest.push(pair.to_owned()),
         }
     }
-    let unless_rooted = if root.is_some() {
-        Taken::OfAuthority
-    } else {
-        Taken::Any
-    };
-    let (known, taken) = match mode {
-        None | Some("prefer" | "allow") => ("prefer", Taken::Any),
-        Some("disable") => ("disable", Taken::Any),
-        Some("require") => ("require", unless_rooted),
-        Some("verify-ca") => ("require", Taken::OfAuthority),
-        Some("verify-full") => ("require", Taken::OfHost),
-        Some(other) => {
+    let (known, taken) = match (mode, root.as_deref()) {
+        (Some("disable"), _) => ("disable", Taken::Any),
+        (Some("verify-full"), _) | (None, Some("system")) => ("require", Taken::OfHost),
+        (Some(weaker @ ("prefer" | "allow" | "require" | "verify-ca")), Some("system")) => {
+            return Err(format!(
+                "`sslmode={weaker}` with `sslrootcert=system` would believe whoever has any public certificate: use \
+                 `sslmode=verify-full`, or name the file of your authority"
+            ));
+        }
+        (Some("verify-ca"), None) => {
+            return Err(
+                "`sslmode=verify-ca` needs the file of your authority, `sslrootcert=FILE`; for a public one use \
+                 `sslmode=verify-full`"
+                    .to_owned(),
+            );
+        }
+        (Some("verify-ca" | "require") | None, Some(_)) => ("require", Taken::OfAuthority),
+        (Some("prefer" | "allow"), Some(_)) => ("prefer", Taken::OfAuthority),
+        (Some("require"), None) => ("require", Taken::Any),
+        (Some("prefer" | "allow") | None, None) => ("prefer", Taken::Any),
+        (Some(other), _) => {
             return Err(format!(
                 "`sslmode={other}` is none of `disable`, `prefer`, `require`, `verify-ca` and `verify-full`"
             ));
@@ -231,7 +242,24 @@ mod tests {
             split("postgres://h?sslmode=require&sslrootcert=a").unwrap().1,
             Taken::OfAuthority
         );
-        assert!(split("postgres://h?sslmode=maybe").is_err());
+        for rooted in ["sslrootcert=a", "sslmode=prefer&sslrootcert=a"] {
+            assert_eq!(
+                split(&format!("postgres://h?{rooted}")).unwrap().1,
+                Taken::OfAuthority
+            );
+        }
+        assert_eq!(split("postgres://h?sslrootcert=system").unwrap().1, Taken::OfHost);
+        for refused in [
+            "maybe",
+            "verify-ca",
+            "verify-ca&sslrootcert=system",
+            "require&sslrootcert=system",
+        ] {
+            assert!(
+                split(&format!("postgres://h?sslmode={refused}")).is_err(),
+                "{refused}"
+            );
+        }
         let refused = link("postgres://h/d?sslmode=verify-full&sslrootcert=/nowhere.pem")
             .err()
             .unwrap();

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::str::FromStr as _;
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tidemill_core::digest::Digest;
@@ -15,6 +16,9 @@ use super::{blocking, local};
 use crate::error::StoreError;
 
 const NOTE: &str = "upload.json";
+
+/// Held while a part takes the place of another of its number: of two at once the later one stays.
+static KEEPING: Mutex<()> = Mutex::new(());
 
 /// What an upload in parts is for.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -84,6 +88,7 @@ impl Shelf {
                 return Ok(false);
             }
             let name = format!("{number}.{}", arrived.digest);
+            let _keeping = KEEPING.lock().unwrap_or_else(PoisonError::into_inner);
             arrived.rename(&folder.join(&name))?;
             let begin = format!("{number}.");
             for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
@@ -141,8 +146,15 @@ impl Shelf {
         .await
     }
 
-    /// Removes what arrivals that were killed left behind. Only while nothing arrives.
+    /// Removes what arrivals and removals that were killed left behind. Only while nothing arrives.
     pub(crate) fn discard_unfinished(&self) -> Result<(), StoreError> {
+        for entry in fs::read_dir(&self.root).into_iter().flatten().flatten() {
+            let folder = entry.path();
+            // A folder whose note went first. One whose note cannot be read is let be.
+            if folder.is_dir() && !folder.join(NOTE).exists() {
+                fs::remove_dir_all(&folder).map_err(|e| StoreError::io("remove", &folder, e))?;
+            }
+        }
         local::discard_unfinished(&self.root)
     }
 
@@ -205,8 +217,13 @@ mod tests {
         assert!(keep(&shelf, "0-1", 1, "again").await);
         assert!(keep(&shelf, "0-1", 11, "eleven").await);
         assert!(!keep(&shelf, "0-3", 1, "nobody's").await);
-        // As after a restart.
+        // As after a restart, one in the middle of a removal.
+        let torn = dir.path().join("shelf/0-4");
+        fs::create_dir(&torn).unwrap();
+        fs::write(torn.join("1.part"), "of an upload whose note is gone").unwrap();
         let shelf = Shelf::at(dir.path().join("shelf"));
+        shelf.discard_unfinished().unwrap();
+        assert!(!torn.exists());
         assert_eq!(shelf.find("0-1").await.unwrap(), Some(what));
         let parts = shelf.parts("0-1").await.unwrap();
         assert_eq!(parts.keys().copied().collect::<Vec<_>>(), [1, 11]);

@@ -347,8 +347,8 @@ impl Tracking {
             ));
         }
         match self.place_of(caller, root, &safe_name(path)?).await? {
-            Place::Bucket(bucket, path) => Ok((bucket, path)),
-            Place::Object(_) | Place::File(..) => Err(TrackingError::NotImplemented(
+            Place::Bucket(bucket, path) if self.options().bucket_urls => Ok((bucket, path)),
+            Place::Bucket(..) | Place::Object(_) | Place::File(..) => Err(TrackingError::NotImplemented(
                 "Presigned URLs are not supported for the current artifact repository".to_owned(),
             )),
         }

@@ -241,7 +241,8 @@ impl Tracking {
         ];
         if let Some((webhook, sealed)) = secret {
             let secret = self.opened(webhook, sealed);
-            let secret = secret.map_err(|error| Refused::Forbidden(error.to_string()))?;
+            // The server may have been started with another key; it is tried again.
+            let secret = secret.map_err(|error| Refused::Failed(error.to_string()))?;
             headers.push((
                 "X-MLflow-Signature",
                 signature(&secret, delivery_id, &timestamp, body),

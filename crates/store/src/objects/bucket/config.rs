@@ -7,6 +7,7 @@ use std::time::Duration;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::{BackoffConfig, Certificate, ClientOptions, RetryConfig};
 
+use super::upload::PART_TIME;
 use super::{Bucket, Inner};
 use crate::error::StoreError;
 
@@ -247,7 +248,16 @@ pub(super) fn bucket(uri: &str, env: Environment<'_>) -> Result<Bucket, StoreErr
             .clone()
             .with_client_options(options.clone().with_timeout(QUICK)),
     )?;
-    let patient = build(builder.with_client_options(options.with_timeout_disabled()))?;
+    // The time to try again in counts from when a part was begun, and a part may take long.
+    let patient = build(
+        builder
+            .with_retry(RetryConfig {
+                backoff: BackoffConfig::default(),
+                max_retries: RETRIES,
+                retry_timeout: PART_TIME,
+            })
+            .with_client_options(options.with_timeout_disabled()),
+    )?;
     Ok(Bucket::new(Inner {
         quick,
         patient,

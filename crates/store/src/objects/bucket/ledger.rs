@@ -73,6 +73,13 @@ impl Ledger {
         .await
     }
 
+    /// Whether an upload that is noted is one of this key.
+    pub(super) async fn is_of(&self, bucket: &str, upload: &str, key: &str) -> bool {
+        let file = self.file(bucket, upload);
+        let noted = blocking(move || Ok(read(&file))).await;
+        noted.is_ok_and(|note| note.is_some_and(|note| note.key == key))
+    }
+
     /// Forgets an upload that was ended; one that was not is left for the next sweep.
     pub(super) async fn close(self: &Arc<Self>, bucket: &str, upload: &str, ended: bool) {
         let file = self.file(bucket, upload);

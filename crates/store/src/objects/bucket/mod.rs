@@ -396,7 +396,10 @@ impl Bucket {
     pub async fn abort_for_client(&self, store: &Store, path: &str, upload: &str) -> Result<(), StoreError> {
         let key = self.key(path)?;
         self.end_upload(key.as_ref(), upload).await?;
-        store.ledger().close(self.uri(), upload, true).await;
+        // To the bucket an upload of another path is one that is not there; its note stays.
+        if store.ledger().is_of(self.uri(), upload, key.as_ref()).await {
+            store.ledger().close(self.uri(), upload, true).await;
+        }
         Ok(())
     }
 

@@ -1,5 +1,5 @@
 //! A file on its way into a bucket: gathered into parts, a few of which are sent while more arrive, so that memory stays the same
-//! whatever its size. Nothing is visible before the end; what is dropped half-way is ended in the bucket, too.
+//! up to 20 GiB and then grows with the parts, of which S3 takes ten thousand. Nothing is visible before the end; what is dropped half-way is ended in the bucket, too.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ const GROW_EVERY: usize = 2_500;
 /// So many parts are on their way at once.
 const AT_ONCE: usize = 3;
 /// How long one part may take.
-const PART_TIME: Duration = Duration::from_mins(10);
+pub(super) const PART_TIME: Duration = Duration::from_mins(10);
 
 type Sent = Result<(usize, PartId), StoreError>;
 
