@@ -42,7 +42,8 @@ async fn version(app: &App, who: &str, model: &str, source: &str) -> u16 {
 }
 
 fn percent(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+    let coded: Vec<String> = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    coded.concat()
 }
 
 #[tokio::test]
@@ -233,6 +234,26 @@ async fn a_path_of_the_proxy_is_authorised_as_it_is_read() {
     let admin = user(&app, "admin");
     let path = format!("{PROXY}/artifacts/other/file");
     assert_eq!(admin.send("PUT", &path, None).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_folder_of_its_number_in_the_proxy_is_an_experiments_wherever_it_keeps_the_rest() {
+    let options = TrackingOptions {
+        default_artifact_root: "s3://elsewhere/root".to_owned(),
+        ..TrackingOptions::default()
+    };
+    let app = App::with_users_and("NO_PERMISSIONS", options).await;
+    add_users(&app, &["ada", "bob"]).await;
+    let hers = experiment(&app, "ada", "hers").await;
+    model(&app, "bob", "bob").await;
+    let path = format!("{PROXY}/artifacts/{hers}/file");
+    assert_eq!(user(&app, "ada").send("PUT", &path, None).await.status, 200);
+    assert_eq!(user(&app, "bob").get(&path).await.status, 403);
+    let source = format!("mlflow-artifacts:/{hers}/file");
+    assert_eq!(version(&app, "bob", "bob", &source).await, 403);
+    let below = format!("mlflow-artifacts:/{hers}/x");
+    assert_eq!(at(&app, "bob", "below", &below).await.0, 403);
+    assert_eq!(at(&app, "ada", "below", &below).await.0, 200);
 }
 
 #[tokio::test]

@@ -281,7 +281,10 @@ impl Tracking {
             .store()
             .read(|tx| Ok((rows::experiments_stamp(tx)?, rows::locations(tx)?)))
             .await?;
-        let all = Arc::new(self.grounds_of(found).await?);
+        let by_number = self.folders_by_number(&found);
+        let mut all = self.grounds_of(found).await?;
+        all.extend(by_number);
+        let all = Arc::new(all);
         let mut held = self
             .users()
             .grounds
@@ -292,6 +295,26 @@ impl Tracking {
             all: Arc::clone(&all),
         });
         Ok(all)
+    }
+
+    /// The folders of the proxy that are experiments' by their numbers, also where their locations are elsewhere.
+    fn folders_by_number(&self, experiments: &[rows::Kept]) -> Vec<Ground> {
+        let ground = |kept: &rows::Kept| {
+            let number = kept.experiment.to_string();
+            let caller = Caller {
+                user: String::new(),
+                workspace: kept.workspace.clone(),
+            };
+            let place = self.proxy_place(&caller, &number).ok()?;
+            Some(Ground {
+                spot: Spot::of(&place),
+                owner: Owner {
+                    experiment: number,
+                    workspace: caller.workspace,
+                },
+            })
+        };
+        experiments.iter().filter_map(ground).collect()
     }
 
     async fn grounds_of(&self, kept: Vec<rows::Kept>) -> Result<Vec<Ground>> {
