@@ -231,6 +231,49 @@ mod tests {
     }
 
     #[test]
+    fn where_everything_is_kept_is_told() {
+        use crate::tracking::{experiments, runs};
+        let (_dir, store) = temp_store();
+        store
+            .write_blocking(|tx| {
+                let before = experiments_stamp(tx)?;
+                let new = experiments::NewExperiment {
+                    workspace: "default",
+                    name: "e",
+                    created_ms: 1,
+                };
+                let experiment = experiments::insert(tx, &new, |id| format!("s3://b/{id}"))?.unwrap();
+                assert_ne!(experiments_stamp(tx)?, before);
+                let run = runs::RunHead {
+                    number: 0,
+                    run_id: "r".into(),
+                    experiment,
+                    name: "r".into(),
+                    user_id: String::new(),
+                    status: runs::RunStatus::Running,
+                    lifecycle: crate::tracking::Lifecycle::Active,
+                    start_ms: 1,
+                    end_ms: None,
+                    deleted_ms: None,
+                    artifact_uri: "s3://b/r".into(),
+                };
+                runs::insert(tx, &run)?;
+                let kept = |uri: &str| Kept {
+                    experiment,
+                    workspace: "default".into(),
+                    uri: uri.into(),
+                };
+                assert_eq!(locations(tx)?.pop(), Some(kept(&format!("s3://b/{experiment}"))));
+                let mut ids: Vec<String> = (0..150).map(|number| number.to_string()).collect();
+                assert!(kept_by(tx, &ids)?.is_empty() && kept_by(tx, &[])?.is_empty());
+                ids.push("r".into());
+                assert_eq!(kept_by(tx, &ids)?, [kept("s3://b/r")]);
+                Ok(())
+            })
+            .unwrap();
+    }
+
+    #[test]
     fn a_resource_that_is_renamed_or_removed_takes_its_grants_along() {
         let (_dir, store) = temp_store();
         store
