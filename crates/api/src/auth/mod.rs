@@ -225,6 +225,12 @@ async fn allowed(
             need(known.may_create_in(&caller.workspace))?;
             Ok(next.run(request).await)
         }
+        Rule::CreateExperiment if !known.is_admin() => {
+            need(known.may_create_in(&caller.workspace))?;
+            let asked = Asked::read(request).await?;
+            subjects::check(app, rule, known, caller, &asked).await?;
+            Ok(next.run(asked.into_request()).await)
+        }
         _ if known.is_admin() => Ok(next.run(request).await),
         Rule::Public | Rule::Signed | Rule::User | Rule::Limited => Ok(next.run(request).await),
         Rule::Role(role) => {

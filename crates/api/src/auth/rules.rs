@@ -5,8 +5,8 @@ use tidemill_control::users::{Need, ServerRole};
 
 use Need::{Delete, Manage, Read, Update};
 use Rule::{
-    Create, GiveOn, GiveRoles, Limited, ListRoles, LookAtRolesOf, On, Public, Role, SeeRoles, SeesEvents,
-    SeesLoop, SeesWorkspace, Signed, Themselves, User, VersionOf, Within, Workspace,
+    Create, CreateExperiment, GiveOn, GiveRoles, Limited, ListRoles, LookAtRolesOf, On, Public, Role,
+    SeeRoles, SeesEvents, SeesLoop, SeesWorkspace, Signed, Themselves, User, VersionOf, Within, Workspace,
 };
 use Subject::{
     Artifact, EvalDataset, EvalDatasetAndExperiments, Experiment, ExperimentName, Experiments, LoggedModel,
@@ -35,6 +35,8 @@ pub(crate) enum Rule {
     On(Need, Subject),
     /// To come from a user who may add things; what they add is theirs then.
     Create,
+    /// The same, and where a location is named at which others have artifacts, to be permitted to change theirs.
+    CreateExperiment,
     /// To register a version: permitted to change the model and to look at where the version comes from.
     VersionOf,
     /// To come from a user. It is a search, whose handler asks only for what the user may look at.
@@ -233,7 +235,7 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("GET", "/api/2.0/mlflow/traces", User),
 
     // Experiments
-    ("POST", "/api/2.0/mlflow/experiments/create", Create),
+    ("POST", "/api/2.0/mlflow/experiments/create", CreateExperiment),
     ("GET", "/api/2.0/mlflow/experiments/get", On(Read, Experiment)),
     ("GET", "/api/2.0/mlflow/experiments/get-by-name", On(Read, ExperimentName)),
     ("GET", "/api/2.0/mlflow/experiments/search", Limited),

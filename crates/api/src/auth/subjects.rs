@@ -4,7 +4,7 @@ use axum::extract::{FromRequestParts as _, RawPathParams};
 use axum::http::request::Parts;
 use serde_json::Value;
 use tidemill_control::tracking::registry::APPROVAL_TAG;
-use tidemill_control::tracking::{self, Caller, DEFAULT_WORKSPACE, TrackingError};
+use tidemill_control::tracking::{self, Caller, DEFAULT_WORKSPACE, Owners, TrackingError, safe_path};
 use tidemill_control::users::{
     EVERY, EXPERIMENT, Need, Permission, Place, Principal, REGISTERED_MODEL, WORKSPACE,
 };
@@ -144,6 +144,7 @@ pub(super) async fn check(
     match rule {
         Rule::On(wanted, subject) => on(app, wanted, subject, known, caller, fields).await,
         Rule::VersionOf => version(app, known, caller, fields).await,
+        Rule::CreateExperiment => new_experiment(app, known, caller, fields).await,
         Rule::Themselves => need(fields.required_text("username")? == known.name),
         Rule::LookAtRolesOf => {
             let name = fields.required_text("username")?;
@@ -343,49 +344,49 @@ async fn on_eval_dataset(
 }
 
 /// A version is registered by those who may change the model, from what they may look at: else a version of one's own model would
-/// open the files of any run.
+/// open the files of any run. What its source names says who reads it later.
 async fn version(app: &App, known: &Principal, caller: &Caller, fields: &Fields) -> Result<(), Refused> {
     on(app, Need::Update, Subject::Model, known, caller, fields).await?;
-    let mut runs = runs(fields)?;
-    let mut logged = all(fields, "model_id")?;
     let source = fields.text("source")?.unwrap_or_default();
-    if let Some(rest) = source.strip_prefix("runs:/") {
-        runs.extend(first_part(rest));
-    } else if let Some(rest) = source.strip_prefix("models:/") {
-        let name = first_part(rest).unwrap_or_default();
-        if name.starts_with("m-") {
-            logged.push(name);
-        } else if !name.is_empty() {
-            let permission = known.on(REGISTERED_MODEL, &name, &caller.workspace);
-            need(permission.allows(Need::Read))?;
-        }
-    } else if let Some(rest) = source.strip_prefix("mlflow-artifacts:") {
-        // With a host or without.
-        let path = match rest.strip_prefix("//") {
-            Some(rest) => rest.split_once('/').map_or("", |(_, path)| path),
-            None => rest,
-        };
-        need(on_artifact(app, known, path, caller).await?.allows(Need::Read))?;
-    } else if let Some(path) = app.tracking().path_in_buckets(&source) {
-        // The server reads there by itself, and paths are the proxy's own.
-        need(on_artifact(app, known, &path, caller).await?.allows(Need::Read))?;
+    let origin = app.tracking().origin_of(caller, &source).await?;
+    for name in &origin.models {
+        let permission = known.on(REGISTERED_MODEL, name, &caller.workspace);
+        need(permission.allows(Need::Read))?;
     }
-    for run_id in &runs {
+    for run_id in runs(fields)?.iter().chain(&origin.runs) {
         need(on_run(app, known, run_id, caller).await?.allows(Need::Read))?;
     }
-    for model_id in &logged {
-        need(
-            on_logged_model(app, known, model_id, caller)
-                .await?
-                .allows(Need::Read),
-        )?;
+    for model_id in all(fields, "model_id")?.iter().chain(&origin.logged_models) {
+        let permission = on_logged_model(app, known, model_id, caller).await?;
+        need(permission.allows(Need::Read))?;
     }
-    Ok(())
+    of_owners(known, &origin.owners, Need::Read)
 }
 
-fn first_part(path: &str) -> Option<String> {
-    let part = path.split('/').find(|part| !part.is_empty())?;
-    Some(part.to_owned())
+/// An experiment is added by those who may add to the workspace, and where others have artifacts, by those who may change all of
+/// these: else an experiment of one's own would open the files of any other.
+async fn new_experiment(
+    app: &App,
+    known: &Principal,
+    caller: &Caller,
+    fields: &Fields,
+) -> Result<(), Refused> {
+    match fields.text("artifact_location")? {
+        Some(location) if !location.is_empty() => {
+            let owners = app.tracking().owners_of_location(caller, &location).await?;
+            of_owners(known, &owners, Need::Update)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a user is permitted something by all whose artifacts lie at a place.
+fn of_owners(known: &Principal, owners: &Owners, wanted: Need) -> Result<(), Refused> {
+    need(match owners {
+        Owners::Elsewhere => true,
+        Owners::These(places) => places.iter().all(|place| on_place(known, place).allows(wanted)),
+        Owners::Nobody => known.is_admin(),
+    })
 }
 
 /// Checks what path and query name, and leaves the body alone.
@@ -442,15 +443,15 @@ pub(super) async fn check_outside(
         }
         Subject::Artifact => {
             let in_path = path_params(parts).await.pop().map(|(_, value)| value);
-            let paths = match in_path {
+            let mut paths = match in_path {
                 Some(path) => vec![path],
                 None => given("path"),
             };
             if paths.is_empty() {
-                return need(known.in_workspace(&caller.workspace).allows(wanted));
+                paths.push(String::new());
             }
             for path in &paths {
-                need(on_artifact(app, known, path, caller).await?.allows(wanted))?;
+                on_artifact(app, wanted, known, path, caller).await?;
             }
             Ok(())
         }
@@ -468,28 +469,18 @@ async fn path_params(parts: &mut Parts) -> Vec<(String, String)> {
     }
 }
 
-/// What a user may do to an artifact: what they may do to the experiment whose number its path begins with.
+/// Whether a user is permitted something on an artifact of the proxy: by all whose it is. The list of the whole proxy is for those who
+/// may look at everything.
 async fn on_artifact(
     app: &App,
+    wanted: Need,
     known: &Principal,
     path: &str,
     caller: &Caller,
-) -> tracking::Result<Permission> {
-    // Empty parts and dots lead nowhere else; two dots are refused by the handler.
-    let mut parts = path
-        .split(['/', '\\'])
-        .filter(|part| !part.is_empty() && *part != ".");
-    let mut first = parts.next().unwrap_or_default();
-    let mut workspace = caller.workspace.as_str();
-    if first == "workspaces" {
-        workspace = parts.next().unwrap_or_default();
-        first = parts.next().unwrap_or_default();
+) -> Result<(), Refused> {
+    if safe_path(path)?.is_empty() {
+        return need(wanted == Need::Read && known.reads_all_of(&caller.workspace));
     }
-    if first == ".." || parts.any(|part| part == "..") {
-        return Ok(Permission::NoPermissions);
-    }
-    if first.parse::<i64>().is_ok() {
-        return on_experiment(app, known, first, workspace).await;
-    }
-    Ok(known.in_workspace(workspace))
+    let owners = app.tracking().owners_of_proxied(caller, path).await?;
+    of_owners(known, &owners, wanted)
 }

@@ -314,6 +314,15 @@ pub struct App {
     pub router: Router,
 }
 
+/// A bucket that is never reached.
+pub fn bucket(uri: &str) -> Bucket {
+    let keys = |name: &str| {
+        let key = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].contains(&name);
+        key.then(|| "none".to_owned())
+    };
+    Bucket::open(uri, &keys).unwrap()
+}
+
 impl App {
     pub fn new() -> Self {
         Self::of(Fake::new())
@@ -321,20 +330,24 @@ impl App {
 
     /// One that requires users and has an administrator, `admin` with [`ADMIN_PASSWORD`].
     pub async fn with_users(default_permission: &str) -> Self {
+        let options = TrackingOptions {
+            // Nobody is asked until something is read there.
+            buckets: vec![bucket("s3://shared/root")],
+            ..TrackingOptions::default()
+        };
+        Self::with_users_and(default_permission, options).await
+    }
+
+    /// The same, with these settings.
+    pub async fn with_users_and(default_permission: &str, options: TrackingOptions) -> Self {
         let auth = AuthOptions {
             default_permission: default_permission.parse().unwrap(),
             admin_password: Some(ADMIN_PASSWORD.to_owned()),
             ..AuthOptions::default()
         };
-        let keys = |name: &str| {
-            let key = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].contains(&name);
-            key.then(|| "none".to_owned())
-        };
         let fake = Fake::with(TrackingOptions {
             auth: Some(auth),
-            // Nobody is asked until something is read there.
-            buckets: vec![Bucket::open("s3://shared/root", &keys).unwrap()],
-            ..TrackingOptions::default()
+            ..options
         });
         fake.tracking.prepare_users().await.unwrap();
         Self::of(fake)

@@ -8,6 +8,7 @@ mod eval_datasets;
 mod events;
 mod fake;
 mod graphql;
+mod grounds;
 mod imports;
 mod logged_models;
 mod mlflow;

@@ -73,14 +73,18 @@ impl As<'_> {
 
 pub async fn house(default_permission: &str, users: &[&str]) -> App {
     let app = App::with_users(default_permission).await;
+    add_users(&app, users).await;
+    app
+}
+
+pub async fn add_users(app: &App, users: &[&str]) {
     for name in users {
         let body = json!({ "username": name, "password": PASSWORD });
-        let reply = user(&app, "admin")
+        let reply = user(app, "admin")
             .post("/api/2.0/mlflow/users/create", body)
             .await;
         assert_eq!(reply.status, 200, "{}", reply.text);
     }
-    app
 }
 
 #[tokio::test]

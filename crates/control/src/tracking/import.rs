@@ -418,7 +418,8 @@ fn check_location(uri: &str) -> std::result::Result<(), String> {
     let scheme = uri
         .split_once("://")
         .map(|(scheme, _)| scheme.to_ascii_lowercase());
-    if uri.is_empty() || scheme.is_some_and(|scheme| REMOTE.contains(&scheme.as_str())) {
+    let remote = scheme.is_some_and(|scheme| REMOTE.contains(&scheme.as_str()));
+    if uri.is_empty() || remote && !uri.contains('#') {
         return Ok(());
     }
     Err(format!(
@@ -462,6 +463,7 @@ fn check_version(version: &Version) -> std::result::Result<(), String> {
         let here = place.contains(':') && matches!(scheme, "runs" | "models" | "mlflow-artifacts");
         if !here && check_location(place).is_err()
             || place.contains("..")
+            || place.contains('#')
             || place.to_ascii_lowercase().contains("%2e")
         {
             return Err(format!(

@@ -1,19 +1,13 @@
 //! Where artifacts are: URIs that clients open by themselves, or hand to the proxy.
 
+use super::artifacts::{Root, cut};
 use super::validate::MAX_LOCATION;
 use super::{Result, TrackingError};
 
-/// Appends to the path of a URI, in front of its query.
+/// Appends to the path of a URI, in front of its query and fragment.
 pub(crate) fn append(uri: &str, path: &str) -> String {
-    let (base, query) = match uri.split_once('?') {
-        Some((base, query)) => (base, Some(query)),
-        None => (uri, None),
-    };
-    let joined = format!("{}/{path}", base.trim_end_matches('/'));
-    match query {
-        Some(query) => format!("{joined}?{query}"),
-        None => joined,
-    }
+    let (base, rest) = cut(uri);
+    format!("{}/{path}{rest}", base.trim_end_matches('/'))
 }
 
 fn scheme(uri: &str) -> &str {
@@ -32,12 +26,12 @@ fn scheme(uri: &str) -> &str {
 
 /// Checks the location of an experiment's artifacts, and makes a relative path of this machine absolute.
 pub(super) fn checked(location: &str) -> Result<String> {
-    let (rest, fragment) = location.split_once('#').unwrap_or((location, ""));
-    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (path, query) = location.split_once('?').unwrap_or((location, ""));
     let last = path.rsplit('/').next().unwrap_or(path);
     let has_params = matches!(scheme(location), "" | "http" | "https" | "ftp" | "sftp")
         && last.split_once(';').is_some_and(|(_, params)| !params.is_empty());
-    if !fragment.is_empty() || has_params {
+    // An empty fragment too: what is behind a `#` nobody reads.
+    if location.contains('#') || has_params {
         return Err(TrackingError::invalid(
             "'artifact_location' URL can't include fragments or params.",
         ));
@@ -45,9 +39,14 @@ pub(super) fn checked(location: &str) -> Result<String> {
     if decoded(query).contains("..") {
         return Err(TrackingError::invalid("Invalid query string"));
     }
-    if location.starts_with("runs:") {
+    if location.starts_with("runs:") || matches!(Root::of(location), Ok(Root::Run(..))) {
         return Err(TrackingError::invalid(format!(
             "Artifact location cannot be a runs:/ URI. Given: '{location}'"
+        )));
+    }
+    if matches!(Root::of(location), Ok(Root::Model(..))) {
+        return Err(TrackingError::invalid(format!(
+            "Artifact location cannot be a models:/ URI. Given: '{location}'"
         )));
     }
     if location.chars().count() > MAX_LOCATION {
@@ -122,6 +121,13 @@ mod tests {
             ("s3://bucket/a/?x=y", "s3://bucket/a/0?x=y"),
             ("/srv/artifacts/", "/srv/artifacts/0"),
             ("file:///srv", "file:///srv/0"),
+            // Never behind what readers cut off.
+            ("s3://bucket/5/run/artifacts#", "s3://bucket/5/run/artifacts/0#"),
+            ("s3://bucket/a#b?c", "s3://bucket/a/0#b?c"),
+            ("mlflow-artifacts:/#", "mlflow-artifacts:/0#"),
+            ("mlflow-artifacts:/a/?x#y", "mlflow-artifacts:/a/0?x#y"),
+            // A folder may have any name.
+            ("/srv/a#b?c", "/srv/a#b?c/0"),
         ] {
             assert_eq!(append(uri, "0"), joined);
         }
@@ -131,6 +137,14 @@ mod tests {
     fn locations_that_hide_a_way_out_are_refused() {
         for bad in [
             "s3://b/a#f",
+            "s3://b/root/5/run/artifacts#",
+            "mlflow-artifacts:/5/run/artifacts#",
+            "mlflow-artifacts:/#",
+            "/srv/a#",
+            "s3://b/a?#",
+            "RUNS:/abc/x",
+            "Runs://h/abc",
+            "models:/m-1",
             "https://h/a;b=c",
             "s3://b/a?x=../..",
             "s3://b/a?x=%252e%252e",

@@ -4,7 +4,7 @@
 //! One file a noun, each with the methods of [`Tracking`] that are about it. Limits and texts are MLflow's, because clients and
 //! their tests read them.
 
-mod artifacts;
+pub(crate) mod artifacts;
 pub mod automations;
 mod error;
 mod eval_datasets;
@@ -39,8 +39,8 @@ use tidemill_store::tracking::metrics::KnownKeys;
 use crate::users::{AuthOptions, Memory};
 
 pub use artifacts::{
-    Artifact, ArtifactUpload, Destination, OpenedUpload, PartUpload, PartUrl, SignedDownload, Swept,
-    safe_name, safe_path,
+    Artifact, ArtifactUpload, Destination, OpenedUpload, Origin, Owners, PartUpload, PartUrl, SignedDownload,
+    Swept, safe_name, safe_path,
 };
 pub use error::{Result, TrackingError};
 pub use eval_datasets::{CreateEvalDataset, EvalRecords, Upserted};

@@ -3,7 +3,7 @@
 use tidemill_store::tracking::purges::{self, Candidate, Purge, PurgeKind};
 use tidemill_store::tracking::{Lifecycle, experiments};
 
-use super::artifacts::Place;
+use super::artifacts::{Place, cut};
 use super::experiments::no_experiment;
 use super::runs::no_run;
 use super::{Caller, Result, Tracking, TrackingError, validate};
@@ -85,7 +85,7 @@ fn milliseconds(text: &str) -> Result<i64> {
 
 /// The part of a location that is a thing's own, so that nobody else's artifacts go with it: it has the thing's id in it.
 fn own_part(uri: &str, id: &str) -> Option<String> {
-    let path = uri.split('?').next().unwrap_or(uri).trim_end_matches('/');
+    let path = cut(uri).0.trim_end_matches('/');
     let folder = path.strip_suffix("/artifacts").unwrap_or(path);
     folder.ends_with(&format!("/{id}")).then(|| folder.to_owned())
 }
@@ -406,5 +406,16 @@ mod tests {
         assert_eq!(own_part("mlflow-artifacts:/shared", "7"), None);
         assert_eq!(own_part("mlflow-artifacts:/", "0"), None);
         assert_eq!(own_part("/srv/x17", "7"), None);
+        // What nobody reads is no part of it.
+        assert_eq!(own_part("mlflow-artifacts:/#/7", "7"), None);
+        assert_eq!(
+            own_part("mlflow-artifacts:/5/abc/artifacts#/7/artifacts", "7"),
+            None
+        );
+        assert_eq!(own_part("s3://b/root?/7", "7"), None);
+        assert_eq!(
+            own_part("s3://b/root/7/artifacts?x=y#z", "7").as_deref(),
+            Some("s3://b/root/7")
+        );
     }
 }

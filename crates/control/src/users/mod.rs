@@ -26,6 +26,7 @@ use tidemill_store::users as rows;
 use tidemill_store::{ReadTx, StoreError};
 use tokio::sync::Semaphore;
 
+use crate::tracking::artifacts::Grounds;
 use crate::tracking::{Result, TrackingError};
 
 pub use accounts::{UserInfo, UserPermission};
@@ -67,6 +68,8 @@ pub(crate) struct Memory {
     throttle: Arc<throttle::Throttle>,
     /// Experiments of runs and logged models, which never change unless a workspace goes.
     places: Mutex<HashMap<String, Place>>,
+    /// Where the artifacts of experiments lie.
+    pub(crate) grounds: Mutex<Option<Grounds>>,
 }
 
 #[derive(Clone)]
@@ -92,6 +95,7 @@ impl Memory {
             checks: Arc::new(Semaphore::new(CHECKS)),
             throttle: Arc::new(throttle::Throttle::new()),
             places: Mutex::default(),
+            grounds: Mutex::default(),
         }
     }
 

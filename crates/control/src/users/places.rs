@@ -132,5 +132,11 @@ impl Tracking {
     pub(crate) fn forget_places(&self) {
         let mut places = self.users().places.lock().unwrap_or_else(PoisonError::into_inner);
         places.clear();
+        let mut grounds = self
+            .users()
+            .grounds
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *grounds = None;
     }
 }

@@ -39,6 +39,11 @@ impl Folder {
         Self { root: root.into() }
     }
 
+    /// Where it is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Starts an arrival.
     pub async fn incoming(&self) -> Result<Incoming, StoreError> {
         let root = self.root.clone();

@@ -138,8 +138,12 @@ fn below(path: &str) -> (String, String) {
     (format!("{path}/"), format!("{path}0"))
 }
 
-/// Removes at most `limit` of the names at and below a path, the path's own last. Ends with fewer than `limit`.
+/// Removes at most `limit` of the names at and below a path, the path's own last. Ends with fewer than `limit`. The empty path, which
+/// is everybody's, removes nothing.
 pub fn remove_some(tx: &mut Tx<'_>, path: &str, limit: u32) -> Result<Removed, StoreError> {
+    if path.is_empty() {
+        return Ok(Removed::default());
+    }
     let (from, until) = below(path);
     let sql = "SELECT parent, name, digest FROM artifacts WHERE parent = ?1 OR (parent >= ?2 AND parent < ?3)
         ORDER BY parent DESC, name LIMIT ?4";
@@ -148,7 +152,7 @@ pub fn remove_some(tx: &mut Tx<'_>, path: &str, limit: u32) -> Result<Removed, S
             let mut fields = Fields::of(row);
             Ok((fields.next()?, fields.next()?, fields.next()?))
         })?;
-    if names.len() < limit as usize && !path.is_empty() {
+    if names.len() < limit as usize {
         let (parent, name) = split(path);
         let digest = match find(tx, path)? {
             Found::Nothing => None,
@@ -286,7 +290,8 @@ mod tests {
                 assert_eq!(names(tx, "1/run"), [file("artifacts-2", 3)]);
                 let free = unreferenced(tx, &[digest("new"), digest("one"), digest("new")])?;
                 assert_eq!(free, [digest("new")]);
-                assert_eq!(remove_some(tx, "", 9)?.names, 3);
+                assert_eq!(remove_some(tx, "", 9)?.names, 0, "never all");
+                assert_eq!(remove_some(tx, "1", 9)?.names, 3);
                 Ok(())
             })
             .unwrap();

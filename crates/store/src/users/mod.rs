@@ -112,6 +112,63 @@ pub fn workspace_of_experiment(tx: &ReadTx<'_>, id: i64) -> Result<Option<String
     tx.first(sql, bind![id], |row| Fields::of(row).next())
 }
 
+/// Changes whenever an experiment comes or goes: their number, and the largest of theirs.
+pub fn experiments_stamp(tx: &ReadTx<'_>) -> Result<(i64, i64), StoreError> {
+    let sql = "SELECT count(*), coalesce(max(id), 0) FROM experiments";
+    let read = |row: &Row<'_>| {
+        let mut fields = Fields::of(row);
+        Ok((fields.next()?, fields.next()?))
+    };
+    Ok(tx.first(sql, bind![], read)?.unwrap_or_default())
+}
+
+/// Where things keep their artifacts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Kept {
+    /// The experiment, or the one that a run or a logged model is in.
+    pub experiment: i64,
+    /// The experiment's workspace.
+    pub workspace: String,
+    /// Where.
+    pub uri: String,
+}
+
+fn read_kept(row: &Row<'_>) -> rusqlite::Result<Kept> {
+    let mut fields = Fields::of(row);
+    Ok(Kept {
+        experiment: fields.next()?,
+        workspace: fields.next()?,
+        uri: fields.next()?,
+    })
+}
+
+/// Where every experiment keeps its artifacts, deleted or not.
+pub fn locations(tx: &ReadTx<'_>) -> Result<Vec<Kept>, StoreError> {
+    let sql = "SELECT id, workspace, artifact_location FROM experiments ORDER BY id";
+    tx.rows(sql, bind![], read_kept)
+}
+
+/// Where the runs and the logged models of these ids keep their artifacts, those of them that are there.
+pub fn kept_by(tx: &ReadTx<'_>, ids: &[String]) -> Result<Vec<Kept>, StoreError> {
+    let mut kept = Vec::new();
+    for ids in ids.chunks(100) {
+        let marks: Vec<String> = (1..=ids.len()).map(|n| format!("?{n}")).collect();
+        let marks = marks.join(", ");
+        let values: Vec<&dyn rusqlite::types::ToSql> =
+            ids.iter().map(|id| id as &dyn rusqlite::types::ToSql).collect();
+        for (table, id, uri) in [
+            ("tracked_runs", "run_id", "artifact_uri"),
+            ("logged_models", "model_id", "artifact_location"),
+        ] {
+            let sql = format!(
+                "SELECT e.id, e.workspace, t.{uri} FROM {table} t JOIN experiments e ON e.id = t.experiment WHERE t.{id} IN ({marks})"
+            );
+            kept.extend(tx.rows(&sql, &values, read_kept)?);
+        }
+    }
+    Ok(kept)
+}
+
 /// The experiment of this name.
 pub fn experiment_by_name(tx: &ReadTx<'_>, workspace: &str, name: &str) -> Result<Option<i64>, StoreError> {
     let sql = "SELECT id FROM experiments WHERE workspace = ?1 AND name = ?2";
@@ -168,6 +225,49 @@ mod tests {
                 assert!(token_owner(tx, "digest", 99)?.is_none());
                 assert_eq!(roles(tx, None)?.len(), 1, "the team's role stays");
                 assert!(assignments(tx, team)?.is_empty());
+                Ok(())
+            })
+            .unwrap();
+    }
+
+    #[test]
+    fn where_everything_is_kept_is_told() {
+        use crate::tracking::{experiments, runs};
+        let (_dir, store) = temp_store();
+        store
+            .write_blocking(|tx| {
+                let before = experiments_stamp(tx)?;
+                let new = experiments::NewExperiment {
+                    workspace: "default",
+                    name: "e",
+                    created_ms: 1,
+                };
+                let experiment = experiments::insert(tx, &new, |id| format!("s3://b/{id}"))?.unwrap();
+                assert_ne!(experiments_stamp(tx)?, before);
+                let run = runs::RunHead {
+                    number: 0,
+                    run_id: "r".into(),
+                    experiment,
+                    name: "r".into(),
+                    user_id: String::new(),
+                    status: runs::RunStatus::Running,
+                    lifecycle: crate::tracking::Lifecycle::Active,
+                    start_ms: 1,
+                    end_ms: None,
+                    deleted_ms: None,
+                    artifact_uri: "s3://b/r".into(),
+                };
+                runs::insert(tx, &run)?;
+                let kept = |uri: &str| Kept {
+                    experiment,
+                    workspace: "default".into(),
+                    uri: uri.into(),
+                };
+                assert_eq!(locations(tx)?.pop(), Some(kept(&format!("s3://b/{experiment}"))));
+                let mut ids: Vec<String> = (0..150).map(|number| number.to_string()).collect();
+                assert!(kept_by(tx, &ids)?.is_empty() && kept_by(tx, &[])?.is_empty());
+                ids.push("r".into());
+                assert_eq!(kept_by(tx, &ids)?, [kept("s3://b/r")]);
                 Ok(())
             })
             .unwrap();

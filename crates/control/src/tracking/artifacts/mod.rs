@@ -1,6 +1,7 @@
 //! Artifacts: files that runs and models keep, in the server's own proxy or in folders and buckets that it may read.
 
 mod multipart;
+mod owners;
 mod path;
 mod place;
 mod sweep;
@@ -14,7 +15,9 @@ use tidemill_store::tracking::artifacts::{self, ArtifactRow};
 use super::{Caller, Result, Tracking, TrackingError};
 
 pub use multipart::{OpenedUpload, PartUpload, PartUrl, SignedDownload, Uploads};
-pub(crate) use path::Root;
+pub(crate) use owners::Grounds;
+pub use owners::{Origin, Owners};
+pub(crate) use path::{Root, cut};
 pub use path::{safe_name, safe_path};
 pub use place::Destination;
 pub(crate) use place::Place;
@@ -285,7 +288,12 @@ impl Tracking {
     }
 
     /// Removes what is at and below a place; whether there was anything, and what that freed.
+    ///
+    /// Where all artifacts are goes only by its owner's hand.
     pub(crate) async fn remove_place(&self, place: &Place) -> Result<(bool, Swept)> {
+        if self.holds_a_root(place) {
+            return Ok((false, Swept::default()));
+        }
         let path = match place {
             Place::File(folder, path) => {
                 let bytes = folder.size(path).await?;

@@ -120,9 +120,28 @@ pub(crate) enum Root {
 
 const PROXY_ROUTE: &str = "/api/2.0/mlflow-artifacts/artifacts";
 
-/// The path of a URI without scheme, host, query and fragment.
+/// How long a URI's scheme is; `None` for a path of this machine.
+fn scheme_of(uri: &str) -> Option<usize> {
+    uri.find(':').filter(|end| {
+        *end > 1
+            && uri[..*end]
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
+    })
+}
+
+/// A URI up to where its path ends, and its query and fragment. A path of this machine has neither. Whoever reads a location and
+/// whoever appends to one must cut it at the same place.
+pub(crate) fn cut(uri: &str) -> (&str, &str) {
+    let end = match scheme_of(uri) {
+        Some(_) => uri.find(['?', '#']).unwrap_or(uri.len()),
+        None => uri.len(),
+    };
+    uri.split_at(end)
+}
+
+/// Host and path of a URI behind its scheme, without query and fragment.
 fn uri_path(rest: &str) -> (&str, &str) {
-    let rest = rest.split(['?', '#']).next().unwrap_or(rest);
     match rest.strip_prefix("//") {
         Some(rest) => match rest.find('/') {
             Some(slash) => (&rest[..slash], &rest[slash..]),
@@ -135,18 +154,13 @@ fn uri_path(rest: &str) -> (&str, &str) {
 impl Root {
     /// Where a URI leads.
     pub(crate) fn of(uri: &str) -> Result<Self> {
-        let scheme_end = uri.find(':').filter(|end| {
-            *end > 1
-                && uri[..*end]
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
-        });
-        let Some(end) = scheme_end else {
+        let Some(end) = scheme_of(uri) else {
             return folder(uri);
         };
         let scheme = uri[..end].to_ascii_lowercase();
-        let (host, path) = uri_path(&uri[end + 1..]);
-        match scheme.as_str() {
+        let (plain, _) = cut(uri);
+        let (host, path) = uri_path(&plain[end + 1..]);
+        let root = match scheme.as_str() {
             "mlflow-artifacts" => Ok(Self::Proxy(safe_path(path.trim_start_matches('/'))?)),
             "http" | "https" => match path.split_once(PROXY_ROUTE) {
                 Some((_, inner)) => Ok(Self::Proxy(safe_path(inner.trim_start_matches('/'))?)),
@@ -169,7 +183,12 @@ impl Root {
             }
             _ if Bucket::is_uri(uri) => Ok(Self::Bucket(uri.to_owned())),
             _ => Ok(Self::Elsewhere(scheme)),
+        }?;
+        // Nothing here has a fragment. Locations of old that end in `#` had paths appended behind it, and lead to other people's files.
+        if uri.contains('#') && !matches!(root, Self::Elsewhere(_)) {
+            return Err(refused());
         }
+        Ok(root)
     }
 }
 
@@ -277,6 +296,14 @@ mod tests {
             "/srv/../etc",
             "runs:/a/../b",
             "",
+            "mlflow-artifacts:/5/run/artifacts#",
+            "mlflow-artifacts:/#/run",
+            "https://h/api/2.0/mlflow-artifacts/artifacts/5#x",
+            "s3://bucket/5#/run",
+            "s3a://bucket#",
+            "file:///srv/a#",
+            "runs:/abc#",
+            "models:/m-12#x",
         ] {
             assert!(Root::of(uri).is_err(), "{uri}");
         }

@@ -84,15 +84,20 @@ impl Tracking {
             path = joined(inner, &path);
             root = Root::of(&self.artifact_root_of_model(caller, model_id).await?)?;
         }
+        self.placed(caller, root, &path)
+    }
+
+    /// The place of a path below a root that stands for itself.
+    pub(super) fn placed(&self, caller: &Caller, root: Root, path: &str) -> Result<Place> {
         match root {
-            Root::Proxy(base) => self.proxy_place(caller, &joined(&base, &path)),
+            Root::Proxy(base) => self.proxy_place(caller, &joined(&base, path)),
             Root::Folder(folder) => {
                 self.check_readable(&folder)?;
-                Ok(Place::File(Folder::at(folder), path))
+                Ok(Place::File(Folder::at(folder), path.to_owned()))
             }
             Root::Bucket(uri) => {
                 let (bucket, base) = self.bucket_of(&uri).ok_or_else(|| not_named(&uri))?;
-                Ok(Place::Bucket(bucket.clone(), joined(&base, &path)))
+                Ok(Place::Bucket(bucket.clone(), joined(&base, path)))
             }
             Root::Run(..) | Root::Model(..) => Err(TrackingError::invalid("Invalid path")),
             Root::Elsewhere(scheme) => Err(TrackingError::NotImplemented(format!(
@@ -118,13 +123,9 @@ impl Tracking {
             _ => None,
         };
         let buckets = destination.into_iter().chain(&self.options().buckets);
-        let mut found = buckets.filter_map(|bucket| Some((bucket, bucket.path_of(uri)?)));
-        found.next()
-    }
-
-    /// The path below an artifact root that a URI leads to in a bucket which this server touches by itself.
-    pub fn path_in_buckets(&self, uri: &str) -> Option<String> {
-        self.bucket_of(uri).map(|(_, path)| path)
+        let found = buckets.filter_map(|bucket| Some((bucket, bucket.path_of(uri)?)));
+        // Of several that hold it the closest.
+        found.min_by_key(|(_, path)| path.len())
     }
 
     /// Every bucket that this server touches.
@@ -151,7 +152,7 @@ impl Tracking {
         let allowed = [root, destination]
             .into_iter()
             .flatten()
-            .any(|allowed| folder.starts_with(&allowed) || resolved(folder).starts_with(resolved(&allowed)));
+            .any(|allowed| folder.starts_with(&allowed) || settled(folder).starts_with(settled(&allowed)));
         if allowed {
             return Ok(());
         }
@@ -166,8 +167,14 @@ fn not_named(place: &str) -> TrackingError {
     ))
 }
 
-fn resolved(folder: &Path) -> PathBuf {
-    folder.canonicalize().unwrap_or_else(|_| folder.to_owned())
+/// A path with the links in it followed, as far as it is there.
+pub(super) fn settled(path: &Path) -> PathBuf {
+    for ancestor in path.ancestors() {
+        if let (Ok(real), Ok(rest)) = (ancestor.canonicalize(), path.strip_prefix(ancestor)) {
+            return real.join(rest);
+        }
+    }
+    path.to_owned()
 }
 
 #[cfg(test)]

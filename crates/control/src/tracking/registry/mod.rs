@@ -20,6 +20,7 @@ use super::{Caller, Result, Tracking, TrackingError};
 
 pub use compare::Comparison;
 pub use requests::Target;
+pub(crate) use sources::{ModelsUri, models_uri};
 pub use versions::CreateVersion;
 
 /// The tag of a model that says that moves of its aliases and stages need somebody's approval, if its value is [`REQUIRED`].

@@ -317,7 +317,7 @@ fn begins_with(source: &Uri, root: &Uri) -> bool {
 
 /// What a `models:/…` URI names.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum ModelsUri {
+pub(crate) enum ModelsUri {
     /// `models:/m-…`: a logged model.
     Id(String),
     /// `models:/name/3`
@@ -329,7 +329,7 @@ pub(super) enum ModelsUri {
 }
 
 /// Reads a `models:/…` URI; `None` if the source is another kind.
-pub(super) fn models_uri(source: &str) -> Result<Option<ModelsUri>> {
+pub(crate) fn models_uri(source: &str) -> Result<Option<ModelsUri>> {
     let uri = Uri::parse(source);
     if uri.scheme != "models" {
         return Ok(None);

@@ -150,6 +150,13 @@ impl Bucket {
         below.strip_prefix('/').map(str::to_owned)
     }
 
+    /// Which bucket of which server it is, and the whole key of a path in it: what two prefixes share is the same in both.
+    pub fn whole_key(&self, path: &str) -> (String, String) {
+        let inner = &self.inner;
+        let bucket = format!("{}/{}", inner.endpoint, inner.name);
+        (bucket, format!("{}/{path}", inner.prefix))
+    }
+
     fn key(&self, path: &str) -> Result<Path, StoreError> {
         let prefix = &self.inner.prefix;
         let whole = match (prefix.is_empty(), path.is_empty()) {
