@@ -24,7 +24,7 @@ use super::columns::{described, with_distinct_names};
 use crate::error::{DataError, Result};
 
 /// So many rows come at once at most,
-const BATCH_ROWS: u64 = 4_096;
+const BATCH_ROWS: u64 = 512;
 /// and about so many bytes of them.
 const BATCH_BYTES: u64 = 4 << 20;
 /// What is read of a row group at once has at most so many bytes.

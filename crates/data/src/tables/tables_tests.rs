@@ -2,9 +2,11 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
+use tidemill_core::clock::{Stopwatch, real_sleep};
 use tidemill_core::ports::{
     ByteSink, ByteSource, NamedTable, PortError, RowsFormat, TableEngine, TableFormat, TablePage, TableRows,
     TableShape,
@@ -500,7 +502,167 @@ async fn sql_that_does_more_than_read_is_refused() {
 #[tokio::test]
 async fn a_question_that_needs_too_much_memory_is_refused() {
     let found = many().await;
-    let sql = "SELECT array_agg(a.key) FROM t a CROSS JOIN t b GROUP BY a.i, b.i";
+    let sql = "SELECT a.i, b.i, count(*) FROM t a CROSS JOIN t b GROUP BY a.i, b.i";
     let error = ask(&found, sql).await.unwrap_err();
     assert_eq!(error.code, "query_limit", "{}", error.message);
+}
+
+#[tokio::test]
+async fn deep_sql_is_refused_and_what_is_just_short_enough_is_answered() {
+    let found = many().await;
+    let refused = async |sql: String| {
+        let error = match Tables::default().tables_in(&sql) {
+            Err(error) => error,
+            Ok(_) => ask(&found, &sql).await.map(|rows| rows.body).unwrap_err(),
+        };
+        assert_eq!(error.code, "query_invalid", "{}", error.message);
+    };
+    for (piece, times) in [("+1", 30_000), ("+1", 800), ("*i", 800)] {
+        refused(format!("SELECT i{} FROM t", piece.repeat(times))).await;
+    }
+    refused(format!("SELECT i FROM t WHERE {}i = 1", "NOT ".repeat(16_000))).await;
+    refused(format!("SELECT {}1{}", "(".repeat(700), ")".repeat(700))).await;
+    refused("SELECT i FROM t UNION ALL ".repeat(1_000) + "SELECT i FROM t").await;
+    let filtered = async |filter: String| {
+        let page = TablePage {
+            filter: Some(filter),
+            limit: 1,
+            ..TablePage::default()
+        };
+        Tables::default()
+            .page(found.clone(), page, RowsFormat::Json)
+            .await
+    };
+    let error = filtered(format!("i{} > 0", "+1".repeat(30_000)))
+        .await
+        .unwrap_err();
+    assert_eq!(error.code, "query_invalid", "{}", error.message);
+    let deep = "+i".repeat(100);
+    let answered = ask(&found, &format!("SELECT i{deep} FROM t WHERE i = 1"))
+        .await
+        .unwrap();
+    assert_eq!(rows(&answered), json!([[101]]));
+    assert_eq!(filtered(format!("i{deep} = 101")).await.unwrap().total, Some(1));
+    // Nothing overflows; whether it is answered in time is another thing.
+    let sql = format!("SELECT i{} FROM t WHERE i = 1", "+i".repeat(740));
+    let deepest = limited(Duration::from_secs(2))
+        .query(vec![found], &sql, 1, RowsFormat::Json)
+        .await;
+    assert!(
+        deepest
+            .as_ref()
+            .map_or_else(|error| error.code == "query_limit", |found| found.rows == 1)
+    );
+}
+
+#[tokio::test]
+async fn only_functions_that_make_nothing_large_are_called() {
+    let found = many().await;
+    for (sql, said) in [
+        (
+            "SELECT replace(replace(key, 'k', 'kkkk'), 'k', 'kkkk') FROM t",
+            "`replace`",
+        ),
+        ("SELECT concat(key, key) FROM t", "`concat`"),
+        (
+            "SELECT regexp_replace(key, 'k', 'kk', 'g') FROM t",
+            "`regexp_replace`",
+        ),
+        ("SELECT key || key FROM t", "`||`"),
+        (
+            "WITH a AS (SELECT key || key x FROM t), b AS (SELECT x || x y FROM a) SELECT y FROM b",
+            "`||`",
+        ),
+        (
+            "SELECT array_to_string([key, key], ',') FROM t",
+            "`array_to_string`",
+        ),
+        ("SELECT [key, key] FROM t", "`make_array`"),
+        ("SELECT named_struct('a', i) FROM t", "`named_struct`"),
+        ("SELECT array_agg(i) FROM t", "`array_agg`"),
+        ("SELECT string_agg(key, ',') FROM t", "`string_agg`"),
+        ("SELECT array_agg(i) OVER () FROM t", "`array_agg`"),
+        ("SELECT unnest([1, 2]) FROM t", "not answered here"),
+        (
+            "SELECT i FROM t WHERE i IN (SELECT length(concat(key, key)) FROM t)",
+            "`concat`",
+        ),
+        ("SELECT i FROM t ORDER BY concat(key, 'x')", "`concat`"),
+        (
+            "WITH RECURSIVE n AS (SELECT 1 AS x UNION ALL SELECT x + 1 FROM n) SELECT x FROM n",
+            "recursive",
+        ),
+    ] {
+        let error = ask(&found, sql).await.map(|rows| rows.body).expect_err(sql);
+        assert_eq!(error.code, "query_invalid", "{sql}: {}", error.message);
+        assert!(error.message.contains(said), "{sql}: {}", error.message);
+    }
+    let error = ask(&found, "SELECT variance(i) FROM t").await.unwrap_err();
+    assert!(
+        error.message.contains("'variance'") && error.message.contains("stddev"),
+        "{}",
+        error.message
+    );
+    let error = ask(&found, "SELECT repeat(key, 9) FROM t").await.unwrap_err();
+    assert!(
+        error.message.contains("lower") && error.message.contains("round"),
+        "{}",
+        error.message
+    );
+    for sql in [
+        "SELECT round(avg(\"Score\"), 2), median(i), stddev(i), var_samp(i), corr(i, \"Score\"), approx_distinct(key) FROM t",
+        "SELECT approx_percentile_cont(i, 0.5), min(i), max(i), sum(i), count(DISTINCT key) FROM t",
+        "SELECT upper(trim(key)), substr(key, 1, 1), left(key, 1), length(key), strpos(key, 'k'), starts_with(key, 'k') FROM t",
+        "SELECT coalesce(nullif(i, 0), 1), power(i, 2), floor(\"Score\"), abs(i), i % 2, CASE WHEN i > 1 THEN 1 ELSE 0 END FROM t",
+        "SELECT date_part('year', to_timestamp(i)), date_trunc('day', to_timestamp(i)), EXTRACT(year FROM to_timestamp(i)) FROM t",
+        "SELECT row_number() OVER (ORDER BY i), rank() OVER (PARTITION BY key ORDER BY i), lag(i) OVER (ORDER BY i), sum(i) OVER (ORDER BY i) FROM t",
+        "SELECT key FROM t WHERE key LIKE 'k%' AND i BETWEEN 1 AND 2 AND key IN ('k1', 'k2')",
+    ] {
+        ask(&found, sql).await.expect(sql);
+    }
+}
+
+fn limited(longest: Duration) -> Tables {
+    Tables {
+        longest,
+        ..Tables::default()
+    }
+}
+
+const CROSS: &str = "SELECT count(*) FROM t a CROSS JOIN (SELECT b.i x, y FROM t b CROSS JOIN (SELECT c.i y FROM t c)) WHERE a.i+x+y < -1";
+
+#[tokio::test]
+async fn a_long_computation_ends_at_its_time_and_its_turn_with_it() {
+    let (found, tables) = (many().await, limited(Duration::from_secs(1)));
+    let watch = Stopwatch::start();
+    let error = tables
+        .query(vec![found], CROSS, 10, RowsFormat::Json)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code, "query_limit", "{}", error.message);
+    assert!(watch.elapsed() < Duration::from_secs(8), "{:?}", watch.elapsed());
+    for _ in 0..1_000 {
+        if tables.turns.available_permits() == super::AT_ONCE {
+            break;
+        }
+        real_sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(tables.turns.available_permits(), super::AT_ONCE);
+    assert!(watch.elapsed() < Duration::from_secs(10), "{:?}", watch.elapsed());
+}
+
+#[tokio::test]
+async fn a_question_that_nobody_waits_for_ends_and_keeps_its_turn_until_then() {
+    let (found, tables) = (many().await, limited(Duration::from_secs(600)));
+    let asked = tables.query(vec![found], CROSS, 10, RowsFormat::Json);
+    assert!(
+        tokio::time::timeout(Duration::from_millis(500), asked)
+            .await
+            .is_err()
+    );
+    let watch = Stopwatch::start();
+    while tables.turns.available_permits() < super::AT_ONCE {
+        real_sleep(Duration::from_millis(10)).await;
+        assert!(watch.elapsed() < Duration::from_secs(10), "the work goes on");
+    }
 }
