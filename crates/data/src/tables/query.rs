@@ -10,6 +10,7 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::functions_aggregate::expr_fn::count;
+use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::{ident, lit};
 use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::{DataFrame, SQLOptions, SessionContext};
@@ -121,10 +122,17 @@ pub async fn page(table: NamedTable, page: TablePage, format: RowsFormat, halt: 
         .filter(|numbers| !numbers.is_empty())
         .map_or(0, |numbers| numbers.value(0).max(0) as u64);
     if !page.order.is_empty() {
+        // Rows that are equal in all that they are ordered by stay as the file has them, page after page.
+        let mut number = "row".to_owned();
+        while open.schema.index_of(&number).is_ok() {
+            number.push('_');
+        }
+        frame = frame.with_column(&number, row_number())?;
         let by = page
             .order
             .iter()
-            .map(|(column, downwards)| ident(column).sort(!downwards, false));
+            .map(|(column, downwards)| ident(column).sort(!downwards, false))
+            .chain([ident(&number).sort(true, false)]);
         frame = frame.sort(by.collect())?;
     }
     let names: Vec<_> = places
