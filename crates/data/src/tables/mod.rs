@@ -32,6 +32,8 @@ use provider::ParquetTable;
 const AT_ONCE: usize = 2;
 /// A question may take so long;
 const LONGEST: Duration = Duration::from_secs(20);
+/// to make Parquet of a file, so long;
+const LONGEST_CONVERSION: Duration = Duration::from_secs(600);
 /// whoever asked hears so much later that it took longer, even if the work has not ended.
 const GRACE: Duration = Duration::from_secs(2);
 /// Plans are trees that are walked by recursion: their threads have this much stack, of which the system gives what is used.
@@ -114,8 +116,10 @@ impl TableEngine for Tables {
     ) -> Result<TableShape, PortError> {
         let (sender, mut pieces) = mpsc::channel(AHEAD);
         let (name, handle) = (name.to_owned(), Handle::current());
+        let halt = Halt::after(LONGEST_CONVERSION);
+        let _unwanted = halt.when_dropped();
         let converting = tokio::task::spawn_blocking(move || {
-            convert::to_parquet(&name, &file, format, &handle, bytes::Handed::new(sender))
+            convert::to_parquet(&name, &file, format, &handle, &halt, bytes::Handed::new(sender))
         });
         while let Some(piece) = pieces.recv().await {
             sink.write(piece).await?;

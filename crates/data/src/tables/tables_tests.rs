@@ -666,3 +666,99 @@ async fn a_question_that_nobody_waits_for_ends_and_keeps_its_turn_until_then() {
         assert!(watch.elapsed() < Duration::from_secs(10), "the work goes on");
     }
 }
+
+/// The numbers below 20,000 and one of three keys each, in row groups of 3,000.
+fn in_groups() -> NamedTable {
+    use arrow::array::{Int64Array, RecordBatch, StringArray};
+    let numbers = Int64Array::from_iter_values(0..20_000);
+    let keys = StringArray::from_iter_values((0..20_000).map(|i| format!("k{}", i * 7 % 3)));
+    let batch = RecordBatch::try_from_iter([
+        ("i", Arc::new(numbers) as arrow::array::ArrayRef),
+        ("row", Arc::new(keys)),
+    ])
+    .unwrap();
+    let properties = parquet::file::properties::WriterProperties::builder()
+        .set_max_row_group_row_count(Some(3_000))
+        .build();
+    let mut writer =
+        parquet::arrow::ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    NamedTable {
+        name: "t".to_owned(),
+        parquet: Arc::new(Held(writer.into_inner().unwrap())),
+    }
+}
+
+#[tokio::test]
+async fn pages_in_an_order_with_equal_keys_have_each_row_once() {
+    let found = in_groups();
+    for downwards in [false, true] {
+        let mut seen = Vec::new();
+        for offset in (0..20_000).step_by(1_900) {
+            let page = TablePage {
+                columns: vec!["i".to_owned()],
+                order: vec![("row".to_owned(), downwards)],
+                offset,
+                limit: 1_900,
+                ..TablePage::default()
+            };
+            let page = Tables::default()
+                .page(found.clone(), page, RowsFormat::Json)
+                .await
+                .unwrap();
+            assert_eq!(page.total, Some(20_000));
+            let part = rows(&page);
+            seen.extend(
+                part.as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|row| row[0].as_i64().unwrap()),
+            );
+        }
+        assert_eq!(seen.len(), 20_000);
+        seen.sort_unstable();
+        assert!(seen.iter().enumerate().all(|(at, i)| at as i64 == *i));
+    }
+    let page = TablePage {
+        offset: 5_999,
+        limit: 2,
+        ..TablePage::default()
+    };
+    let across = Tables::default()
+        .page(found, page, RowsFormat::Json)
+        .await
+        .unwrap();
+    assert_eq!(rows(&across), json!([[5_999, "k2"], [6_000, "k0"]]));
+}
+
+/// A file whose store fails after some bytes.
+struct Failing;
+
+#[async_trait]
+impl ByteSource for Failing {
+    fn size(&self) -> u64 {
+        8 << 20
+    }
+
+    async fn read(&self, range: Range<u64>) -> Result<Vec<u8>, PortError> {
+        if range.start > 0 {
+            return Err(PortError::upstream("object_store", "the store is away"));
+        }
+        let mut text = b"{\"columns\": [\"a\"], \"data\": [[1]".to_vec();
+        text.resize(range.end as usize, b' ');
+        Ok(text)
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_fails_is_no_broken_table() {
+    for format in [TableFormat::JsonRows, TableFormat::Separated(',')] {
+        let error = Tables::default()
+            .to_parquet("t", Arc::new(Failing), format, &mut Sink::default())
+            .await
+            .unwrap_err();
+        assert_eq!(error.code, "object_store", "{}", error.message);
+        assert_eq!(error.blame, tidemill_core::ports::Blame::Upstream);
+        assert!(error.message.contains("the store is away"));
+    }
+}
