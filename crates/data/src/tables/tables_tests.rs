@@ -762,3 +762,54 @@ async fn a_store_that_fails_is_no_broken_table() {
         assert!(error.message.contains("the store is away"));
     }
 }
+
+#[tokio::test]
+async fn texts_of_a_dictionary_are_unfolded_a_few_at_a_time() {
+    use arrow::array::{RecordBatch, StringArray};
+    let long = "x".repeat(4 << 20);
+    let texts = StringArray::from_iter_values((0..200).map(|_| long.as_str()));
+    let batch = RecordBatch::try_from_iter([("s", Arc::new(texts) as arrow::array::ArrayRef)]).unwrap();
+    let properties = parquet::file::properties::WriterProperties::builder()
+        .set_dictionary_page_size_limit(64 << 20)
+        .build();
+    let mut writer =
+        parquet::arrow::ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    let bytes = writer.into_inner().unwrap();
+    assert!(bytes.len() < 16 << 20, "{} bytes", bytes.len());
+    let table = NamedTable {
+        name: "t".to_owned(),
+        parquet: Arc::new(Held(bytes)),
+    };
+    let open = super::provider::ParquetTable::open(table).await.unwrap();
+    let stream = open.read(&[0], 0, None).unwrap();
+    let batches: Vec<_> = futures::TryStreamExt::try_collect(stream).await.unwrap();
+    let sizes: Vec<usize> = batches.iter().map(RecordBatch::num_rows).collect();
+    assert_eq!(sizes.iter().sum::<usize>(), 200);
+    assert!(sizes.iter().all(|rows| *rows <= 128), "{sizes:?}");
+}
+
+#[tokio::test]
+async fn integers_that_readers_of_json_would_round_are_texts() {
+    let big = 9_007_199_254_740_993_i64;
+    let (found, _) = table(&json!({ "columns": ["i"], "data": [[big], [7], [-big], [big - 1]] })).await;
+    assert_eq!(
+        all(&found).await,
+        json!([
+            ["9007199254740993"],
+            [7],
+            ["-9007199254740993"],
+            [9_007_199_254_740_992_i64]
+        ])
+    );
+    let page = TablePage {
+        filter: Some(format!("i = '{big}'")),
+        limit: 10,
+        ..TablePage::default()
+    };
+    let page = Tables::default()
+        .page(found, page, RowsFormat::Json)
+        .await
+        .unwrap();
+    assert_eq!(rows(&page), json!([["9007199254740993"]]));
+}
