@@ -1,6 +1,7 @@
 //! Files of rows turned into Parquet: read twice, first for the types, then for the values, and never held as a whole.
 
 use std::io::Write;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -16,6 +17,7 @@ use super::bytes::{Trouble, Whole};
 use super::columns::{Look, MOST_COLUMNS, Rows, described, with_distinct_names};
 use super::halt::Halt;
 use super::json;
+use super::lines::Lines;
 use crate::error::{DataError, Result};
 use crate::sources::missing_values;
 
@@ -149,8 +151,10 @@ fn from_text(
         .with_delimiter(separator)
         .with_truncated_rows(true)
         .with_null_regex(missing_values()?);
+    let longest = Rc::default();
+    let lines = || Lines::new(whole(), separator, Rc::clone(&longest));
     let (found, _) = format
-        .infer_schema(whole(), None)
+        .infer_schema(lines(), None)
         .map_err(|e| invalid(e.to_string()))?;
     let found: SchemaRef = Arc::new(found);
     if found.fields().is_empty() || found.fields().len() > MOST_COLUMNS {
@@ -162,8 +166,8 @@ fn from_text(
     let schema = with_distinct_names(&as_text_where_null(&found));
     let reader = arrow::csv::ReaderBuilder::new(Arc::clone(&schema))
         .with_format(format)
-        .with_batch_size(1_024)
-        .build(whole())?;
+        .with_batch_size((BATCH_BYTES / longest.get().max(1)).clamp(1, 1_024))
+        .build(lines())?;
     let mut out = Out::new(&schema, out)?;
     for batch in reader {
         out.write(&batch.map_err(|e| invalid(e.to_string()))?)?;

@@ -6,6 +6,7 @@ mod columns;
 mod convert;
 mod halt;
 mod json;
+mod lines;
 mod provider;
 mod query;
 mod render;

@@ -813,3 +813,14 @@ async fn integers_that_readers_of_json_would_round_are_texts() {
         .unwrap();
     assert_eq!(rows(&page), json!([["9007199254740993"]]));
 }
+
+#[tokio::test]
+async fn lines_with_too_many_values_are_no_table() {
+    let text = format!("a,b\n1,2\n{}\n", "1,".repeat(100_000));
+    let error = convert(&text, TableFormat::Separated(','))
+        .await
+        .map(|(_, shape)| shape)
+        .unwrap_err();
+    assert_eq!(error.code, "table_invalid");
+    assert!(error.message.contains("4096"), "{}", error.message);
+}
