@@ -34,7 +34,7 @@ const AT_ONCE: usize = 2;
 /// A question may take so long;
 const LONGEST: Duration = Duration::from_secs(20);
 /// to make Parquet of a file, so long;
-const LONGEST_CONVERSION: Duration = Duration::from_secs(600);
+const LONGEST_CONVERSION: Duration = Duration::from_mins(10);
 /// whoever asked hears so much later that it took longer, even if the work has not ended.
 const GRACE: Duration = Duration::from_secs(2);
 /// Plans are trees that are walked by recursion: their threads have this much stack, of which the system gives what is used.

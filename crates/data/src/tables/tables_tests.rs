@@ -653,7 +653,7 @@ async fn a_long_computation_ends_at_its_time_and_its_turn_with_it() {
 
 #[tokio::test]
 async fn a_question_that_nobody_waits_for_ends_and_keeps_its_turn_until_then() {
-    let (found, tables) = (many().await, limited(Duration::from_secs(600)));
+    let (found, tables) = (many().await, limited(Duration::from_mins(10)));
     let asked = tables.query(vec![found], CROSS, 10, RowsFormat::Json);
     assert!(
         tokio::time::timeout(Duration::from_millis(500), asked)
