@@ -824,3 +824,37 @@ async fn lines_with_too_many_values_are_no_table() {
     assert_eq!(error.code, "table_invalid");
     assert!(error.message.contains("4096"), "{}", error.message);
 }
+
+/// A large file, and how often it is read.
+#[derive(Default)]
+struct Endless(std::sync::atomic::AtomicU64);
+
+#[async_trait]
+impl ByteSource for Endless {
+    fn size(&self) -> u64 {
+        1 << 40
+    }
+
+    async fn read(&self, range: Range<u64>) -> Result<Vec<u8>, PortError> {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Ok(b"1,2\n".repeat((range.end - range.start) as usize / 4))
+    }
+}
+
+#[tokio::test]
+async fn a_conversion_that_nobody_waits_for_ends() {
+    let file = Arc::new(Endless::default());
+    let (source, mut sink) = (Arc::clone(&file), Sink::default());
+    let tables = Tables::default();
+    let converting = tables.to_parquet("t", source, TableFormat::Separated(','), &mut sink);
+    assert!(
+        tokio::time::timeout(Duration::from_millis(100), converting)
+            .await
+            .is_err()
+    );
+    let watch = Stopwatch::start();
+    while Arc::strong_count(&file) > 1 {
+        real_sleep(Duration::from_millis(10)).await;
+        assert!(watch.elapsed() < Duration::from_mins(1), "it is still read");
+    }
+}
