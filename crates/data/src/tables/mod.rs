@@ -6,6 +6,8 @@ mod columns;
 mod convert;
 mod halt;
 mod json;
+#[cfg(test)]
+mod limits_tests;
 mod lines;
 mod provider;
 mod query;
