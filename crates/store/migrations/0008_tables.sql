@@ -2,7 +2,9 @@
 
 CREATE TABLE tracking_tables (
     -- The digest of the file's bytes; or, of a file that is not kept by its digest, one of its place and its mark.
-    source      TEXT PRIMARY KEY,
+    source      TEXT NOT NULL,
+    -- How its rows were read: the same bytes are one table with commas and another with tabs.
+    format      TEXT NOT NULL,
     -- Whether it is the latter. Nothing tells when such a file goes: its Parquet goes when it was not asked for long.
     by_place    BOOLEAN NOT NULL,
     -- Null if the file is no table.
@@ -10,7 +12,8 @@ CREATE TABLE tracking_tables (
     row_count   INTEGER NOT NULL,
     column_list TEXT NOT NULL,
     problem     TEXT NOT NULL,
-    used_ms     INTEGER NOT NULL
+    used_ms     INTEGER NOT NULL,
+    PRIMARY KEY (source, format)
 );
 CREATE INDEX tracking_tables_by_parquet ON tracking_tables (parquet);
 

@@ -58,6 +58,9 @@ impl TableEngine for Engine {
                 format!("table `{name}` is broken"),
             ));
         }
+        if text.contains("away") && self.converted.load(Ordering::Relaxed) < 3 {
+            return Err(PortError::upstream("object_store", "the store is away"));
+        }
         sink.write(format!("parquet of {text}").into_bytes()).await?;
         Ok(TableShape {
             rows: 7,
@@ -234,6 +237,34 @@ async fn a_table_is_turned_into_parquet_once_and_goes_with_its_file() {
         .await;
     assert_eq!(deleted.status, 200, "{}", deleted.text);
     assert_eq!(objects().await, 0);
+}
+
+#[tokio::test]
+async fn a_table_whose_store_was_away_is_converted_when_it_is_asked_again_and_commas_are_not_tabs() {
+    let app = App::new();
+    let engine = Arc::new(Engine::default());
+    app.fake
+        .tracking()
+        .answer_tables(Arc::clone(&engine) as Arc<dyn TableEngine>);
+    let run_id = run(&app, "r").await;
+    for path in ["x.csv", "x.tsv"] {
+        put(&app, "r", path, "rows away").await;
+    }
+    let ask = async |path: &str| {
+        app.get(&format!(
+            "/api/v1/tracking/tables/rows?run_id={run_id}&path={path}"
+        ))
+        .await
+    };
+    for _ in 0..2 {
+        let reply = ask("x.csv").await;
+        assert!(reply.status.is_server_error(), "{} {}", reply.status, reply.text);
+    }
+    for (path, converted) in [("x.csv", 3), ("x.csv", 3), ("x.tsv", 4), ("x.tsv", 4)] {
+        let reply = ask(path).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        assert_eq!(engine.converted.load(Ordering::Relaxed), converted, "{path}");
+    }
 }
 
 #[tokio::test]

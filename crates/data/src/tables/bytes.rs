@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::FutureExt as _;
@@ -14,6 +14,9 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataR
 use tidemill_core::ports::{ByteSource, PortError};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
+
+use super::halt::Halt;
+use crate::error::DataError;
 
 /// So much is read at once by readers that read everything.
 const PIECE: u64 = 4 << 20;
@@ -46,10 +49,29 @@ impl AsyncFileReader for Parts {
     }
 }
 
+/// What kept a file from being read, apart from what is wrong with what it says: readers of formats tell these not apart.
+#[derive(Clone, Default)]
+pub struct Trouble(Arc<Mutex<Option<DataError>>>);
+
+impl Trouble {
+    fn keep(&self, error: DataError) -> io::Error {
+        let told = io::Error::other(error.to_string());
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        told
+    }
+
+    /// What there was.
+    pub fn take(&self) -> Option<DataError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 /// A file of the port from its beginning to its end, on a thread that may block.
 pub struct Whole {
     source: Arc<dyn ByteSource>,
     handle: Handle,
+    halt: Halt,
+    trouble: Trouble,
     at: u64,
     piece: Vec<u8>,
     used: usize,
@@ -57,10 +79,12 @@ pub struct Whole {
 
 impl Whole {
     /// From the beginning.
-    pub fn new(source: Arc<dyn ByteSource>, handle: Handle) -> Self {
+    pub fn new(source: Arc<dyn ByteSource>, handle: Handle, halt: Halt, trouble: Trouble) -> Self {
         Self {
             source,
             handle,
+            halt,
+            trouble,
             at: 0,
             piece: Vec::new(),
             used: 0,
@@ -76,7 +100,11 @@ impl Read for Whole {
                 return Ok(0);
             }
             let reading = self.source.read(self.at..end);
-            self.piece = self.handle.block_on(reading).map_err(io::Error::other)?;
+            let piece = self.halt.check().and_then(|()| {
+                let read = self.handle.block_on(reading);
+                read.map_err(|error| DataError::Upstream(error.message))
+            });
+            self.piece = piece.map_err(|error| self.trouble.keep(error))?;
             self.used = 0;
             self.at = end;
         }

@@ -1,6 +1,7 @@
 //! Files of rows turned into Parquet: read twice, first for the types, then for the values, and never held as a whole.
 
 use std::io::Write;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -12,9 +13,11 @@ use parquet::file::properties::WriterProperties;
 use tidemill_core::ports::{ByteSource, TableFormat, TableShape};
 use tokio::runtime::Handle;
 
-use super::bytes::Whole;
+use super::bytes::{Trouble, Whole};
 use super::columns::{Look, MOST_COLUMNS, Rows, described, with_distinct_names};
+use super::halt::Halt;
 use super::json;
+use super::lines::Lines;
 use crate::error::{DataError, Result};
 use crate::sources::missing_values;
 
@@ -32,17 +35,21 @@ pub fn to_parquet(
     file: &Arc<dyn ByteSource>,
     format: TableFormat,
     handle: &Handle,
+    halt: &Halt,
     out: impl Write + Send,
 ) -> Result<TableShape> {
+    let trouble = Trouble::default();
+    let whole = || Whole::new(Arc::clone(file), handle.clone(), halt.clone(), trouble.clone());
     let invalid = |reason: String| DataError::Table {
         table: name.to_owned(),
         reason,
     };
-    match format {
-        TableFormat::JsonRows => from_json(file, handle, out, &invalid),
-        TableFormat::Separated(separator) => from_text(file, separator, handle, out, &invalid),
+    let made = match format {
+        TableFormat::JsonRows => from_json(&whole, out, &invalid),
+        TableFormat::Separated(separator) => from_text(&whole, separator, out, &invalid),
         TableFormat::Parquet => Err(invalid("it is Parquet already".to_owned())),
-    }
+    };
+    made.map_err(|error| trouble.take().unwrap_or(error))
 }
 
 /// Parquet on its way, a row group at a time.
@@ -89,12 +96,10 @@ impl<W: Write + Send> Out<W> {
 }
 
 fn from_json(
-    file: &Arc<dyn ByteSource>,
-    handle: &Handle,
+    whole: &dyn Fn() -> Whole,
     out: impl Write + Send,
     invalid: &dyn Fn(String) -> DataError,
 ) -> Result<TableShape> {
-    let whole = || Whole::new(Arc::clone(file), handle.clone());
     let mut look = Look::default();
     let frame = json::read(whole(), &mut |row| look.add(&row)).map_err(invalid)?;
     if !frame.has_data {
@@ -135,21 +140,21 @@ fn from_json(
 }
 
 fn from_text(
-    file: &Arc<dyn ByteSource>,
+    whole: &dyn Fn() -> Whole,
     separator: char,
-    handle: &Handle,
     out: impl Write + Send,
     invalid: &dyn Fn(String) -> DataError,
 ) -> Result<TableShape> {
-    let whole = || Whole::new(Arc::clone(file), handle.clone());
     let separator = u8::try_from(separator).unwrap_or(b',');
     let format = Format::default()
         .with_header(true)
         .with_delimiter(separator)
         .with_truncated_rows(true)
         .with_null_regex(missing_values()?);
+    let longest = Rc::default();
+    let lines = || Lines::new(whole(), separator, Rc::clone(&longest));
     let (found, _) = format
-        .infer_schema(whole(), None)
+        .infer_schema(lines(), None)
         .map_err(|e| invalid(e.to_string()))?;
     let found: SchemaRef = Arc::new(found);
     if found.fields().is_empty() || found.fields().len() > MOST_COLUMNS {
@@ -161,8 +166,8 @@ fn from_text(
     let schema = with_distinct_names(&as_text_where_null(&found));
     let reader = arrow::csv::ReaderBuilder::new(Arc::clone(&schema))
         .with_format(format)
-        .with_batch_size(1_024)
-        .build(whole())?;
+        .with_batch_size((BATCH_BYTES / longest.get().max(1)).clamp(1, 1_024))
+        .build(lines())?;
     let mut out = Out::new(&schema, out)?;
     for batch in reader {
         out.write(&batch.map_err(|e| invalid(e.to_string()))?)?;

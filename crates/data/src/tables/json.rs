@@ -1,14 +1,21 @@
 //! `{"columns": […], "data": [[…], …]}` read row by row: W&B's tables and MLflow's, with Python's `NaN` and `Infinity` in them.
 
+use std::cell::Cell as Shared;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
+use std::marker::PhantomData;
+use std::rc::Rc;
 
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
+use super::columns::MOST_COLUMNS;
+
 /// Stands before a constant that JSON does not know, in the text that it is read as.
 const MARK: char = '\0';
+/// So many bytes a row has at most, and so many all that is before or after the rows.
+const LONGEST_ROW: u64 = 64 << 20;
 
 /// A value of a row.
 #[derive(Clone, PartialEq, Debug)]
@@ -45,12 +52,18 @@ pub fn read(
 ) -> Result<Frame, String> {
     let mut frame = Frame::default();
     let mut seen = 0;
+    let left = Rc::new(Shared::new(LONGEST_ROW));
     let mut count = |cells| {
         seen += 1;
+        left.set(LONGEST_ROW);
         row(cells)
     };
+    let bounded = Bounded {
+        inner: reader,
+        left: Rc::clone(&left),
+    };
     let mut json =
-        serde_json::Deserializer::from_reader(Constants::new(BufReader::with_capacity(1 << 16, reader)));
+        serde_json::Deserializer::from_reader(Constants::new(BufReader::with_capacity(1 << 16, bounded)));
     let document = Document {
         frame: &mut frame,
         row: &mut count,
@@ -60,6 +73,58 @@ pub fn read(
         Ok(()) => Ok(frame),
         Err(error) if seen == 0 => Err(error.to_string()),
         Err(error) => Err(format!("after row {seen}: {error}")),
+    }
+}
+
+/// A reader that ends when it has read too much of one row, or of what stands around the rows.
+struct Bounded<R> {
+    inner: R,
+    left: Rc<Shared<u64>>,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(into)?;
+        let left = self.left.get().checked_sub(read as u64).ok_or_else(|| {
+            io::Error::other(format!(
+                "a row, or what stands before or after the rows, is longer than {} MB",
+                LONGEST_ROW >> 20
+            ))
+        })?;
+        self.left.set(left);
+        Ok(read)
+    }
+}
+
+/// A list of at most [`MOST_COLUMNS`] values, counted one by one as they are read.
+struct Few<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for Few<T> {
+    type Value = Vec<T>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<T>, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Few<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of values")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = seq.next_element()? {
+            if values.len() == MOST_COLUMNS {
+                return Err(serde::de::Error::custom(format!(
+                    "a row has more than {MOST_COLUMNS} values: a table has at most {MOST_COLUMNS} columns here"
+                )));
+            }
+            values.push(value);
+        }
+        Ok(values)
     }
 }
 
@@ -87,7 +152,7 @@ impl<'de> Visitor<'de> for Document<'_> {
         while let Some(key) = map.next_key::<String>()? {
             match key.as_str() {
                 "columns" => {
-                    let names: Vec<Value> = map.next_value()?;
+                    let names: Vec<Value> = map.next_value_seed(Few(PhantomData))?;
                     self.frame.columns = names.iter().map(title).collect();
                 }
                 "data" => {
@@ -156,7 +221,7 @@ impl<'de> Visitor<'de> for Rows<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut rows: A) -> Result<(), A::Error> {
-        while let Some(row) = rows.next_element::<Vec<Cell>>()? {
+        while let Some(row) = rows.next_element_seed(Few::<Cell>(PhantomData))? {
             (self.row)(row).map_err(serde::de::Error::custom)?;
         }
         Ok(())
@@ -361,6 +426,20 @@ mod tests {
         assert!(rows(r#"{"data": [[1]]"#).unwrap_err().contains("EOF"));
         let deep = format!(r#"{{"data": [[{}{}]]}}"#, "[".repeat(500), "]".repeat(500));
         assert!(rows(&deep).unwrap_err().contains("recursion limit"));
+    }
+
+    #[test]
+    fn a_row_and_what_stands_around_the_rows_are_bounded() {
+        let cells = "1,".repeat(5_000);
+        for text in [
+            format!("{{\"data\": [[{cells}1]]}}"),
+            format!("{{\"columns\": [{cells}1]}}"),
+        ] {
+            assert!(rows(&text).unwrap_err().contains("more than 4096"));
+        }
+        let long = "x".repeat(LONGEST_ROW as usize);
+        let error = rows(&format!("{{\"data\": [[\"{long}\"]]}}")).unwrap_err();
+        assert!(error.contains("longer than 64 MB"), "{error}");
     }
 
     #[test]

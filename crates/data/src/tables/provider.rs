@@ -17,6 +17,7 @@ use futures::{Stream, TryStreamExt as _};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
+use parquet::basic::Type;
 use tidemill_core::ports::{NamedTable, TableShape};
 
 use super::bytes::Parts;
@@ -24,11 +25,18 @@ use super::columns::{described, with_distinct_names};
 use crate::error::{DataError, Result};
 
 /// So many rows come at once at most,
-const BATCH_ROWS: u64 = 4_096;
+const BATCH_ROWS: u64 = 512;
 /// and about so many bytes of them.
 const BATCH_BYTES: u64 = 4 << 20;
 /// What is read of a row group at once has at most so many bytes.
 const MOST_OF_GROUP: i64 = 256 << 20;
+
+/// It unpacks to so many at most, as it says itself.
+const MOST_UNPACKED: i64 = 1 << 30;
+/// Rows of texts from a dictionary: so many at once,
+const FOLDED_ROWS: u64 = 128;
+/// and fewer, down to one, where each might be so long that they would be more bytes than this.
+const UNFOLDED: u64 = 512 << 20;
 
 /// An open Parquet file.
 #[derive(Clone)]
@@ -95,7 +103,7 @@ impl ParquetTable {
             groups.push(i);
         }
         let mask = ProjectionMask::roots(metadata.file_metadata().schema_descr(), columns.iter().copied());
-        let mut average = 1;
+        let (mut average, mut most_rows) = (1, BATCH_ROWS);
         for i in &groups {
             let group = metadata.row_group(*i);
             let chunks = group.columns().iter().enumerate();
@@ -103,7 +111,21 @@ impl ParquetTable {
             let (mut packed, mut unpacked) = (0_i64, 0_i64);
             for (_, chunk) in wanted {
                 packed = packed.saturating_add(chunk.compressed_size());
-                unpacked = unpacked.saturating_add(chunk.uncompressed_size());
+                let claimed = chunk.uncompressed_size().max(0);
+                unpacked = unpacked.saturating_add(claimed);
+                if chunk.column_type() == Type::BYTE_ARRAY && chunk.dictionary_page_offset().is_some() {
+                    // Each row may be the longest entry of the dictionary, as often as there are rows.
+                    let rows = UNFOLDED / claimed.max(1) as u64;
+                    most_rows = most_rows.min(rows.clamp(1, FOLDED_ROWS));
+                }
+            }
+            if unpacked > MOST_UNPACKED {
+                return Err(DataError::QueryLimit(format!(
+                    "table `{}`: its row group {i} says that it unpacks to {} MB in the columns that are asked for, and at most {} MB are unpacked; ask for fewer columns",
+                    self.name,
+                    unpacked >> 20,
+                    MOST_UNPACKED >> 20
+                )));
             }
             if packed > MOST_OF_GROUP {
                 return Err(DataError::QueryLimit(format!(
@@ -116,7 +138,7 @@ impl ParquetTable {
             let rows = group.num_rows().max(1) as u64;
             average = average.max(unpacked.max(0) as u64 / rows);
         }
-        let batch = (BATCH_BYTES / average).clamp(1, BATCH_ROWS);
+        let batch = (BATCH_BYTES / average).clamp(1, most_rows);
         let mut builder =
             ParquetRecordBatchStreamBuilder::new_with_metadata(self.parts.clone(), self.metadata.clone())
                 .with_projection(mask)

@@ -1,58 +1,48 @@
 //! Pages of tables, and SQL that only reads, with limits on rows, time and memory.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{Array as _, AsArray as _, RecordBatch};
+use arrow::datatypes::{Int64Type, SchemaRef};
 use datafusion::common::{SchemaError, TableReference};
 use datafusion::error::DataFusionError;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::logical_expr::ident;
+use datafusion::functions_aggregate::expr_fn::count;
+use datafusion::functions_window::expr_fn::row_number;
+use datafusion::logical_expr::{ident, lit};
+use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::{DataFrame, SQLOptions, SessionContext};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast;
 use futures::{Stream, StreamExt as _};
 use tidemill_core::ports::{NamedTable, RowsFormat, TablePage, TableRows};
 
+use super::allowed::{check_plan, check_text, functions};
 use super::columns::described;
+use super::halt::Halt;
 use super::provider::ParquetTable;
 use super::render::render;
 use crate::error::{DataError, Result, suggest};
 use crate::session::session_on;
 
-/// A question may take so long,
-pub const LONGEST: Duration = Duration::from_secs(20);
-/// its operators may hold so many bytes,
+/// A question's operators may hold so many bytes,
 const MEMORY: usize = 256 << 20;
+/// work on so many rows at once (joins look at each with all of the other side before they can be ended),
+const BATCH_ROWS: usize = 512;
 /// and its answer may have so many in memory.
 const ANSWER: usize = 128 << 20;
-/// SQL is at most so long.
-const LONGEST_SQL: usize = 64 << 10;
-/// Functions that make much of nothing.
-const NOT_HERE: &[&str] = &[
-    "repeat",
-    "lpad",
-    "rpad",
-    "array_repeat",
-    "list_repeat",
-    "array_resize",
-    "list_resize",
-    "range",
-    "generate_series",
-    "gen_series",
-];
-
 fn context() -> Result<SessionContext> {
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(GreedyMemoryPool::new(MEMORY)))
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
         .build_arc()?;
-    let context = session_on(runtime);
-    for name in NOT_HERE {
-        context.deregister_udf(name);
+    let config = session_on(Arc::default())
+        .copied_config()
+        .with_batch_size(BATCH_ROWS);
+    let context = SessionContext::new_with_config_rt(config, runtime);
+    for name in ["range", "generate_series"] {
         context.deregister_udtf(name);
     }
     Ok(context)
@@ -60,12 +50,7 @@ fn context() -> Result<SessionContext> {
 
 /// The only statement of a text, if it is a query.
 fn statement(context: &SessionContext, sql: &str) -> Result<Statement> {
-    if sql.len() > LONGEST_SQL {
-        return Err(DataError::Query(format!(
-            "the SQL has {} bytes, and at most {LONGEST_SQL} are read",
-            sql.len()
-        )));
-    }
+    check_text("SQL", sql)?;
     let state = context.state();
     let dialect = state.config_options().sql_parser.dialect;
     let statement = state
@@ -100,14 +85,14 @@ pub fn tables_in(sql: &str) -> Result<Vec<String>> {
 }
 
 /// A page of one table.
-pub async fn page(table: NamedTable, page: TablePage, format: RowsFormat) -> Result<TableRows> {
+pub async fn page(table: NamedTable, page: TablePage, format: RowsFormat, halt: &Halt) -> Result<TableRows> {
     let open = ParquetTable::open(table).await?;
     let places = places(&open, &page.columns)?;
     let limit = u64::from(page.limit);
     if page.filter.is_none() && page.order.is_empty() {
         let schema = Arc::new(open.schema.project(&places)?);
         let stream = open.read(&places, page.offset, Some(limit))?;
-        let (batches, cut) = gather(stream, limit).await?;
+        let (batches, cut) = gather(stream, limit, halt).await?;
         let mut rows = answer(&schema, &batches, format)?;
         rows.total = Some(open.rows());
         rows.more = cut || page.offset.saturating_add(rows.rows) < open.rows();
@@ -119,25 +104,35 @@ pub async fn page(table: NamedTable, page: TablePage, format: RowsFormat) -> Res
     let context = context()?;
     let mut frame = context.read_table(Arc::new(open.clone()))?;
     if let Some(filter) = &page.filter {
-        if filter.len() > LONGEST_SQL {
-            return Err(DataError::Query(format!(
-                "the filter has more than {LONGEST_SQL} bytes"
-            )));
-        }
+        check_text("filter", filter)?;
         let invalid = |e: DataFusionError| {
             wrong(&open.name, &e)
                 .unwrap_or_else(|| DataError::Query(format!("the filter `{filter}`: {}", told(&e))))
         };
         let condition = frame.parse_sql_expr(filter).map_err(invalid)?;
         frame = frame.filter(condition).map_err(invalid)?;
+        check_plan(frame.logical_plan()).map_err(invalid)?;
     }
     let of = open.name.clone();
-    let total = frame.clone().count().await.map_err(|e| failed(&of, e))? as u64;
+    let counted = frame.clone().aggregate(Vec::new(), vec![count(lit(1_i64))])?;
+    let (_, counted, _) = run(&of, counted, 1, halt).await?;
+    let total = counted
+        .first()
+        .and_then(|batch| batch.column(0).as_primitive_opt::<Int64Type>())
+        .filter(|numbers| !numbers.is_empty())
+        .map_or(0, |numbers| numbers.value(0).max(0) as u64);
     if !page.order.is_empty() {
+        // Rows that are equal in all that they are ordered by stay as the file has them, page after page.
+        let mut number = "row".to_owned();
+        while open.schema.index_of(&number).is_ok() {
+            number.push('_');
+        }
+        frame = frame.with_column(&number, row_number())?;
         let by = page
             .order
             .iter()
-            .map(|(column, downwards)| ident(column).sort(!downwards, false));
+            .map(|(column, downwards)| ident(column).sort(!downwards, false))
+            .chain([ident(&number).sort(true, false)]);
         frame = frame.sort(by.collect())?;
     }
     let names: Vec<_> = places
@@ -148,7 +143,7 @@ pub async fn page(table: NamedTable, page: TablePage, format: RowsFormat) -> Res
         usize::try_from(page.offset).unwrap_or(usize::MAX),
         Some(page.limit as usize),
     )?;
-    let (schema, batches, cut) = run(&of, frame, limit).await?;
+    let (schema, batches, cut) = run(&of, frame, limit, halt).await?;
     let mut rows = answer(&schema, &batches, format)?;
     rows.total = Some(total);
     rows.more = cut || page.offset.saturating_add(rows.rows) < total;
@@ -156,7 +151,13 @@ pub async fn page(table: NamedTable, page: TablePage, format: RowsFormat) -> Res
 }
 
 /// The answer to a query.
-pub async fn query(tables: Vec<NamedTable>, sql: &str, limit: u32, format: RowsFormat) -> Result<TableRows> {
+pub async fn query(
+    tables: Vec<NamedTable>,
+    sql: &str,
+    limit: u32,
+    format: RowsFormat,
+    halt: &Halt,
+) -> Result<TableRows> {
     let context = context()?;
     let mut names = Vec::with_capacity(tables.len());
     for table in tables {
@@ -178,10 +179,11 @@ pub async fn query(tables: Vec<NamedTable>, sql: &str, limit: u32, format: RowsF
         .with_allow_statements(false)
         .verify_plan(&plan)
         .map_err(invalid)?;
+    check_plan(&plan).map_err(invalid)?;
     let frame = context.execute_logical_plan(plan).await.map_err(invalid)?;
     // One more shows whether there is more.
     let frame = frame.limit(0, Some(limit as usize + 1))?;
-    let (schema, mut batches, cut) = run(&of, frame, u64::from(limit) + 1).await?;
+    let (schema, mut batches, cut) = run(&of, frame, u64::from(limit) + 1, halt).await?;
     let found: usize = batches.iter().map(RecordBatch::num_rows).sum();
     if found > limit as usize
         && let Some(last) = batches.pop()
@@ -205,11 +207,19 @@ fn answer(schema: &SchemaRef, batches: &[RecordBatch], format: RowsFormat) -> Re
     })
 }
 
-async fn run(of: &str, frame: DataFrame, limit: u64) -> Result<(SchemaRef, Vec<RecordBatch>, bool)> {
+async fn run(
+    of: &str,
+    frame: DataFrame,
+    limit: u64,
+    halt: &Halt,
+) -> Result<(SchemaRef, Vec<RecordBatch>, bool)> {
     let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
     let invalid = |e: DataFusionError| failed(of, e);
-    let stream = frame.execute_stream().await.map_err(invalid)?;
-    let (batches, cut) = gather(stream.map(|batch| batch.map_err(invalid)), limit).await?;
+    let task = Arc::new(frame.task_ctx());
+    let plan = frame.create_physical_plan().await.map_err(invalid)?;
+    let plan = halt.watch(plan).map_err(invalid)?;
+    let stream = execute_stream(plan, task).map_err(invalid)?;
+    let (batches, cut) = gather(stream.map(|batch| batch.map_err(invalid)), limit, halt).await?;
     Ok((schema, batches, cut))
 }
 
@@ -217,10 +227,12 @@ async fn run(of: &str, frame: DataFrame, limit: u64) -> Result<(SchemaRef, Vec<R
 async fn gather(
     stream: impl Stream<Item = Result<RecordBatch>>,
     rows: u64,
+    halt: &Halt,
 ) -> Result<(Vec<RecordBatch>, bool)> {
     let mut stream = std::pin::pin!(stream);
     let (mut batches, mut found, mut bytes) = (Vec::new(), 0, 0);
     while let Some(batch) = stream.next().await {
+        halt.check()?;
         let batch = batch?;
         found += batch.num_rows() as u64;
         bytes += batch.get_array_memory_size();
@@ -265,7 +277,18 @@ fn places(table: &ParquetTable, columns: &[String]) -> Result<Vec<usize>> {
 /// What the engine says, without what is of no use to the reader.
 fn told(error: &DataFusionError) -> String {
     let text = error.strip_backtrace().replace("?table?.", "");
-    text.lines().next().unwrap_or_default().to_owned()
+    let text = text.lines().next().unwrap_or_default();
+    match text.split_once("Invalid function ") {
+        Some((before, name)) => format!(
+            "{before}there is no function {}; there are {}",
+            name.split_whitespace()
+                .next()
+                .unwrap_or_default()
+                .trim_end_matches('.'),
+            functions()
+        ),
+        None => text.to_owned(),
+    }
 }
 
 /// An error in the caller's own words: a column that is not there, a limit that was reached, a table that cannot be read.
@@ -278,6 +301,10 @@ fn wrong(of: &str, error: &DataFusionError) -> Option<DataError> {
                 source_pattern: of.to_owned(),
                 hint: suggest(&field.name, valid_fields.iter().map(|field| field.name.as_str())),
             }),
+            _ => None,
+        },
+        DataFusionError::External(inner) => match inner.downcast_ref::<DataError>() {
+            Some(DataError::QueryLimit(text)) => Some(DataError::QueryLimit(text.clone())),
             _ => None,
         },
         DataFusionError::ResourcesExhausted(_) => Some(DataError::QueryLimit(format!(

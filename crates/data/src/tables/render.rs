@@ -17,6 +17,9 @@ use crate::error::Result;
 /// JSON ends with the row that makes it longer than this.
 const LONGEST_JSON: usize = 8 << 20;
 
+/// Integers beyond this are texts in JSON: many readers have only numbers with 53 bits.
+const EXACT: u64 = 1 << 53;
+
 /// The rows, how many of them there are in the answer.
 pub fn render(schema: &SchemaRef, batches: &[RecordBatch], format: RowsFormat) -> Result<(Vec<u8>, u64)> {
     let all: u64 = batches.iter().map(|batch| batch.num_rows() as u64).sum();
@@ -120,10 +123,20 @@ impl Column {
                 "false"
             }),
             Self::Int(array) => {
-                let _ = write!(out, "{}", array.as_primitive::<Int64Type>().value(row));
+                let value = array.as_primitive::<Int64Type>().value(row);
+                let _ = if value.unsigned_abs() > EXACT {
+                    write!(out, "\"{value}\"")
+                } else {
+                    write!(out, "{value}")
+                };
             }
             Self::Unsigned(array) => {
-                let _ = write!(out, "{}", array.as_primitive::<UInt64Type>().value(row));
+                let value = array.as_primitive::<UInt64Type>().value(row);
+                let _ = if value > EXACT {
+                    write!(out, "\"{value}\"")
+                } else {
+                    write!(out, "{value}")
+                };
             }
             Self::Float(array) => {
                 let value = array.as_primitive::<Float64Type>().value(row);

@@ -185,10 +185,10 @@ pub fn unreferenced(tx: &mut Tx<'_>, digests: &[Digest]) -> Result<Vec<Digest>, 
             continue;
         }
         free.push(digest);
-        if let Some(parquet) = super::tables::forget(tx, digest)?
-            && !has_name(tx, parquet)?
-        {
-            free.push(parquet);
+        for parquet in super::tables::forget(tx, digest)? {
+            if !has_name(tx, parquet)? {
+                free.push(parquet);
+            }
         }
     }
     free.sort_unstable();

@@ -13,6 +13,8 @@ use crate::tx::{ReadTx, Tx};
 pub struct StoredTable {
     /// Stands for the file: the digest of its bytes, or of its place and its mark.
     pub source: Digest,
+    /// How its rows were read.
+    pub format: String,
     /// Whether it is the latter.
     pub by_place: bool,
     /// The Parquet; none if the file is no table.
@@ -27,12 +29,13 @@ pub struct StoredTable {
     pub used_ms: i64,
 }
 
-const COLUMNS: &str = "source, by_place, parquet, row_count, column_list, problem, used_ms";
+const COLUMNS: &str = "source, format, by_place, parquet, row_count, column_list, problem, used_ms";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<StoredTable> {
     let mut fields = Fields::of(row);
     Ok(StoredTable {
         source: fields.next()?,
+        format: fields.next()?,
         by_place: fields.next()?,
         parquet: fields.next()?,
         rows: fields.next()?,
@@ -43,15 +46,16 @@ fn read(row: &Row<'_>) -> rusqlite::Result<StoredTable> {
 }
 
 /// What became of a file.
-pub fn get(tx: &ReadTx<'_>, source: Digest) -> Result<Option<StoredTable>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM tracking_tables WHERE source = ?1");
-    tx.first(&sql, bind![source], read)
+pub fn get(tx: &ReadTx<'_>, source: Digest, format: &str) -> Result<Option<StoredTable>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM tracking_tables WHERE source = ?1 AND format = ?2");
+    tx.first(&sql, bind![source, format], read)
 }
 
 /// Remembers what became of a file.
 pub fn put(tx: &mut Tx<'_>, table: &StoredTable) -> Result<(), StoreError> {
     let values = bind![
         table.source,
+        table.format,
         table.by_place,
         table.parquet,
         table.rows,
@@ -59,7 +63,7 @@ pub fn put(tx: &mut Tx<'_>, table: &StoredTable) -> Result<(), StoreError> {
         table.problem,
         table.used_ms
     ];
-    tx.upsert("tracking_tables", COLUMNS, "source", values)
+    tx.upsert("tracking_tables", COLUMNS, "source, format", values)
 }
 
 /// Says that a file was asked.
@@ -77,20 +81,19 @@ pub fn forget_unused(tx: &mut Tx<'_>, before_ms: i64, limit: u32) -> Result<Vec<
     let unused = tx.rows(&sql, bind![before_ms, limit], read)?;
     for table in &unused {
         tx.execute(
-            "DELETE FROM tracking_tables WHERE source = ?1",
-            bind![table.source],
+            "DELETE FROM tracking_tables WHERE source = ?1 AND format = ?2",
+            bind![table.source, table.format],
         )?;
     }
     Ok(unused.into_iter().filter_map(|table| table.parquet).collect())
 }
 
-/// Forgets a file whose bytes are gone; the Parquet that it became.
-pub(crate) fn forget(tx: &mut Tx<'_>, source: Digest) -> Result<Option<Digest>, StoreError> {
-    let Some(table) = get(tx, source)? else {
-        return Ok(None);
-    };
+/// Forgets a file whose bytes are gone, however it was read; the Parquet that it became.
+pub(crate) fn forget(tx: &mut Tx<'_>, source: Digest) -> Result<Vec<Digest>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM tracking_tables WHERE source = ?1 ORDER BY format");
+    let tables = tx.rows(&sql, bind![source], read)?;
     tx.execute("DELETE FROM tracking_tables WHERE source = ?1", bind![source])?;
-    Ok(table.parquet)
+    Ok(tables.into_iter().filter_map(|table| table.parquet).collect())
 }
 
 /// Whether a file became these bytes.

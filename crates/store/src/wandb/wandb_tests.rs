@@ -166,6 +166,7 @@ fn parquet_goes_with_the_file_that_it_was_made_of() {
             assert!(put(tx, "1/run/artifacts/t.json", &row)?.is_ok());
             let mut table = StoredTable {
                 source: digest("file"),
+                format: "csv".to_owned(),
                 by_place: false,
                 parquet: Some(digest("parquet")),
                 rows: 3,
@@ -174,14 +175,22 @@ fn parquet_goes_with_the_file_that_it_was_made_of() {
                 used_ms: 5,
             };
             tables::put(tx, &table)?;
-            assert_eq!(tables::get(tx, digest("file"))?.as_ref(), Some(&table));
+            assert_eq!(tables::get(tx, digest("file"), "csv")?.as_ref(), Some(&table));
             assert!(has_name(tx, digest("parquet"))?);
             assert!(unreferenced(tx, &[digest("file"), digest("parquet")])?.is_empty());
             remove_some(tx, "1/run", 10)?;
-            let mut both = vec![digest("file"), digest("parquet")];
+            let tabs = StoredTable {
+                format: "tsv".to_owned(),
+                parquet: Some(digest("tabs")),
+                ..table.clone()
+            };
+            tables::put(tx, &tabs)?;
+            assert_eq!(tables::get(tx, digest("file"), "tsv")?.as_ref(), Some(&tabs));
+            let mut both = vec![digest("file"), digest("parquet"), digest("tabs")];
             both.sort_unstable();
             assert_eq!(unreferenced(tx, &[digest("file")])?, both);
-            assert_eq!(tables::get(tx, digest("file"))?, None);
+            assert_eq!(tables::get(tx, digest("file"), "csv")?, None);
+            assert_eq!(tables::get(tx, digest("file"), "tsv")?, None);
 
             table.by_place = true;
             tables::put(tx, &table)?;

@@ -10,7 +10,7 @@ use tidemill_store::tracking::{runs as tracked, tables, tags};
 use tidemill_store::wandb::artifacts;
 use tidemill_store::wandb::runs::WandbName;
 
-use super::{TableHome, format_of};
+use super::{TableHome, format_of, word};
 use crate::tracking::artifacts::Place;
 use crate::tracking::wandb::ArtifactView;
 use crate::tracking::{Caller, Result, Tracking, TrackingError, safe_name};
@@ -264,8 +264,8 @@ impl Tracking {
             .store()
             .read(move |tx| {
                 let mut states = Vec::with_capacity(keys.len());
-                for (key, _) in keys {
-                    states.push(tables::get(tx, key)?);
+                for (key, format) in keys {
+                    states.push(tables::get(tx, key, word(format))?);
                 }
                 Ok(states)
             })

@@ -41,6 +41,16 @@ pub(super) fn format_of(path: &str) -> Option<TableFormat> {
     })
 }
 
+/// A format in the store's word.
+fn word(format: TableFormat) -> &'static str {
+    match format {
+        TableFormat::JsonRows => "json",
+        TableFormat::Separated('\t') => "tsv",
+        TableFormat::Separated(_) => "csv",
+        TableFormat::Parquet => "parquet",
+    }
+}
+
 fn check_limit(limit: u32, format: RowsFormat) -> Result<()> {
     let most = if format == RowsFormat::Json {
         MOST_JSON_ROWS

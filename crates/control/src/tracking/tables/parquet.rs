@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tidemill_core::digest::Digest;
 use tidemill_core::ports::{Blame, ByteSink, ByteSource, PortError, TableEngine, TableFormat};
 use tidemill_store::objects::Incoming;
 use tidemill_store::tracking::artifacts::has_name;
@@ -12,6 +11,7 @@ use tidemill_store::tracking::tables::{self, StoredTable};
 use tidemill_store::{ContentKind, StoreError};
 
 use super::files::{Bytes, RowsFile};
+use super::word;
 use crate::tracking::{Result, Tracking, TrackingError};
 
 /// The Parquet of a file that is not kept by its digest goes when it was not asked for so long.
@@ -99,7 +99,7 @@ impl Tracking {
         if file.format == TableFormat::Parquet {
             return Ok(self.stored(file.bytes.clone(), file.size));
         }
-        let known = match self.known_table(file.key).await? {
+        let known = match self.known_table(file).await? {
             Some(known) => known,
             None => self.convert(file, name, false).await?,
         };
@@ -128,20 +128,22 @@ impl Tracking {
         Ok(size.map(|size| self.stored(Bytes::Object(parquet), size)))
     }
 
-    async fn known_table(&self, key: Digest) -> Result<Option<StoredTable>> {
-        Ok(self.store().read(move |tx| tables::get(tx, key)).await?)
+    async fn known_table(&self, file: &RowsFile) -> Result<Option<StoredTable>> {
+        let (key, format) = (file.key, word(file.format));
+        Ok(self.store().read(move |tx| tables::get(tx, key, format)).await?)
     }
 
     /// Turns a file into Parquet, one at a time; one that was turned already only `again`.
     async fn convert(&self, file: &RowsFile, name: &str, again: bool) -> Result<StoredTable> {
         let _turn = self.inner.converting.lock().await;
-        if !again && let Some(known) = self.known_table(file.key).await? {
+        if !again && let Some(known) = self.known_table(file).await? {
             return Ok(known);
         }
         let engine = self.table_engine()?;
         let by_place = matches!(file.bytes, Bytes::Place(_));
         let mut table = StoredTable {
             source: file.key,
+            format: word(file.format).to_owned(),
             by_place,
             parquet: None,
             rows: 0,
