@@ -59,12 +59,22 @@ fn metric(spec: &Spec) -> Option<Metric> {
     asked.or_else(|| spec.metrics().first().copied())
 }
 
+/// What a sweep of the spec searches.
+fn space(spec: &Spec) -> Result<Space> {
+    Space::read(&config(spec)).map_err(|error| refused(&error.to_string()))
+}
+
+/// What a sweep of the spec draws from.
+fn seed(spec: &Spec) -> i64 {
+    i64::try_from(spec.training.seed).unwrap_or(i64::MAX)
+}
+
 /// Refuses a sweep whose parameters cannot be read.
 pub(crate) fn check(spec: &Spec) -> Result<()> {
     if spec.training.sweep.is_none() {
         return Ok(());
     }
-    let space = Space::read(&config(spec)).map_err(|error| refused(&error.to_string()))?;
+    let space = space(spec)?;
     // The least and the greatest of a range may be out of bounds where a point between them is not.
     if let Some(first) = suggest(&space, 0, 0, &[]) {
         with_params(&spec.training, &first)?;
@@ -149,7 +159,7 @@ pub(super) async fn search(
         lease,
         metric,
         sweep_id: short_id(&[b"training", run.id.as_str().as_bytes()]),
-        space: Space::read(&config(&ctx.spec)).map_err(|error| refused(&error.to_string()))?,
+        space: space(&ctx.spec)?,
     };
     let split = train::split(rows, &ctx.spec.evaluation);
     search.run_trials(manifest, &split).await.map(Some)
@@ -172,7 +182,7 @@ impl Search<'_> {
         let earlier = self.begin().await?;
         let mut past: Vec<Observation> = Vec::new();
         let mut last_error = None;
-        let seed = i64::try_from(self.ctx.spec.training.seed).unwrap_or(i64::MAX);
+        let seed = seed(&self.ctx.spec);
         while let Some(params) = suggest(&self.space, seed, past.len() as i64, &past) {
             let number = past.len() as i64;
             let known = earlier.iter().find(|trial| {
@@ -274,7 +284,7 @@ impl Search<'_> {
             display_name: format!("training {}", self.run.id),
             config: config(&self.ctx.spec),
             state: SweepState::Running,
-            seed: i64::try_from(self.ctx.spec.training.seed).unwrap_or(i64::MAX),
+            seed: seed(&self.ctx.spec),
             created_ms: now_ms,
             updated_ms: now_ms,
         };

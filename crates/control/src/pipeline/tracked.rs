@@ -22,33 +22,12 @@ const DATASET_DIGEST: usize = 36;
 
 /// The run begins, perhaps once more.
 pub(super) fn begin(tx: &mut Tx<'_>, project: &str, run: &RunRow, now: Timestamp) -> Result<()> {
-    if let Some(known) = runs::find(tx, DEFAULT_WORKSPACE, run.id.as_str())? {
-        return runs::update(tx, known.number, &status(RunStatus::Running, None));
-    }
-    let experiment = experiment(tx, project, now)?;
-    let head = RunHead {
-        number: 0,
-        run_id: run.id.to_string(),
-        experiment,
-        name: format!("{} {}", run.trigger_kind, now.day()),
-        user_id: "tidemill".to_owned(),
-        status: RunStatus::Running,
-        lifecycle: Lifecycle::Active,
-        start_ms: now.as_millis(),
-        end_ms: None,
-        deleted_ms: None,
-        artifact_uri: format!("mlflow-artifacts:/{experiment}/{}/artifacts", run.id),
-    };
-    let number = runs::insert(tx, &head)?;
+    let name = format!("{} {}", run.trigger_kind, now.day());
     let said = [
-        ("mlflow.runName", head.name.as_str()),
-        ("mlflow.user", "tidemill"),
-        ("mlflow.source.name", project),
-        ("mlflow.source.type", "PROJECT"),
         ("tidemill.trigger", run.trigger_kind.as_str()),
         ("tidemill.reason", run.trigger_reason.as_str()),
     ];
-    tags::set(tx, number, &said)
+    start(tx, project, (run.id.as_str(), &name), &said, now)
 }
 
 /// A trial of the training's sweep begins, perhaps once more: a run below the training's own.
@@ -59,6 +38,18 @@ pub(super) fn begin_trial(
     (run_id, sweep, number): (&str, &str, i64),
     now: Timestamp,
 ) -> Result<()> {
+    let said = [("mlflow.parentRunId", parent), ("tidemill.sweep", sweep)];
+    start(tx, project, (run_id, &format!("trial {number}")), &said, now)
+}
+
+/// A run of the project begins, under this id and name and with these tags beside the usual ones; one that is there goes on.
+fn start(
+    tx: &mut Tx<'_>,
+    project: &str,
+    (run_id, name): (&str, &str),
+    said: &[(&str, &str)],
+    now: Timestamp,
+) -> Result<()> {
     if let Some(known) = runs::find(tx, DEFAULT_WORKSPACE, run_id)? {
         return runs::update(tx, known.number, &status(RunStatus::Running, None));
     }
@@ -67,7 +58,7 @@ pub(super) fn begin_trial(
         number: 0,
         run_id: run_id.to_owned(),
         experiment,
-        name: format!("trial {number}"),
+        name: name.to_owned(),
         user_id: "tidemill".to_owned(),
         status: RunStatus::Running,
         lifecycle: Lifecycle::Active,
@@ -76,16 +67,14 @@ pub(super) fn begin_trial(
         deleted_ms: None,
         artifact_uri: format!("mlflow-artifacts:/{experiment}/{run_id}/artifacts"),
     };
-    let stored = runs::insert(tx, &head)?;
-    let said = [
-        ("mlflow.runName", head.name.as_str()),
+    let number = runs::insert(tx, &head)?;
+    let usual = [
+        ("mlflow.runName", name),
         ("mlflow.user", "tidemill"),
-        ("mlflow.parentRunId", parent),
         ("mlflow.source.name", project),
         ("mlflow.source.type", "PROJECT"),
-        ("tidemill.sweep", sweep),
     ];
-    tags::set(tx, stored, &said)
+    tags::set(tx, number, &[&usual, said].concat())
 }
 
 /// A trial ended: measured, or with the reason why not.
