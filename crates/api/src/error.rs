@@ -315,8 +315,16 @@ impl From<ServeError> for ApiError {
     fn from(error: ServeError) -> Self {
         let kind = match &error {
             ServeError::UnknownEndpoint { .. } | ServeError::UnknownVersion { .. } => Kind::NotFound,
-            ServeError::Schema(_) => Kind::BadRequest,
-            ServeError::SchemaChanged { .. }
+            ServeError::Schema(_) | ServeError::Payload { .. } => Kind::BadRequest,
+            ServeError::Overloaded { .. } => Kind::TooMany,
+            ServeError::DeadlinePassed { .. } => Kind::Timeout,
+            ServeError::Load { source, .. } | ServeError::Model { source, .. } => match source.blame {
+                Blame::Caller => Kind::BadRequest,
+                Blame::Us => Kind::Internal,
+                Blame::Upstream => Kind::Unavailable,
+            },
+            ServeError::Unloaded { .. }
+            | ServeError::SchemaChanged { .. }
             | ServeError::NoModel { .. }
             | ServeError::AllFailed { .. }
             | ServeError::Log { .. }

@@ -4,6 +4,7 @@
 //! - [`spec`]: `tidemill.yaml`, one model's whole life, with errors that name file, line, column and key.
 //! - [`frame`]: a typed columnar batch, the currency between protocols, models and the prediction log.
 //! - [`ports`]: object-safe traits behind which DataFusion and the model runtimes stand.
+//! - [`tensors`], [`servable`]: named tensors, and the port of the models that are asked by them.
 //! - [`predictions`]: what the prediction log holds.
 //!
 //! Deliberately absent: SQL, object stores, HTTP, statistics, model code. A type that one crate alone uses lives there.
@@ -14,5 +15,7 @@ pub mod frame;
 pub mod ids;
 pub mod ports;
 pub mod predictions;
+pub mod servable;
 pub mod snapshot;
 pub mod spec;
+pub mod tensors;

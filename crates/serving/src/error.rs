@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tidemill_core::ids::{EndpointName, VersionNumber};
-use tidemill_core::ports::Blame;
+use tidemill_core::ports::{Blame, PortError};
 
 use crate::guard::SchemaError;
 
@@ -57,6 +57,56 @@ pub enum ServeError {
         /// The versions that are loaded.
         loaded: Vec<VersionNumber>,
     },
+    /// The payload does not fit what the deployment takes.
+    #[error("endpoint `{endpoint}`: {message}")]
+    Payload {
+        /// Which endpoint.
+        endpoint: EndpointName,
+        /// What does not fit, and what would.
+        message: String,
+    },
+    /// The deployment was unloaded.
+    #[error("endpoint `{endpoint}` is unloaded; load it with `POST /v2/repository/models/{endpoint}/load`")]
+    Unloaded {
+        /// Which endpoint.
+        endpoint: EndpointName,
+    },
+    /// The deployment's model could not be loaded.
+    #[error("version {version} of endpoint `{endpoint}` cannot be loaded: {source}")]
+    Load {
+        /// Which endpoint.
+        endpoint: EndpointName,
+        /// Which version.
+        version: VersionNumber,
+        /// Why.
+        source: PortError,
+    },
+    /// The model failed to answer.
+    #[error("version {version} of endpoint `{endpoint}` failed: {source}")]
+    Model {
+        /// Which endpoint.
+        endpoint: EndpointName,
+        /// Which version.
+        version: VersionNumber,
+        /// Why.
+        source: PortError,
+    },
+    /// The request was refused because too much is being asked: nothing was done, and it may be sent again later.
+    #[error("endpoint `{endpoint}` is overloaded: {why}; send the request again later")]
+    Overloaded {
+        /// Which endpoint.
+        endpoint: EndpointName,
+        /// Which limit was met.
+        why: String,
+    },
+    /// The time within which the answer was wanted is over.
+    #[error("endpoint `{endpoint}` did not answer within the request's time: {stage}")]
+    DeadlinePassed {
+        /// Which endpoint.
+        endpoint: EndpointName,
+        /// Where the time went.
+        stage: &'static str,
+    },
     /// The disk of the prediction log is full: nothing was recorded, so nothing was answered.
     #[error("the prediction log's disk is full at `{}`, so the request was refused; free space there and send it again", .dir.display())]
     LogFull {
@@ -98,7 +148,14 @@ impl ServeError {
     /// Who has to act.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::UnknownEndpoint { .. } | Self::Schema(_) | Self::UnknownVersion { .. } => Blame::Caller,
+            Self::UnknownEndpoint { .. }
+            | Self::Schema(_)
+            | Self::UnknownVersion { .. }
+            | Self::Payload { .. }
+            | Self::Unloaded { .. }
+            | Self::Overloaded { .. } => Blame::Caller,
+            Self::Load { source, .. } | Self::Model { source, .. } => source.blame,
+            Self::DeadlinePassed { .. } => Blame::Us,
             Self::SchemaChanged { .. }
             | Self::NoModel { .. }
             | Self::AllFailed { .. }
@@ -117,6 +174,12 @@ impl ServeError {
             Self::NoModel { .. } => "no_model",
             Self::AllFailed { .. } => "all_failed",
             Self::UnknownVersion { .. } => "unknown_version",
+            Self::Payload { .. } => "bad_payload",
+            Self::Unloaded { .. } => "unloaded",
+            Self::Load { .. } => "load_failed",
+            Self::Model { source, .. } => source.code,
+            Self::Overloaded { .. } => "overloaded",
+            Self::DeadlinePassed { .. } => "deadline_passed",
             Self::LogFull { .. } => "log_full",
             Self::Log { .. } => "log_failed",
             Self::Corrupt { .. } => "log_corrupt",
@@ -127,7 +190,8 @@ impl ServeError {
 
     /// Whether the same request may succeed later without a change.
     pub fn retryable(&self) -> bool {
-        self.blame() != Blame::Caller && !matches!(self, Self::Corrupt { .. })
+        matches!(self, Self::Overloaded { .. })
+            || (self.blame() != Blame::Caller && !matches!(self, Self::Corrupt { .. }))
     }
 
     pub(crate) fn log(action: &'static str, path: &Path, source: io::Error) -> Self {

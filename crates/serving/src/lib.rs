@@ -3,6 +3,7 @@
 //! - [`Router`]: the immutable routing table, swapped whole; reading it takes no lock.
 //! - [`coerce`]: the guard at the door; JSON-like values become a typed frame, or an error that names field, row and value.
 //! - [`Server`]: route → guard → champion or canary by sticky position → fallbacks → shadows → log → answer.
+//! - [`Hosting`]: deployments that are asked by tensors or bodies, loaded when needed.
 //! - [`PredictionLog`]: a write-ahead log of prediction batches; what was answered is on disk before the answer leaves.
 //! - [`Metrics`]: counters and a latency histogram, all atomics.
 //!
@@ -14,6 +15,7 @@
 mod answer;
 mod error;
 mod guard;
+mod hosting;
 mod log;
 mod metrics;
 mod routing;
@@ -26,6 +28,10 @@ mod testing;
 pub use answer::{CANARY_FAILED, CHAMPION_FAILED, NO_MODEL_YET, PREVIOUS_FAILED};
 pub use error::ServeError;
 pub use guard::{Finding, MAX_FINDINGS, RawColumn, RawValue, SchemaError, coerce};
+pub use hosting::{
+    BatchStatistics, Call, CallAnswer, CallAnswers, DurationStatistics, Hosted, HostedVersion, Hosting,
+    IndexEntry, VersionState, VersionStatistics,
+};
 pub use log::{LiveStats, LogOptions, PredictionLog, Recovery, SegmentId};
 pub use metrics::{Latency, Metrics};
 pub use routing::{Canary, Deployment, Route, Router, RoutingTable, default_row};

@@ -11,6 +11,7 @@ use tidemill_core::predictions::{PredictionBatch, Role};
 use crate::answer::{self, Answered, Ask};
 use crate::error::ServeError;
 use crate::guard::{Finding, SchemaError};
+use crate::hosting::Hosting;
 use crate::log::{Claim, Claimed, PredictionLog, RequestKey};
 use crate::metrics::{Counters, Metrics};
 use crate::routing::{Route, Router};
@@ -73,13 +74,25 @@ impl From<&PredictionBatch> for InferResponse {
 pub struct Server {
     router: Arc<Router>,
     log: PredictionLog,
+    hosting: Hosting,
     clock: Arc<dyn Clock>,
 }
 
 impl Server {
     /// A server over a routing table and an open log.
     pub fn new(router: Arc<Router>, log: PredictionLog, clock: Arc<dyn Clock>) -> Self {
-        Self { router, log, clock }
+        let hosting = Hosting::new(Arc::clone(&clock));
+        Self {
+            router,
+            log,
+            hosting,
+            clock,
+        }
+    }
+
+    /// The deployments that are asked by tensors or bodies.
+    pub fn hosting(&self) -> &Hosting {
+        &self.hosting
     }
 
     /// The routing table.

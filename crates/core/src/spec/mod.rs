@@ -1,6 +1,7 @@
 //! `tidemill.yaml`: one model's whole life, declared. The JSON Schema for editors is generated from these types.
 
 mod load;
+mod serving;
 mod span;
 mod training;
 
@@ -11,6 +12,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use load::{SpecError, json_schema, load, parse};
+pub use serving::{
+    BatchingSpec, CacheSpec, QueueSpec, RateLimitSpec, ScalingSpec, ServingSpec, VersionPolicy, WorkerSpec,
+};
 pub use span::{Span, SpanError};
 pub use training::{SweepMethod, SweepSpec, TrainingSpec};
 
