@@ -33,4 +33,4 @@ pub use control_plane::{ControlPlane, ListQuery, Noun};
 pub use error::{ApiError, Kind};
 pub use router::{router, router_with};
 pub use security::Security;
-pub use server::serve;
+pub use server::{Patience, serve, serve_patiently};
