@@ -175,6 +175,11 @@ impl Fake {
         self.clock.now()
     }
 
+    /// Unloads a deployment.
+    pub async fn serving_unload(&self, name: &str) {
+        self.serving.hosting().unload(&name.into()).await.unwrap();
+    }
+
     fn note(&self, what: String) {
         self.seen.lock().unwrap().push(what);
     }
