@@ -113,7 +113,7 @@ impl Fake {
         let dir = TempDir::new().unwrap();
         let clock = VirtualClock::new(NOW.parse().unwrap());
         let options = LogOptions {
-            fsync: false,
+            durability: tidemill_serving::Durability::default(),
             ..LogOptions::default()
         };
         let (log, _) = PredictionLog::open(dir.path(), options).unwrap();
@@ -176,8 +176,8 @@ impl Fake {
     }
 
     /// Unloads a deployment.
-    pub async fn serving_unload(&self, name: &str) {
-        self.serving.hosting().unload(&name.into()).await.unwrap();
+    pub fn serving_unload(&self, name: &str) {
+        self.serving.hosting().unload(&name.into()).unwrap();
     }
 
     fn note(&self, what: String) {

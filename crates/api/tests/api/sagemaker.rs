@@ -80,7 +80,7 @@ async fn errors_have_the_runtimes_names() {
     let prices = "/endpoints/prices/invocations";
     let variant = |name| [JSON, ("x-amzn-sagemaker-target-variant", name)];
     let model = [JSON, ("x-amzn-sagemaker-target-model", "a.tar.gz")];
-    app.fake.serving_unload("double").await;
+    app.fake.serving_unload("double");
     let cases: [(&str, &[(&str, &str)], &str, u16, &str); 8] = [
         ("/endpoints/nobody/invocations", &[JSON], "[[1, 2]]", 400, "ValidationError"),
         (prices, &variant("green"), "[[1, 2]]", 400, "ValidationError"),
