@@ -35,6 +35,7 @@ use crate::error::ServeError;
 pub use call::{Call, CallAnswer, CallAnswers};
 use host::Host;
 pub use statistics::{BatchStatistics, DurationStatistics, VersionStatistics};
+pub(crate) use statistics::{BatchTimes, Counts};
 use version::Version;
 
 /// How often house is kept.
