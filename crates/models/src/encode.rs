@@ -57,11 +57,11 @@ impl RowEncoder {
         self.encoders.len()
     }
 
-    /// Writes the rows from `first` on into `out`, row-major, as many as fit. A level that training never saw is missing.
-    pub fn encode(&self, columns: &[&Column], first: usize, out: &mut [f64]) {
-        let width = self.width();
-        for (position, (encoder, column)) in self.encoders.iter().zip(columns).enumerate() {
-            let cells = out.iter_mut().skip(position).step_by(width);
+    /// Writes `rows` rows from `first` on into `out`, input by input. A level that training never saw is missing.
+    pub fn encode(&self, columns: &[&Column], first: usize, rows: usize, out: &mut [f64]) {
+        let inputs = out.chunks_exact_mut(rows.max(1));
+        for ((encoder, column), cells) in self.encoders.iter().zip(columns).zip(inputs) {
+            let cells = cells.iter_mut();
             match (encoder, column) {
                 (Encoder::Number, Column::Numeric(values)) if self.tiny_is_zero => {
                     for (cell, &value) in cells.zip(&values[first..]) {

@@ -12,7 +12,7 @@ use crate::lightgbm::{self, LightGbm};
 use crate::manifest::{self, Manifest};
 use crate::perpetual;
 use crate::trainer::CODING;
-use crate::trees::Ensemble;
+use crate::trees::{Block, Ensemble, Workspace};
 
 /// The values of `format` in `model.json` that [`Runtime`] loads.
 pub const SUPPORTED_FORMATS: [&str; 2] = ["perpetual", "lightgbm"];
@@ -205,32 +205,43 @@ impl TreeModel {
         })
     }
 
-    fn answer_block(&self, columns: &[&Column], first: usize, scratch: &mut [f64], out: &mut [f64]) {
+    fn answer_block(&self, columns: &[&Column], first: usize, work: &mut BlockWork, out: &mut [f64]) {
         let rows = out.len() / self.ensemble.outputs();
-        let numbers = &mut scratch[..rows * self.encoder.width()];
-        self.encoder.encode(columns, first, numbers);
-        self.ensemble.predict(numbers, self.encoder.width(), out);
+        work.cells.resize(rows * self.encoder.width(), 0.0);
+        self.encoder.encode(columns, first, rows, &mut work.cells);
+        let block = Block {
+            cells: &work.cells,
+            stride: rows,
+            rows,
+        };
+        self.ensemble.predict(block, &mut work.trees, out);
     }
 
     fn answers(&self, columns: &[&Column], rows: usize) -> Vec<f64> {
         let outputs = self.ensemble.outputs();
         let mut out = vec![0.0; rows * outputs];
-        let scratch = || vec![0.0; rows.min(BLOCK) * self.encoder.width()];
         if rows > PARALLEL_FROM {
             out.par_chunks_mut(BLOCK * outputs).enumerate().for_each_init(
-                scratch,
-                |scratch, (block, out)| {
-                    self.answer_block(columns, block * BLOCK, scratch, out);
+                BlockWork::default,
+                |work, (block, out)| {
+                    self.answer_block(columns, block * BLOCK, work, out);
                 },
             );
         } else {
-            let mut scratch = scratch();
+            let mut work = BlockWork::default();
             for (block, out) in out.chunks_mut(BLOCK * outputs).enumerate() {
-                self.answer_block(columns, block * BLOCK, &mut scratch, out);
+                self.answer_block(columns, block * BLOCK, &mut work, out);
             }
         }
         out
     }
+}
+
+/// What a thread needs to answer blocks.
+#[derive(Debug, Default)]
+struct BlockWork {
+    cells: Vec<f64>,
+    trees: Workspace,
 }
 
 impl Model for TreeModel {

@@ -9,7 +9,7 @@ mod tree;
 use tidemill_core::frame::Task;
 
 use crate::error::{Broken, shorten};
-use crate::trees::Ensemble;
+use crate::trees::{Builder, Ensemble, Precision, TreeParts};
 use objective::Objective;
 use tree::Section;
 
@@ -57,19 +57,36 @@ pub(crate) fn parse(text: &str) -> Result<LightGbm, Broken> {
             ),
         ));
     }
-    let mut ensemble = Ensemble::new(vec![0.0; shape.outputs], shape.objective.link);
+    let mut builder = Builder::new(
+        shape.features,
+        vec![0.0; shape.outputs],
+        shape.objective.link,
+        Precision::F64,
+    );
     for (index, section) in trees.iter().enumerate() {
         let parsed = tree::parse(section, shape.features)?;
         let output = (index % shape.outputs) as u32;
-        ensemble
-            .push_tree(output, &parsed.nodes, &parsed.leaves, &parsed.sets)
-            .map_err(|error| Broken::new(section.first_line, error.to_string(), "a smaller model"))?;
+        builder
+            .push(TreeParts {
+                output,
+                nodes: &parsed.nodes,
+                leaves: &parsed.leaves,
+                width: 1,
+                sets: &parsed.sets,
+            })
+            .map_err(|error| {
+                Broken::new(
+                    section.first_line,
+                    error.to_string(),
+                    "one tree of splits and leaves",
+                )
+            })?;
     }
     if shape.average && !trees.is_empty() {
-        ensemble.divide_by((trees.len() / shape.outputs) as f64);
+        builder.divide_by((trees.len() / shape.outputs) as f64);
     }
     Ok(LightGbm {
-        ensemble,
+        ensemble: builder.finish(),
         task: shape.objective.task,
         features: shape.features,
         feature_names: shape.feature_names,

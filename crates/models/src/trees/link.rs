@@ -22,8 +22,14 @@ pub(crate) enum Link {
 }
 
 impl Link {
+    /// How many numbers come of so many sums.
+    pub fn outputs(self, sums: usize) -> usize {
+        sums
+    }
+
     /// Turns the sums of one row into its answer.
-    pub fn apply(self, row: &mut [f64]) {
+    pub fn apply(self, sums: &[f64], row: &mut [f64]) {
+        row.copy_from_slice(sums);
         match self {
             Self::Identity => {}
             Self::Sigmoid { slope } => {
@@ -70,16 +76,16 @@ mod tests {
 
     #[test]
     fn softmax_survives_large_sums() {
-        let mut row = [1000.0, 1001.0, 1002.0];
-        Link::Softmax.apply(&mut row);
+        let mut row = [0.0; 3];
+        Link::Softmax.apply(&[1000.0, 1001.0, 1002.0], &mut row);
         assert!((row.iter().sum::<f64>() - 1.0).abs() < 1e-15);
         assert!(row[0] < row[1] && row[1] < row[2]);
     }
 
     #[test]
     fn a_signed_square_keeps_the_sign() {
-        let mut row = [-3.0, 0.0, 2.0];
-        Link::SignedSquare.apply(&mut row);
+        let mut row = [0.0; 3];
+        Link::SignedSquare.apply(&[-3.0, 0.0, 2.0], &mut row);
         assert_eq!(row, [-9.0, 0.0, 4.0]);
     }
 }
