@@ -15,8 +15,19 @@ pub(crate) const LIGHTGBM_ZERO: f64 = 1e-35_f32 as f64;
 pub(crate) struct Coding {
     /// The code of the first level; the others follow.
     pub first_code: u32,
-    /// Whether tiny numbers are read as zero.
-    pub tiny_is_zero: bool,
+    /// What happens to numbers.
+    pub rounding: Rounding,
+}
+
+/// How numbers are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rounding {
+    /// As they are.
+    None,
+    /// Tiny ones are zero (`LightGBM`).
+    TinyIsZero,
+    /// As `float` (`XGBoost`, scikit-learn's trees, ONNX).
+    F32,
 }
 
 /// The codes of a categorical column's levels.
@@ -33,7 +44,7 @@ enum Encoder {
 #[derive(Debug)]
 pub(crate) struct RowEncoder {
     encoders: Vec<Encoder>,
-    tiny_is_zero: bool,
+    rounding: Rounding,
 }
 
 impl RowEncoder {
@@ -48,7 +59,7 @@ impl RowEncoder {
             .collect();
         Self {
             encoders,
-            tiny_is_zero: coding.tiny_is_zero,
+            rounding: coding.rounding,
         }
     }
 
@@ -63,14 +74,14 @@ impl RowEncoder {
         for ((encoder, column), cells) in self.encoders.iter().zip(columns).zip(inputs) {
             let cells = cells.iter_mut();
             match (encoder, column) {
-                (Encoder::Number, Column::Numeric(values)) if self.tiny_is_zero => {
-                    for (cell, &value) in cells.zip(&values[first..]) {
-                        *cell = if value.abs() <= LIGHTGBM_ZERO { 0.0 } else { value };
-                    }
-                }
                 (Encoder::Number, Column::Numeric(values)) => {
-                    for (cell, &value) in cells.zip(&values[first..]) {
-                        *cell = value;
+                    let values = cells.zip(&values[first..]);
+                    match self.rounding {
+                        Rounding::None => values.for_each(|(cell, &value)| *cell = value),
+                        Rounding::TinyIsZero => values.for_each(|(cell, &value)| {
+                            *cell = if value.abs() <= LIGHTGBM_ZERO { 0.0 } else { value };
+                        }),
+                        Rounding::F32 => values.for_each(|(cell, &value)| *cell = f64::from(value as f32)),
                     }
                 }
                 (Encoder::Code(codes), Column::Categorical(levels)) => {

@@ -24,6 +24,8 @@ pub(crate) struct LightGbm {
     pub features: usize,
     /// The inputs' names; may be `Column_0` and so on.
     pub feature_names: Vec<String>,
+    /// For each input its categories, where training read them from pandas.
+    pub categories: Vec<Vec<String>>,
 }
 
 /// Reads a text model.
@@ -90,7 +92,39 @@ pub(crate) fn parse(text: &str) -> Result<LightGbm, Broken> {
         task: shape.objective.task,
         features: shape.features,
         feature_names: shape.feature_names,
+        categories: pandas_categories(text, shape.features),
     })
+}
+
+/// What the Python package writes after the trees: the levels of each categorical column of a data frame, and in the parameters
+/// which columns these are. Files without them are whole too.
+fn pandas_categories(text: &str, features: usize) -> Vec<Vec<String>> {
+    // A number of features that the file cannot hold is refused where its splits are read.
+    let after = |key: &str| text.lines().rev().find_map(|line| line.strip_prefix(key));
+    let levels = after("pandas_categorical:")
+        .and_then(|json| serde_json::from_str::<Vec<Vec<serde_json::Value>>>(json).ok())
+        .unwrap_or_default();
+    let columns = after("[categorical_feature: ")
+        .map(|list| list.trim_end_matches(']').split(','))
+        .into_iter()
+        .flatten()
+        .map_while(|column| column.trim().parse::<usize>().ok())
+        .collect::<Vec<usize>>();
+    if levels.len() != columns.len() || columns.iter().any(|&column| column >= features) {
+        return Vec::new();
+    }
+    let last = columns.iter().copied().max().map_or(0, |last| last + 1);
+    let mut categories = vec![Vec::new(); last.min(text.len())];
+    for (column, levels) in columns.into_iter().zip(levels) {
+        let texts = levels.iter().map(|level| match level {
+            serde_json::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        });
+        if let Some(place) = categories.get_mut(column) {
+            *place = texts.collect();
+        }
+    }
+    categories
 }
 
 /// What the header says.

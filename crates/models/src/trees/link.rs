@@ -19,6 +19,14 @@ pub(crate) enum Link {
     SignedSquare,
     /// `log(1 + exp(x))`: `cross_entropy_lambda`.
     LogOnePlusExp,
+    /// `XGBoost`'s sigmoid, in `float`.
+    SigmoidF32,
+    /// `XGBoost`'s softmax: exponentials in `float`, their sum in `double`.
+    SoftmaxF32,
+    /// `exp(x)` in `float`.
+    ExpF32,
+    /// 1 if above zero, else 0: `binary:hinge`.
+    Positive,
 }
 
 impl Link {
@@ -54,6 +62,23 @@ impl Link {
                     *value = value.exp().ln_1p();
                 }
             }
+            Self::SigmoidF32 => {
+                for value in row {
+                    // `XGBoost` adds 1e-16 to the denominator, which `float` does not notice.
+                    *value = f64::from(1.0 / ((-*value as f32).exp() + 1.0));
+                }
+            }
+            Self::SoftmaxF32 => softmax_f32(row),
+            Self::ExpF32 => {
+                for value in row {
+                    *value = f64::from((*value as f32).exp());
+                }
+            }
+            Self::Positive => {
+                for value in row {
+                    *value = f64::from(u8::from(*value > 0.0));
+                }
+            }
         }
     }
 }
@@ -67,6 +92,18 @@ fn softmax(row: &mut [f64]) {
     }
     for value in row {
         *value /= sum;
+    }
+}
+
+fn softmax_f32(row: &mut [f64]) {
+    let largest = row.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b as f32));
+    let mut sum = 0.0;
+    for value in row.iter_mut() {
+        *value = f64::from((*value as f32 - largest).exp());
+        sum += *value;
+    }
+    for value in row {
+        *value = f64::from(*value as f32 / sum as f32);
     }
 }
 
