@@ -42,14 +42,14 @@ def lightgbm_model(x, y, categories):
     # `min_data_per_group` and one-hot splits as LightGBM has them by default.
     train = lightgbm.Dataset(x, label=y, categorical_feature=[3, 7] if categories else [])
     booster = lightgbm.train(
-        {"objective": "binary", "num_leaves": 31, "verbosity": -1, "seed": 1, "num_threads": 2}, train, num_boost_round=TREES
+        {"objective": "binary", "num_leaves": 31, "verbosity": -1, "seed": 1, "num_threads": 1}, train, num_boost_round=TREES
     )
     onnx = convert_lightgbm(booster, initial_types=[("x", FloatTensorType([None, FEATURES]))], zipmap=False)
     return "lightgbm", "model.txt", booster.model_to_string().encode(), onnx, booster.predict
 
 
 def xgboost_model(x, y):
-    model = xgboost.XGBClassifier(n_estimators=TREES, max_depth=5, max_leaves=31, learning_rate=0.1, n_jobs=2).fit(x, y)
+    model = xgboost.XGBClassifier(n_estimators=TREES, max_depth=5, max_leaves=31, learning_rate=0.1, n_jobs=1).fit(x, y)
     onnx = convert_xgboost(model, initial_types=[("x", FloatTensorType([None, FEATURES]))])
     booster = model.get_booster()
     predict = lambda rows: booster.predict(xgboost.DMatrix(rows))  # noqa: E731
@@ -87,13 +87,11 @@ def main():
         "lightgbm, missing values and categories": (data(True, True), lambda x, y: lightgbm_model(x, y, True)),
         "xgboost": (data(False, False), xgboost_model),
     }
+    made = {name: (x, make(x, y)) for name, ((x, y), make) in cases.items() if name in sys.argv[2:] or not sys.argv[2:]}
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     failed = False
-    for name, ((x, y), make) in cases.items():
-        if sys.argv[2:] and name not in sys.argv[2:]:
-            continue
-        kind, file, model, onnx, predict = make(x, y)
+    for name, (x, (kind, file, model, onnx, predict)) in made.items():
         session, probe = onnx_session(onnx), x[:1024]
         floats = probe.astype(np.float32)
         output = session.get_outputs()[-1].name

@@ -5,17 +5,18 @@ use std::sync::Arc;
 use tidemill_core::frame::{FeatureKind, Task};
 use tidemill_core::ports::{Model, ModelBundle, ModelRuntime, PortError};
 
-use crate::encode::{Coding, Rounding};
+use crate::encode::{Coding, Rounding, RowEncoder};
 use crate::error::{Broken, BundleError};
 use crate::lightgbm::{self, LightGbm};
 use crate::manifest::{self, Manifest, ManifestFeature};
 use crate::perpetual;
+use crate::sklearn;
 use crate::trainer::CODING;
 use crate::tree_model::{Parts, TreeModel};
 use crate::xgboost;
 
 /// The values of `format` in `model.json` that [`Runtime`] loads.
-pub const SUPPORTED_FORMATS: [&str; 3] = ["perpetual", "lightgbm", "xgboost"];
+pub const SUPPORTED_FORMATS: [&str; 4] = ["perpetual", "lightgbm", "xgboost", "sklearn_trees"];
 
 /// Loads bundles of every supported format.
 #[derive(Debug, Clone, Copy, Default)]
@@ -41,6 +42,7 @@ pub(crate) fn load_trees(bundle: &ModelBundle) -> Result<TreeModel, BundleError>
     match manifest.format.as_str() {
         "lightgbm" => load_lightgbm(&manifest, bytes),
         "xgboost" => load_xgboost(&manifest, bytes),
+        "sklearn_trees" => load_sklearn(&manifest, bytes),
         _ => load_perpetual(&manifest, bytes),
     }
 }
@@ -74,11 +76,14 @@ fn load_lightgbm(manifest: &Manifest, bytes: &[u8]) -> Result<TreeModel, BundleE
         file: manifest.file.clone(),
         task,
         classes: manifest.classes.clone(),
+        encoder: RowEncoder::new(
+            &features,
+            Coding {
+                first_code: 0,
+                rounding: Rounding::TinyIsZero,
+            },
+        ),
         features,
-        coding: Coding {
-            first_code: 0,
-            rounding: Rounding::TinyIsZero,
-        },
         ensemble: model.ensemble,
     })
 }
@@ -189,11 +194,58 @@ fn load_xgboost(manifest: &Manifest, bytes: &[u8]) -> Result<TreeModel, BundleEr
         file: manifest.file.clone(),
         task: model.task,
         classes: manifest.classes.clone(),
+        encoder: RowEncoder::new(
+            &features,
+            Coding {
+                first_code: 0,
+                rounding: Rounding::F32,
+            },
+        ),
         features,
-        coding: Coding {
-            first_code: 0,
-            rounding: Rounding::F32,
+        ensemble: model.ensemble,
+    })
+}
+
+/// The file says it all; a manifest may name classes and inputs otherwise, if it names as many.
+fn load_sklearn(manifest: &Manifest, bytes: &[u8]) -> Result<TreeModel, BundleError> {
+    let model = sklearn::parse(bytes).map_err(|broken| BundleError::Broken {
+        file: manifest.file.clone(),
+        broken,
+    })?;
+    if let Some(said) = manifest.task
+        && said != model.task
+    {
+        return Err(task_differs(manifest, model.task, said));
+    }
+    let kinds: Vec<FeatureKind> = model.features.iter().map(|feature| feature.kind).collect();
+    let names: Vec<String> = model
+        .features
+        .iter()
+        .map(|feature| feature.name.clone())
+        .collect();
+    let features = manifest.features_or(|| model.features)?;
+    check_features(manifest, &features, names.len(), &names)?;
+    if let Some((feature, _)) = features
+        .iter()
+        .zip(&kinds)
+        .find(|(feature, kind)| feature.kind != **kind)
+    {
+        let name = &feature.name;
+        return Err(mismatch(
+            manifest,
+            format!("it was trained with another kind of feature `{name}`; leave `features` out"),
+        ));
+    }
+    TreeModel::assemble(Parts {
+        file: manifest.file.clone(),
+        task: model.task,
+        classes: if manifest.classes.is_empty() {
+            model.classes
+        } else {
+            manifest.classes.clone()
         },
+        encoder: RowEncoder::of(model.inputs, model.rounding),
+        features,
         ensemble: model.ensemble,
     })
 }
@@ -214,8 +266,8 @@ fn load_perpetual(manifest: &Manifest, bytes: &[u8]) -> Result<TreeModel, Bundle
         file: manifest.file.clone(),
         task,
         classes: manifest.classes.clone(),
+        encoder: RowEncoder::new(&features, CODING),
         features,
-        coding: CODING,
         ensemble,
     })
 }

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use tidemill_core::frame::{Column, Frame, Scores, Task};
 use tidemill_core::ports::{Model, ModelSignature, PortError};
 
-use crate::encode::{Coding, RowEncoder, columns_for};
+use crate::encode::{RowEncoder, columns_for};
 use crate::error::BundleError;
 use crate::manifest::{self, ManifestFeature};
 use crate::trees::{Block, Ensemble, Workspace};
@@ -26,10 +26,10 @@ pub(crate) struct Parts {
     pub task: Task,
     /// The classes, in the order of the outputs; empty if they have no names.
     pub classes: Vec<String>,
-    /// The inputs, in the order in which the trees read them.
+    /// The inputs, in the order of the encoder's columns.
     pub features: Vec<ManifestFeature>,
-    /// How inputs become numbers.
-    pub coding: Coding,
+    /// How these become numbers.
+    pub encoder: RowEncoder,
     /// The trees.
     pub ensemble: Ensemble,
 }
@@ -50,7 +50,7 @@ impl TreeModel {
             task,
             classes,
             features,
-            coding,
+            encoder,
             ensemble,
         } = parts;
         let mismatch = |reason: String| BundleError::Mismatch {
@@ -89,7 +89,7 @@ impl TreeModel {
                 task,
                 classes,
             },
-            encoder: RowEncoder::new(&features, coding),
+            encoder,
             ensemble,
         })
     }

@@ -27,6 +27,13 @@ pub(crate) enum Link {
     ExpF32,
     /// 1 if above zero, else 0: `binary:hinge`.
     Positive,
+    /// `-2^(-x / denominator) - offset`: scikit-learn's `IsolationForest.decision_function`.
+    Isolation {
+        /// The trees' number times the average depth of a tree.
+        denominator: f64,
+        /// Where outliers begin.
+        offset: f64,
+    },
 }
 
 impl Link {
@@ -66,6 +73,11 @@ impl Link {
                 for value in row {
                     // `XGBoost` adds 1e-16 to the denominator, which `float` does not notice.
                     *value = f64::from(1.0 / ((-*value as f32).exp() + 1.0));
+                }
+            }
+            Self::Isolation { denominator, offset } => {
+                for value in row {
+                    *value = -(2.0_f64.powf(-(*value / denominator))) - offset;
                 }
             }
             Self::SoftmaxF32 => softmax_f32(row),

@@ -117,5 +117,61 @@ def xgboost_cases():
     write("xgboost_best_iteration", files, plain_probe, best.predict_proba(plain_probe)[:, 1], "bits")
 
 
+def sklearn_cases():
+    sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "src/python"))
+    from sklearn import compose, ensemble, impute, pipeline, preprocessing, tree
+    from sklearn_trees import convert
+
+    holes = probe[NUMBERS]
+
+    def case(name, model, label, data=x[NUMBERS], rows=holes, compare=1e-12):
+        model.fit(data, label)
+        files = {"model.json": {"format": "sklearn_trees", "file": "trees.json"}, "trees.json": convert(model)}
+        if hasattr(model, "predict_proba"):
+            expected = model.predict_proba(rows)
+            expected = expected[:, 1] if expected.shape[1] == 2 else expected
+        elif hasattr(model, "decision_function"):
+            expected = model.decision_function(rows)
+        else:
+            expected = model.predict(rows)
+        write(f"sklearn_{name}", files, rows, expected, compare)
+
+    seed = {"random_state": 3}
+    case("decision_tree_classifier", tree.DecisionTreeClassifier(**seed), three)
+    case("decision_tree_regressor", tree.DecisionTreeRegressor(max_depth=6, **seed), real)
+    case("extra_tree_regressor", tree.ExtraTreeRegressor(**seed), real, plain, plain_probe)
+    case("random_forest_binary", ensemble.RandomForestClassifier(30, **seed), yes)
+    case("random_forest_multiclass", ensemble.RandomForestClassifier(30, min_samples_leaf=3, **seed), three)
+    case("random_forest_regressor", ensemble.RandomForestRegressor(30, **seed), real)
+    case("extra_trees_multiclass", ensemble.ExtraTreesClassifier(30, **seed), three)
+    case("extra_trees_regressor", ensemble.ExtraTreesRegressor(30, max_depth=5, **seed), real)
+    case("gradient_boosting_binary", ensemble.GradientBoostingClassifier(**seed), yes, plain, plain_probe)
+    case("gradient_boosting_multiclass", ensemble.GradientBoostingClassifier(n_estimators=30, **seed), three, plain, plain_probe)
+    exponential = ensemble.GradientBoostingClassifier(loss="exponential", init="zero", **seed)
+    case("gradient_boosting_exponential", exponential, yes, plain, plain_probe)
+    case("gradient_boosting_huber", ensemble.GradientBoostingRegressor(loss="huber", **seed), real, plain, plain_probe)
+    case("hist_binary_categories", ensemble.HistGradientBoostingClassifier(categorical_features="from_dtype", **seed), yes, x, probe)
+    case("hist_multiclass", ensemble.HistGradientBoostingClassifier(max_iter=40, **seed), three)
+    case("hist_regressor", ensemble.HistGradientBoostingRegressor(**seed), real, compare="bits")
+    case("hist_poisson", ensemble.HistGradientBoostingRegressor(loss="poisson", **seed), counts)
+    case("isolation_forest", ensemble.IsolationForest(n_estimators=50, **seed), None, plain, plain_probe)
+    case("isolation_forest_subsampled", ensemble.IsolationForest(n_estimators=50, max_features=2, **seed), None, plain, plain_probe)
+
+    texts = x.assign(colour=x.colour.astype(object), town=x.town.astype(object))
+    texts_probe = probe.assign(colour=probe.colour.astype(object), town=probe.town.astype(object).where(probe.town.notna(), "nowhere"))
+    columns = compose.ColumnTransformer([
+        ("scaled", pipeline.make_pipeline(impute.SimpleImputer(strategy="median"), preprocessing.StandardScaler()), ["a", "b"]),
+        ("between", pipeline.make_pipeline(impute.SimpleImputer(), preprocessing.MinMaxScaler(clip=True)), ["c"]),
+        ("robust", preprocessing.RobustScaler(), ["d"]),
+        ("hot", pipeline.make_pipeline(
+            impute.SimpleImputer(strategy="most_frequent"), preprocessing.OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+        ), ["colour"]),
+        ("codes", preprocessing.OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1), ["town"]),
+    ])
+    whole = pipeline.Pipeline([("columns", columns), ("forest", ensemble.RandomForestClassifier(40, **seed))])
+    case("pipeline_raw_columns", whole, yes, texts, texts_probe)
+
+
 lightgbm_cases()
+sklearn_cases()
 xgboost_cases()
