@@ -33,4 +33,5 @@ if [ ! tests/ui/node_modules/.package-lock.json -nt tests/ui/package-lock.json ]
     (cd tests/ui && npm ci --no-audit --no-fund)
 fi
 scripts/test-venv.sh >/dev/null
+scripts/onnxruntime.sh >/dev/null
 scripts/test-s3.sh >/dev/null

@@ -13,6 +13,7 @@ mod encode;
 mod error;
 mod lightgbm;
 mod manifest;
+mod onnx;
 mod perpetual;
 mod runtime;
 mod sklearn;
@@ -21,6 +22,7 @@ mod tree_model;
 mod trees;
 mod xgboost;
 
+pub use onnx::OnnxModel;
 pub use runtime::{Runtime, SUPPORTED_FORMATS};
 pub use sklearn::SKLEARN_TREES_PY;
 pub use trainer::BuiltinTrainer;

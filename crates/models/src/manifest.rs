@@ -27,6 +27,9 @@ pub(crate) struct Manifest {
     /// The inputs, in the order in which the model reads them; if there are none, those that the file names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<ManifestFeature>,
+    /// Threads that one call of an ONNX model uses; 1 if it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
     /// What trained it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub library: Option<String>,

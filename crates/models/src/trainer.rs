@@ -76,7 +76,8 @@ impl Trainer for BuiltinTrainer {
             task: Some(task),
             classes,
             features,
-            library: Some(LIBRARY.into()),
+            threads: None,
+        library: Some(LIBRARY.into()),
         };
         let unwritten = |error: serde_json::Error| {
             PortError::internal(

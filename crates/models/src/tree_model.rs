@@ -146,23 +146,29 @@ impl Model for TreeModel {
     fn predict(&self, rows: &Frame) -> Result<Scores, PortError> {
         let columns = columns_for(&self.signature.features, rows)?;
         let values = self.answers(&columns, rows.rows());
-        if let Some(position) = values.iter().position(|value| !value.is_finite()) {
-            return Err(PortError::internal(
-                "model_non_finite",
-                format!(
-                    "the model answered `{}` for row {}; look at that row for extreme numbers, and roll back if they are normal",
-                    values[position],
-                    position / self.ensemble.outputs()
-                ),
-            ));
-        }
-        Ok(match self.signature.task {
-            Task::Binary => Scores::Binary(values),
-            Task::Regression => Scores::Regression(values),
-            Task::Multiclass => Scores::Multiclass {
-                classes: Arc::clone(&self.signature.classes),
-                probabilities: values,
-            },
-        })
+        scores(&self.signature, values)
     }
+}
+
+/// The numbers of an answer, which must be finite, as what they mean.
+pub(crate) fn scores(signature: &ModelSignature, values: Vec<f64>) -> Result<Scores, PortError> {
+    if let Some(position) = values.iter().position(|value| !value.is_finite()) {
+        let width = signature.classes.len().max(1);
+        return Err(PortError::internal(
+            "model_non_finite",
+            format!(
+                "the model answered `{}` for row {}; look at that row for extreme numbers, and roll back if they are normal",
+                values[position],
+                position / width
+            ),
+        ));
+    }
+    Ok(match signature.task {
+        Task::Binary => Scores::Binary(values),
+        Task::Regression => Scores::Regression(values),
+        Task::Multiclass => Scores::Multiclass {
+            classes: Arc::clone(&signature.classes),
+            probabilities: values,
+        },
+    })
 }
