@@ -86,6 +86,8 @@ pub(crate) enum Step {
     Clip(f64, f64),
     /// 1 if it is this, else 0.
     Equals(f64),
+    /// Less the first, times the second, in `float` (ONNX's `Scaler`).
+    Scaler(f32, f32),
 }
 
 impl Step {
@@ -102,6 +104,9 @@ impl Step {
                     *cell = cell.max(low).min(high);
                 }
             }),
+            Self::Scaler(offset, scale) => {
+                each.for_each(|cell| *cell = f64::from((*cell as f32 - offset) * scale));
+            }
             Self::Equals(value) => each.for_each(|cell| *cell = f64::from(u8::from(*cell == value))),
         }
     }

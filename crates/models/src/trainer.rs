@@ -76,8 +76,9 @@ impl Trainer for BuiltinTrainer {
             task: Some(task),
             classes,
             features,
+            engine: None,
             threads: None,
-        library: Some(LIBRARY.into()),
+            library: Some(LIBRARY.into()),
         };
         let unwritten = |error: serde_json::Error| {
             PortError::internal(

@@ -49,7 +49,11 @@ fn check_opsets(model: &Model<'_>) -> Result<(), OnnxError> {
     for &(domain, version) in &model.opsets {
         match DOMAINS.iter().find(|(known, _)| *known == domain) {
             Some(&(_, highest)) if (1..=highest).contains(&version) => {}
-            Some(_) => return Err(OnnxError::Opset(format!("it needs version {version} of `{domain}`"))),
+            Some(_) => {
+                return Err(OnnxError::Opset(format!(
+                    "it needs version {version} of `{domain}`"
+                )));
+            }
             None if local.contains(domain) => {}
             None => return Err(OnnxError::Opset(format!("it needs operators of `{domain}`"))),
         }
@@ -254,7 +258,11 @@ impl Check<'_> {
                 )));
             }
         };
-        let needed = if tensor.data_type == STRING { elements } else { size };
+        let needed = if tensor.data_type == STRING {
+            elements
+        } else {
+            size
+        };
         if needed != held {
             return Err(OnnxError::TooLarge(format!(
                 "tensor `{name}` of shape {:?} needs {needed} elements or bytes and holds {held}",
@@ -267,10 +275,11 @@ impl Check<'_> {
     /// Data in another file: it has to lie in the bundle, under a plain name.
     fn external(&self, tensor: &Tensor<'_>, elements: u64) -> Result<(), OnnxError> {
         let name = tensor.name;
-        let location = tensor
-            .location
-            .ok_or_else(|| OnnxError::ExternalData(format!("tensor `{name}` does not say in which file it is")))?;
-        let plain = !location.is_empty() && !location.contains(['/', '\\', ':', '\0']) && !location.starts_with('.');
+        let location = tensor.location.ok_or_else(|| {
+            OnnxError::ExternalData(format!("tensor `{name}` does not say in which file it is"))
+        })?;
+        let plain =
+            !location.is_empty() && !location.contains(['/', '\\', ':', '\0']) && !location.starts_with('.');
         if !plain {
             return Err(OnnxError::ExternalData(format!(
                 "tensor `{name}` lies in `{location}`, which is no plain file name"
@@ -283,7 +292,9 @@ impl Check<'_> {
         })?;
         let needed = element_bits(tensor.data_type)
             .map(|bits| elements.saturating_mul(bits).div_ceil(8))
-            .ok_or_else(|| OnnxError::Unsupported(format!("tensor `{name}` of its type lies in another file")))?;
+            .ok_or_else(|| {
+                OnnxError::Unsupported(format!("tensor `{name}` of its type lies in another file"))
+            })?;
         let length = tensor.length.unwrap_or(needed);
         let fits = length == needed
             && tensor
@@ -425,9 +436,17 @@ fn trees(node: &Node<'_>) -> Result<(), OnnxError> {
     let broken = |what: String| Err(OnnxError::Cycle(format!("the trees of `{}`: {what}", node.op)));
     let (trees, numbers) = (node.ints("nodes_treeids"), node.ints("nodes_nodeids"));
     let sides = [node.ints("nodes_truenodeids"), node.ints("nodes_falsenodeids")];
-    let modes = node.attribute("nodes_modes").map_or(&[][..], |modes| &modes.texts);
+    let modes = node
+        .attribute("nodes_modes")
+        .map_or(&[][..], |modes| &modes.texts);
     let features = node.ints("nodes_featureids");
-    let lengths = [trees.len(), sides[0].len(), sides[1].len(), modes.len(), features.len()];
+    let lengths = [
+        trees.len(),
+        sides[0].len(),
+        sides[1].len(),
+        modes.len(),
+        features.len(),
+    ];
     if lengths.iter().any(|&length| length != numbers.len()) {
         return broken("their lists are of different lengths".into());
     }

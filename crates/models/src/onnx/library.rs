@@ -32,7 +32,8 @@ fn find() -> Result<PathBuf, String> {
     for name in ["ORT_DYLIB_PATH", "TIDEMILL_ONNXRUNTIME"] {
         if let Some(path) = std::env::var_os(name).filter(|path| !path.is_empty()) {
             let path = PathBuf::from(path);
-            return library_at(&path).ok_or_else(|| format!("{name} is `{}`, where it is not", path.display()));
+            return library_at(&path)
+                .ok_or_else(|| format!("{name} is `{}`, where it is not", path.display()));
         }
     }
     let beside = std::env::current_exe()

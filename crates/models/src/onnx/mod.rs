@@ -2,7 +2,7 @@
 //!
 //! `proto` and `wire` read a file without copying it, `check` refuses what would read other files, fill the memory or not end,
 //! `library` finds ONNX Runtime, `sessions` keeps its sessions, `tensors` moves values between it and us, [`OnnxModel`] answers
-//! tensors and [`OnnxTable`] a table's rows.
+//! tensors and `table` a table's rows, by our own tree engine where `trees` knows that it gives the same answers.
 
 mod check;
 mod library;
@@ -11,6 +11,7 @@ mod servable;
 mod sessions;
 mod table;
 mod tensors;
+mod trees;
 mod wire;
 
 use tidemill_core::ports::PortError;
@@ -34,7 +35,9 @@ pub(crate) enum OnnxError {
     #[error("is too large or does not hold what it claims: {0}; export it again")]
     TooLarge(String),
     /// Its weights are elsewhere.
-    #[error("has weights in other files: {0}; put these files into the bundle, beside the model, under plain names")]
+    #[error(
+        "has weights in other files: {0}; put these files into the bundle, beside the model, under plain names"
+    )]
     ExternalData(String),
     /// A form that is not served.
     #[error("cannot be served: {0}")]

@@ -152,7 +152,9 @@ fn function(bytes: &[u8]) -> Result<Function<'_>, OnnxError> {
 
 fn graph(bytes: &[u8], depth: usize) -> Result<Graph<'_>, OnnxError> {
     if depth > DEEPEST {
-        return Err(OnnxError::wire(format!("graphs are nested deeper than {DEEPEST}")));
+        return Err(OnnxError::wire(format!(
+            "graphs are nested deeper than {DEEPEST}"
+        )));
     }
     let mut graph = Graph::default();
     let mut fields = Fields(bytes);
@@ -260,9 +262,8 @@ fn external<'a>(bytes: &'a [u8], tensor: &mut Tensor<'a>) -> Result<(), OnnxErro
         }
     }
     let number = || {
-        text.parse().map_err(|_| {
-            OnnxError::ExternalData(format!("`{key}` of tensor `{}` is `{text}`", tensor.name))
-        })
+        text.parse()
+            .map_err(|_| OnnxError::ExternalData(format!("`{key}` of tensor `{}` is `{text}`", tensor.name)))
     };
     match key {
         "location" => tensor.location = Some(text),
@@ -374,10 +375,20 @@ impl Tensor<'_> {
     /// Its elements as whole numbers, where it holds such.
     pub fn whole(&self) -> Option<Vec<i64>> {
         match (self.data_type, self.raw) {
-            (7, Some(raw)) => Some(raw.as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect()),
+            (7, Some(raw)) => Some(
+                raw.as_chunks::<8>()
+                    .0
+                    .iter()
+                    .map(|bytes| i64::from_le_bytes(*bytes))
+                    .collect(),
+            ),
             (6, Some(raw)) => {
                 let chunks = raw.as_chunks::<4>().0.iter();
-                Some(chunks.map(|bytes| i64::from(i32::from_le_bytes(*bytes))).collect())
+                Some(
+                    chunks
+                        .map(|bytes| i64::from(i32::from_le_bytes(*bytes)))
+                        .collect(),
+                )
             }
             (6 | 7, None) => Some(self.ints.clone()),
             _ => None,

@@ -31,6 +31,16 @@ impl OnnxModel {
         Self::open(bundle, file, Settings::default()).map_err(|error| error.of(file))
     }
 
+    /// Checks a file without loading it, and says what the model takes and gives. ONNX Runtime is not needed.
+    ///
+    /// # Errors
+    /// If the file is broken or hostile, or its inputs and outputs are not all tensors.
+    pub fn check(bundle: &ModelBundle, file: &str) -> Result<Interface, PortError> {
+        let bytes = crate::manifest::file(bundle, file)?;
+        let checked = checked(bytes, bundle).and_then(|model| interface(&model.graph));
+        checked.map_err(|error| error.of(file))
+    }
+
     pub(super) fn open(bundle: &ModelBundle, file: &str, settings: Settings) -> Result<Self, OnnxError> {
         let bytes = bundle
             .get(file)
@@ -38,7 +48,11 @@ impl OnnxModel {
         let model = checked(bytes, bundle)?;
         let interface = interface(&model.graph)?;
         let external = external_files(&model);
-        let weights: usize = external.iter().filter_map(|name| bundle.get(name)).map(Vec::len).sum();
+        let weights: usize = external
+            .iter()
+            .filter_map(|name| bundle.get(name))
+            .map(Vec::len)
+            .sum();
         drop(model);
         Ok(Self {
             interface,
@@ -51,11 +65,18 @@ impl OnnxModel {
     /// Answers on this thread.
     fn run(&self, given: &[Tensor], wanted: &[String]) -> Result<Vec<Tensor>, PortError> {
         let names: Vec<&str> = if wanted.is_empty() {
-            self.interface.outputs.iter().map(|output| output.name.as_str()).collect()
+            self.interface
+                .outputs
+                .iter()
+                .map(|output| output.name.as_str())
+                .collect()
         } else {
             wanted.iter().map(String::as_str).collect()
         };
-        if let Some(unknown) = names.iter().find(|name| !self.interface.outputs.iter().any(|it| it.name == **name)) {
+        if let Some(unknown) = names
+            .iter()
+            .find(|name| !self.interface.outputs.iter().any(|it| it.name == **name))
+        {
             return Err(PortError::caller(
                 "unknown_output",
                 format!("the model has no output `{unknown}`"),
@@ -71,9 +92,9 @@ impl OnnxModel {
         let outputs = self
             .sessions
             .with(|session| {
-                let selector = names
-                    .iter()
-                    .fold(OutputSelector::no_default(), |selector, name| selector.with(*name));
+                let selector = names.iter().fold(OutputSelector::no_default(), |selector, name| {
+                    selector.with(*name)
+                });
                 let options = RunOptions::new()?.with_outputs(selector);
                 let outputs = session.run_with_options(inputs, &options)?;
                 let read = names.iter().map(|name| match outputs.get(name) {
@@ -150,8 +171,12 @@ pub(super) fn external_files(model: &Model<'_>) -> Vec<String> {
 
 /// Inputs that a request has to bring: not those that the file has values for.
 pub(super) fn required<'a, 'b>(graph: &'b Graph<'a>) -> impl Iterator<Item = &'b ValueInfo<'a>> {
-    let given: std::collections::HashSet<&str> = graph.initializers.iter().map(|tensor| tensor.name).collect();
-    graph.inputs.iter().filter(move |input| !given.contains(input.name))
+    let given: std::collections::HashSet<&str> =
+        graph.initializers.iter().map(|tensor| tensor.name).collect();
+    graph
+        .inputs
+        .iter()
+        .filter(move |input| !given.contains(input.name))
 }
 
 fn interface(graph: &Graph<'_>) -> Result<Interface, OnnxError> {
@@ -165,10 +190,14 @@ fn interface(graph: &Graph<'_>) -> Result<Interface, OnnxError> {
                 ))
             })?;
         let shape = info.shape.clone().unwrap_or_else(|| vec![-1]);
-        let extents = shape.into_iter().map(|extent| if extent > 0 { extent } else { -1 });
+        let extents = shape
+            .into_iter()
+            .map(|extent| if extent > 0 { extent } else { -1 });
         Ok(TensorSpec::new(info.name, datatype, extents.collect()))
     };
-    let inputs = required(graph).map(spec).collect::<Result<Vec<TensorSpec>, OnnxError>>()?;
+    let inputs = required(graph)
+        .map(spec)
+        .collect::<Result<Vec<TensorSpec>, OnnxError>>()?;
     let outputs = graph
         .outputs
         .iter()

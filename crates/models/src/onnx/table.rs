@@ -12,10 +12,11 @@ use super::proto::{Graph, Node, ValueInfo};
 use super::servable::{checked, external_files, required};
 use super::sessions::{Sessions, Settings};
 use super::wire::Writer;
-use super::{OnnxError, tensors};
-use crate::encode::columns_for;
+use super::{OnnxError, tensors, trees};
+use crate::encode::{Rounding, RowEncoder, columns_for};
 use crate::error::BundleError;
 use crate::manifest::{self, Manifest, ManifestFeature};
+use crate::tree_model::{Parts, TreeModel};
 
 /// An ONNX model of a table.
 #[derive(Debug)]
@@ -57,6 +58,13 @@ pub(crate) fn load(manifest: &Manifest, bundle: &ModelBundle) -> Result<Arc<dyn 
     let features = manifest.features_or(|| default_features(&inputs))?;
     let inputs = fit(inputs, &features).map_err(|reason| mismatch(manifest, reason))?;
     let answer = answer(&model.graph, manifest).map_err(|reason| mismatch(manifest, reason))?;
+    if let Some(trees) = as_trees(&model.graph, manifest, &inputs, &features, &answer)? {
+        tracing::debug!(
+            trees = trees.trees(),
+            "tree ensemble in an ONNX file, on our own engine"
+        );
+        return Ok(Arc::new(trees));
+    }
     let external = external_files(&model);
     let mut file = bytes.to_vec();
     if answer.hidden {
@@ -86,6 +94,45 @@ pub(crate) fn load(manifest: &Manifest, bundle: &ModelBundle) -> Result<Arc<dyn 
         sessions,
         file: manifest.file.clone(),
     }))
+}
+
+/// The model on our own engine, where that gives ONNX Runtime's answers to the last bit.
+fn as_trees(
+    graph: &Graph<'_>,
+    manifest: &Manifest,
+    inputs: &[Input],
+    features: &[ManifestFeature],
+    answer: &Answer,
+) -> Result<Option<TreeModel>, PortError> {
+    let [input] = inputs else {
+        return Ok(None);
+    };
+    if manifest.engine.is_some() || input.datatype != DataType::Fp32 || input.flat {
+        return Ok(None);
+    }
+    let Some(found) = trees::recognise(graph, &input.name, &answer.name, features.len()) else {
+        return Ok(None);
+    };
+    let fits = match answer.task {
+        Task::Multiclass => found.ensemble.outputs() == answer.classes.len(),
+        Task::Binary | Task::Regression => found.ensemble.outputs() == 1,
+    };
+    if !fits {
+        return Ok(None);
+    }
+    let model = TreeModel::assemble(Parts {
+        file: manifest.file.clone(),
+        task: answer.task,
+        classes: if answer.task == Task::Multiclass {
+            answer.classes.clone()
+        } else {
+            Vec::new()
+        },
+        features: features.to_vec(),
+        encoder: RowEncoder::of(found.inputs, Rounding::F32),
+        ensemble: found.ensemble,
+    })?;
+    Ok(Some(model))
 }
 
 fn mismatch(manifest: &Manifest, reason: String) -> PortError {
@@ -153,7 +200,9 @@ fn kind(datatype: DataType) -> FeatureKind {
 /// Gives each input its columns, in order; one whose width is not said takes what the others leave.
 fn fit(mut inputs: Vec<Input>, features: &[ManifestFeature]) -> Result<Vec<Input>, String> {
     let said: usize = inputs.iter().map(|input| input.width).sum();
-    let open: Vec<usize> = (0..inputs.len()).filter(|&input| inputs[input].width == 0).collect();
+    let open: Vec<usize> = (0..inputs.len())
+        .filter(|&input| inputs[input].width == 0)
+        .collect();
     if let (&[open], Some(left)) = (open.as_slice(), features.len().checked_sub(said)) {
         inputs[open].width = left;
     }
@@ -193,9 +242,16 @@ struct Answer {
 
 fn answer(graph: &Graph<'_>, manifest: &Manifest) -> Result<Answer, String> {
     let zipped = graph.nodes.iter().find(|node| {
-        node.op == "ZipMap" && node.outputs.iter().any(|made| graph.outputs.iter().any(|it| it.name == *made))
+        node.op == "ZipMap"
+            && node
+                .outputs
+                .iter()
+                .any(|made| graph.outputs.iter().any(|it| it.name == *made))
     });
-    let labelled = graph.outputs.iter().any(|output| matches!(output.element, 7 | 8) && output.is_tensor);
+    let labelled = graph
+        .outputs
+        .iter()
+        .any(|output| matches!(output.element, 7 | 8) && output.is_tensor);
     let numbers = graph
         .outputs
         .iter()
@@ -216,13 +272,15 @@ fn answer(graph: &Graph<'_>, manifest: &Manifest) -> Result<Answer, String> {
             return Err("it has no output of numbers; serve the model as tensors, without a table".into());
         }
     };
-    let task = manifest.task.unwrap_or(match (labelled || zipped.is_some(), width) {
-        (true, 2) => Task::Binary,
-        (true, 0) if classes.len() == 2 => Task::Binary,
-        // The score of an outlier detector.
-        (true, 1) | (false, _) => Task::Regression,
-        (true, _) => Task::Multiclass,
-    });
+    let task = manifest
+        .task
+        .unwrap_or(match (labelled || zipped.is_some(), width) {
+            (true, 2) => Task::Binary,
+            (true, 0) if classes.len() == 2 => Task::Binary,
+            // The score of an outlier detector.
+            (true, 1) | (false, _) => Task::Regression,
+            (true, _) => Task::Multiclass,
+        });
     let width = match (task, width) {
         (Task::Regression, 0) => 1,
         (Task::Binary, 0) => 2,
@@ -302,27 +360,33 @@ impl OnnxTable {
         let mut columns = columns.iter();
         let given = self.inputs.iter().map(|input| {
             let mine: Vec<&Column> = columns.by_ref().take(input.width).copied().collect();
-            let value = tensors::to_ort(&tensor(input, &mine, rows)?)
-                .map_err(|error| PortError::caller("features_mismatch", format!("input `{}`: {error}", input.name)))?;
+            let value = tensors::to_ort(&tensor(input, &mine, rows)?).map_err(|error| {
+                PortError::caller("features_mismatch", format!("input `{}`: {error}", input.name))
+            })?;
             Ok((input.name.as_str(), SessionInputValue::from(value)))
         });
         let given = given.collect::<Result<Vec<_>, PortError>>()?;
-        let read = self.sessions.with(|session| -> Result<Tensor, tensors::ValueError> {
-            let selector = OutputSelector::no_default().with(self.output.name.as_str());
-            let options = RunOptions::new()?.with_outputs(selector);
-            let outputs = session.run_with_options(given, &options)?;
-            match outputs.get(&self.output.name) {
-                Some(value) => tensors::from_ort(&self.output.name, value),
-                None => Err(tensors::ValueError::Type(format!(
-                    "output `{}` did not come",
-                    self.output.name
-                ))),
-            }
-        });
+        let read = self
+            .sessions
+            .with(|session| -> Result<Tensor, tensors::ValueError> {
+                let selector = OutputSelector::no_default().with(self.output.name.as_str());
+                let options = RunOptions::new()?.with_outputs(selector);
+                let outputs = session.run_with_options(given, &options)?;
+                match outputs.get(&self.output.name) {
+                    Some(value) => tensors::from_ort(&self.output.name, value),
+                    None => Err(tensors::ValueError::Type(format!(
+                        "output `{}` did not come",
+                        self.output.name
+                    ))),
+                }
+            });
         let broken = |what: String| {
             PortError::internal(
                 "model_broken",
-                format!("`{}` did not answer: {what}; roll back to the version before", self.file),
+                format!(
+                    "`{}` did not answer: {what}; roll back to the version before",
+                    self.file
+                ),
             )
         };
         let answer = read
@@ -350,7 +414,8 @@ fn tensor(input: &Input, columns: &[&Column], rows: usize) -> Result<Tensor, Por
     } else {
         vec![rows, input.width]
     };
-    let wrong = |error: tidemill_core::tensors::TensorError| PortError::internal("internal", error.to_string());
+    let wrong =
+        |error: tidemill_core::tensors::TensorError| PortError::internal("internal", error.to_string());
     if input.datatype == DataType::Bytes {
         let mut texts = vec![Some(Bytes::new()); rows * input.width];
         for (position, column) in columns.iter().enumerate() {
@@ -358,9 +423,11 @@ fn tensor(input: &Input, columns: &[&Column], rows: usize) -> Result<Tensor, Por
                 let cells = texts.iter_mut().skip(position).step_by(input.width);
                 for (cell, level) in cells.zip(levels) {
                     // ONNX has no missing text; the empty one stands for it.
-                    *cell = Some(level.as_deref().map_or_else(Bytes::new, |level| {
-                        Bytes::copy_from_slice(level.as_bytes())
-                    }));
+                    *cell = Some(
+                        level
+                            .as_deref()
+                            .map_or_else(Bytes::new, |level| Bytes::copy_from_slice(level.as_bytes())),
+                    );
                 }
             }
         }
@@ -374,7 +441,11 @@ fn tensor(input: &Input, columns: &[&Column], rows: usize) -> Result<Tensor, Por
         }
     }
     let floating = matches!(input.datatype, DataType::Fp32 | DataType::Fp64);
-    if !floating && let Some(odd) = numbers.iter().find(|value| value.fract() != 0.0 || value.is_nan()) {
+    if !floating
+        && let Some(odd) = numbers
+            .iter()
+            .find(|value| value.fract() != 0.0 || value.is_nan())
+    {
         return Err(PortError::caller(
             "features_mismatch",
             format!(
@@ -385,7 +456,10 @@ fn tensor(input: &Input, columns: &[&Column], rows: usize) -> Result<Tensor, Por
     }
     macro_rules! bytes {
         ($type:ty) => {
-            numbers.iter().flat_map(|&value| (value as $type).to_le_bytes()).collect::<Vec<u8>>()
+            numbers
+                .iter()
+                .flat_map(|&value| (value as $type).to_le_bytes())
+                .collect::<Vec<u8>>()
         };
     }
     let bytes = match input.datatype {
@@ -403,7 +477,11 @@ fn tensor(input: &Input, columns: &[&Column], rows: usize) -> Result<Tensor, Por
         other => {
             return Err(PortError::caller(
                 "features_mismatch",
-                format!("tensor `{}` of the model is {}, which no column fits", input.name, other.name()),
+                format!(
+                    "tensor `{}` of the model is {}, which no column fits",
+                    input.name,
+                    other.name()
+                ),
             ));
         }
     };

@@ -61,7 +61,10 @@ pub(super) fn to_ort(tensor: &Tensor) -> Result<DynValue, ValueError> {
     macro_rules! numbers {
         ($type:ty) => {{
             let chunks = bytes.as_chunks::<{ size_of::<$type>() }>().0;
-            let values: Vec<$type> = chunks.iter().map(|chunk| <$type>::from_le_bytes(*chunk)).collect();
+            let values: Vec<$type> = chunks
+                .iter()
+                .map(|chunk| <$type>::from_le_bytes(*chunk))
+                .collect();
             OrtTensor::from_array((shape, values))?.into_dyn()
         }};
     }
@@ -109,12 +112,16 @@ pub(super) fn from_ort(name: &str, value: &DynValue) -> Result<Tensor, ValueErro
     if *ty == TensorElementType::String {
         let (_, texts) = value.try_extract_strings()?;
         let texts = texts.into_iter().map(|text| Some(Bytes::from(text)));
-        return Tensor::strings(name, extents, texts.collect()).map_err(|error| ValueError::Type(error.to_string()));
+        return Tensor::strings(name, extents, texts.collect())
+            .map_err(|error| ValueError::Type(error.to_string()));
     }
     macro_rules! bytes {
         ($type:ty) => {{
             let (_, values) = value.try_extract_tensor::<$type>()?;
-            values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>()
+            values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect::<Vec<u8>>()
         }};
     }
     let (datatype, bytes) = match ty {
@@ -132,7 +139,10 @@ pub(super) fn from_ort(name: &str, value: &DynValue) -> Result<Tensor, ValueErro
         TensorElementType::Uint64 => (DataType::Uint64, bytes!(u64)),
         TensorElementType::Bool => {
             let (_, values) = value.try_extract_tensor::<bool>()?;
-            (DataType::Bool, values.iter().map(|&truth| u8::from(truth)).collect())
+            (
+                DataType::Bool,
+                values.iter().map(|&truth| u8::from(truth)).collect(),
+            )
         }
         other => return Err(ValueError::Type(format!("output `{name}` of {other}"))),
     };

@@ -49,6 +49,7 @@ pub(crate) struct Builder {
     features: usize,
     base: Vec<f64>,
     divisor: Option<f64>,
+    offset: Vec<f64>,
     link: Link,
     precision: Precision,
 }
@@ -75,6 +76,7 @@ impl Builder {
             features,
             base,
             divisor: None,
+            offset: Vec::new(),
             link,
             precision,
         }
@@ -83,6 +85,11 @@ impl Builder {
     /// Divides the sums by this before the link, as a random forest does.
     pub fn divide_by(&mut self, divisor: f64) {
         self.divisor = Some(divisor);
+    }
+
+    /// Adds these to the outputs after the trees.
+    pub fn offset_by(&mut self, offset: Vec<f64>) {
+        self.offset = offset;
     }
 
     /// Adds a tree.
@@ -208,6 +215,7 @@ impl Builder {
             features,
             base,
             divisor,
+            offset,
             link,
             precision,
         } = self;
@@ -266,6 +274,7 @@ impl Builder {
             features,
             base,
             divisor,
+            offset,
             link,
             precision,
         }

@@ -127,6 +127,8 @@ pub(crate) struct Ensemble {
     features: usize,
     base: Vec<f64>,
     divisor: Option<f64>,
+    /// What is added after the trees; may be shorter than the outputs.
+    offset: Vec<f64>,
     link: Link,
     precision: Precision,
 }
@@ -225,6 +227,12 @@ impl Ensemble {
                     Precision::F32 => f64::from(*sum as f32 / divisor as f32),
                 };
             }
+        }
+        for (sum, offset) in sums.iter_mut().zip(&self.offset) {
+            *sum = match self.precision {
+                Precision::F64 => *sum + offset,
+                Precision::F32 => f64::from(*sum as f32 + *offset as f32),
+            };
         }
         self.link.apply(sums, answer);
     }
