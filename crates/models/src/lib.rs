@@ -14,6 +14,7 @@ mod error;
 mod lightgbm;
 mod manifest;
 mod perpetual;
+pub mod python;
 mod runtime;
 mod trainer;
 mod trees;
