@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tidemill_control::delivery::deployments::Deployments;
 use tidemill_control::tracking::Tracking;
 use tidemill_control::view;
 use tidemill_core::clock::Timestamp;
@@ -125,6 +126,8 @@ pub trait ControlPlane: Send + Sync + 'static {
     fn ready(&self) -> bool;
     /// The hot path.
     fn serving(&self) -> &Arc<tidemill_serving::Server>;
+    /// Bundles and registered models that answer under a name.
+    fn deployments(&self) -> &Deployments;
     /// Experiments, runs, registry and artifacts.
     fn tracking(&self) -> &Tracking;
     /// The endpoint meant where a request names none.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tidemill_core::clock::Stopwatch;
-use tidemill_core::servable::{CallContext, Loader as _, Payload, Servable};
+use tidemill_core::servable::{CallContext, Payload, Servable};
 use tidemill_core::spec::{Span, WorkerSpec};
 use tidemill_core::tensors::Tensor;
 use tidemill_models::python::{PythonDeployment, PythonModel, PythonModels};

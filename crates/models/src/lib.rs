@@ -9,7 +9,9 @@
 //! Deliberately absent: stores and files (bundles come and go as bytes), HTTP, async, clocks, batching and routing (see
 //! `serving`), and gates (see `control`). ONNX comes with a later release.
 
+pub mod bundle;
 mod encode;
+mod engine;
 mod error;
 mod lightgbm;
 mod manifest;
@@ -19,5 +21,6 @@ mod runtime;
 mod trainer;
 mod trees;
 
+pub use engine::Deployer;
 pub use runtime::{Runtime, SUPPORTED_FORMATS};
 pub use trainer::BuiltinTrainer;

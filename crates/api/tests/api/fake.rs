@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidemill_api::{ApiError, ControlPlane, ListQuery, Noun};
+use tidemill_control::delivery::deployments::Deployments;
 use tidemill_control::tracking::{Tracking, TrackingOptions};
 use tidemill_control::users::AuthOptions;
 use tidemill_control::view;
@@ -23,6 +24,8 @@ use tidemill_store::events::Event;
 use tidemill_store::objects::Bucket;
 use tokio::sync::broadcast;
 use tower::ServiceExt as _;
+
+use crate::deployments::Unpacker;
 
 /// Answers with a function of the first column.
 #[derive(Debug)]
@@ -65,6 +68,7 @@ pub struct Fake {
     pub ready: AtomicBool,
     pub only: Mutex<Option<EndpointName>>,
     tracking: Tracking,
+    deployments: Deployments,
     _dir: TempDir,
 }
 
@@ -129,9 +133,13 @@ impl Fake {
             ..endpoint("empty", Task::Binary, &flights, false)
         });
         let store = Store::open(&dir.path().join("store")).unwrap();
+        let serving = Arc::new(Server::new(routes, log, Arc::new(clock.clone())));
+        let clocks = Arc::new(clock.clone());
+        let deployments = Deployments::new(store.clone(), Arc::clone(&serving), Arc::new(Unpacker), clocks);
         let tracking = Tracking::new(store, Arc::new(clock.clone()), tracking);
         Arc::new(Self {
-            serving: Arc::new(Server::new(routes, log, Arc::new(clock.clone()))),
+            serving,
+            deployments,
             clock,
             events: Mutex::default(),
             sender: broadcast::channel(4).0,
@@ -281,6 +289,9 @@ impl ControlPlane for Fake {
     }
     fn serving(&self) -> &Arc<Server> {
         &self.serving
+    }
+    fn deployments(&self) -> &Deployments {
+        &self.deployments
     }
     fn tracking(&self) -> &Tracking {
         &self.tracking

@@ -5,6 +5,7 @@ mod artifacts;
 mod automations;
 mod errors;
 mod eval_datasets;
+mod deployments;
 mod events;
 mod fake;
 mod graphql;

@@ -64,7 +64,7 @@ pub(super) struct ForkServer {
 }
 
 /// The environment of every Python process of ours.
-pub(super) fn clean(command: &mut Command, threads: u32) {
+pub(crate) fn clean(command: &mut Command, threads: u32) {
     command.env_clear();
     for name in PASSED_ON {
         if let Some(value) = std::env::var_os(name) {
@@ -87,7 +87,7 @@ impl ForkServer {
             PortError::upstream(
                 "python_missing",
                 format!(
-                    "cannot start Python as `{}`: {why}; install Python 3.9 or newer, or name one with `TIDEMILL_PYTHON`",
+                    "cannot start Python as `{}`: {why}; install Python 3.10 or newer, or name one with `TIDEMILL_PYTHON`",
                     python.display()
                 ),
             )

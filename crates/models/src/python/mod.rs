@@ -7,6 +7,7 @@
 //! The Python sources lie in `python/` of the repository and are part of the binary.
 
 mod deployment;
+mod environment;
 mod fork_server;
 mod logs;
 mod pool;
@@ -17,4 +18,6 @@ mod wire;
 mod worker;
 
 pub use deployment::{PythonDeployment, PythonModel};
+pub(crate) use environment::Environments;
+pub(crate) use fork_server::clean as clean_environment;
 pub use pool::PythonModels;
