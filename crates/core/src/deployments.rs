@@ -168,7 +168,11 @@ pub trait DeploymentEngine: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// If the code cannot be read, or what it declares makes no sense.
-    async fn declared(&self, manifest: &BundleManifest, folder: &Path) -> Result<Map<String, Value>, PortError>;
+    async fn declared(
+        &self,
+        manifest: &BundleManifest,
+        folder: &Path,
+    ) -> Result<Map<String, Value>, PortError>;
 
     /// Makes what it needs to be loaded: its environment.
     ///
@@ -192,7 +196,10 @@ mod tests {
     fn settings_are_merged_deeply_and_the_upper_ones_win() {
         let object = |value: Value| value.as_object().cloned().unwrap();
         let mut under = object(json!({ "worker": { "cpu": 1, "memory_mib": 5 }, "timeout": "1s" }));
-        merge_settings(&mut under, &object(json!({ "worker": { "cpu": 2 }, "timeout": "2s" })));
+        merge_settings(
+            &mut under,
+            &object(json!({ "worker": { "cpu": 2 }, "timeout": "2s" })),
+        );
         assert_eq!(
             Value::Object(under),
             json!({ "worker": { "cpu": 2, "memory_mib": 5 }, "timeout": "2s" })
@@ -202,7 +209,10 @@ mod tests {
     #[test]
     fn a_manifest_of_a_later_program_is_refused_by_its_number() {
         let error = BundleManifest::parse(br#"{"format": 2, "anything": 1}"#).unwrap_err();
-        assert_eq!(error.message, "the bundle has format 2, this program reads up to 1; update it");
+        assert_eq!(
+            error.message,
+            "the bundle has format 2, this program reads up to 1; update it"
+        );
         let manifest = BundleManifest {
             format: BUNDLE_FORMAT,
             name: "a".to_owned(),

@@ -56,7 +56,11 @@ async fn time(what: &str, model: &Arc<dyn Servable>, name: &str, rows: usize) ->
         times.push(watch.elapsed());
     }
     times.sort_unstable();
-    println!("{what}, {rows:4} rows: p50 {:6} us, p99 {:6} us", times[500].as_micros(), times[990].as_micros());
+    println!(
+        "{what}, {rows:4} rows: p50 {:6} us, p99 {:6} us",
+        times[500].as_micros(),
+        times[990].as_micros()
+    );
     Ok(())
 }
 
@@ -66,7 +70,11 @@ async fn main() -> Outcome {
     let python = std::env::var_os("TIDEMILL_PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from);
     let folder = tempfile::tempdir()?;
     std::fs::write(folder.path().join("app.py"), APP)?;
-    let trained = Command::new(&python).args(["-c", TRAIN]).current_dir(folder.path()).env("OMP_NUM_THREADS", "1").status()?;
+    let trained = Command::new(&python)
+        .args(["-c", TRAIN])
+        .current_dir(folder.path())
+        .env("OMP_NUM_THREADS", "1")
+        .status()?;
     if !trained.success() {
         return Err("training failed, see above".into());
     }
@@ -75,7 +83,10 @@ async fn main() -> Outcome {
         target: "app:predict".to_owned(),
         settings: Value::Null,
     };
-    let echo = models.loader(deployment(&python, folder.path(), echo)).load().await?;
+    let echo = models
+        .loader(deployment(&python, folder.path(), echo))
+        .load()
+        .await?;
     let boosted = PythonModel::Estimator {
         file: "model.pkl".to_owned(),
         method: Some("predict_proba".to_owned()),
@@ -94,10 +105,15 @@ async fn main() -> Outcome {
         let watch = Stopwatch::start();
         let model = loader.load().await?;
         let row = Tensor::of_f64("input", vec![1, 10], &[0.5; 10])?;
-        model.call(Payload::Tensors(vec![row]), &CallContext::default()).await?;
+        model
+            .call(Payload::Tensors(vec![row]), &CallContext::default())
+            .await?;
         times.push(watch.elapsed());
     }
     times.sort_unstable();
-    println!("from nothing to the first answer: p50 {:?}, worst {:?}", times[10], times[19]);
+    println!(
+        "from nothing to the first answer: p50 {:?}, worst {:?}",
+        times[10], times[19]
+    );
     Ok(())
 }

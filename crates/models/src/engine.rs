@@ -35,7 +35,10 @@ impl Deployer {
     }
 
     fn base<'a>(&'a self, manifest: &'a BundleManifest) -> &'a Path {
-        let named = manifest.python.as_ref().and_then(|python| python.interpreter.as_deref());
+        let named = manifest
+            .python
+            .as_ref()
+            .and_then(|python| python.interpreter.as_deref());
         named.unwrap_or(&self.interpreter)
     }
 
@@ -76,8 +79,9 @@ impl Deployer {
                 format!("`{target}` cannot be read: {last}"),
             ));
         }
-        serde_json::from_slice(&output.stdout)
-            .map_err(|error| PortError::internal("worker_start", format!("`{target}` cannot be read: {error}")))
+        serde_json::from_slice(&output.stdout).map_err(|error| {
+            PortError::internal("worker_start", format!("`{target}` cannot be read: {error}"))
+        })
     }
 
     fn python_model(manifest: &BundleManifest, files: &Path) -> Result<PythonModel, PortError> {
@@ -106,7 +110,10 @@ impl Deployer {
                 }
             }
             BundledModel::Native { file } => {
-                return Err(PortError::internal("model_unknown", format!("`{file}` needs no Python")));
+                return Err(PortError::internal(
+                    "model_unknown",
+                    format!("`{file}` needs no Python"),
+                ));
             }
         })
     }
@@ -114,25 +121,33 @@ impl Deployer {
 
 /// A path of a manifest, if it stays in the bundle.
 fn safe(path: &str) -> Result<&str, PortError> {
-    let stays = Path::new(path)
-        .components()
-        .all(|part| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir));
+    let stays = Path::new(path).components().all(|part| {
+        matches!(
+            part,
+            std::path::Component::Normal(_) | std::path::Component::CurDir
+        )
+    });
     if stays {
         return Ok(path);
     }
-    Err(PortError::caller("bundle_broken", format!("`{path}` leads out of the bundle")))
+    Err(PortError::caller(
+        "bundle_broken",
+        format!("`{path}` leads out of the bundle"),
+    ))
 }
 
 /// Flavours and signature of an `MLmodel` file.
 fn mlmodel(path: &Path) -> Result<(Value, Value), PortError> {
-    let broken = |message: String| PortError::caller("bundle_broken", format!("`{}`: {message}", path.display()));
+    let broken =
+        |message: String| PortError::caller("bundle_broken", format!("`{}`: {message}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| broken(error.to_string()))?;
     let value: Value = serde_saphyr::from_str(&text).map_err(|error| broken(error.to_string()))?;
     let mut signature = json!({});
     for part in ["inputs", "outputs", "params"] {
         // MLflow writes each as JSON in a text.
         if let Some(text) = value["signature"][part].as_str() {
-            signature[part] = serde_json::from_str(text).map_err(|error| broken(format!("`signature.{part}`: {error}")))?;
+            signature[part] =
+                serde_json::from_str(text).map_err(|error| broken(format!("`signature.{part}`: {error}")))?;
         }
     }
     Ok((value["flavors"].clone(), signature))
@@ -143,7 +158,10 @@ fn serving_of(settings: &Value) -> Result<Map<String, Value>, PortError> {
     let wrong = |name: &str, expected: &str| {
         PortError::caller(
             "bundle_broken",
-            format!("`@tidemill.endpoint` says `{name}={}`; expected {expected}", settings[name]),
+            format!(
+                "`@tidemill.endpoint` says `{name}={}`; expected {expected}",
+                settings[name]
+            ),
         )
     };
     let mut worker = Map::new();
@@ -160,7 +178,12 @@ fn serving_of(settings: &Value) -> Result<Map<String, Value>, PortError> {
         Value::Number(number) => drop(worker.insert("memory_mib".to_owned(), number.clone().into())),
         text => {
             let mib = text.as_str().and_then(mebibytes);
-            let mib = mib.ok_or_else(|| wrong("memory", "MiB as a number, or a text such as \"512MiB\" or \"2GiB\""))?;
+            let mib = mib.ok_or_else(|| {
+                wrong(
+                    "memory",
+                    "MiB as a number, or a text such as \"512MiB\" or \"2GiB\"",
+                )
+            })?;
             worker.insert("memory_mib".to_owned(), mib.into());
         }
     }
@@ -182,8 +205,8 @@ fn serving_of(settings: &Value) -> Result<Map<String, Value>, PortError> {
     Ok(serving)
 }
 
-/// `512MiB`, `2GiB`, `512M`, `2G`.
-pub(crate) fn mebibytes(text: &str) -> Option<u32> {
+/// MiB, from `512MiB`, `2GiB`, `512M`, `2G`.
+pub fn mebibytes(text: &str) -> Option<u32> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let number: u32 = text[..digits].parse().ok()?;
     match text[digits..].trim().to_ascii_lowercase().as_str() {
@@ -227,7 +250,11 @@ impl DeploymentEngine for Deployer {
         Ok((found.model, found.python.then(BundledPython::default)))
     }
 
-    async fn declared(&self, manifest: &BundleManifest, folder: &Path) -> Result<Map<String, Value>, PortError> {
+    async fn declared(
+        &self,
+        manifest: &BundleManifest,
+        folder: &Path,
+    ) -> Result<Map<String, Value>, PortError> {
         let BundledModel::Function { target } = &manifest.model else {
             return Ok(Map::new());
         };
@@ -240,7 +267,9 @@ impl DeploymentEngine for Deployer {
         let manifest = &deploying.manifest;
         if let Some(lock) = manifest.python.as_ref().and_then(|python| python.lock.as_deref()) {
             let files = deploying.folder.join(FILES_FOLDER);
-            self.environments.ensure(self.base(manifest), &files, safe(lock)?).await?;
+            self.environments
+                .ensure(self.base(manifest), &files, safe(lock)?)
+                .await?;
         }
         Ok(())
     }
@@ -258,7 +287,11 @@ impl DeploymentEngine for Deployer {
             timeout: deploying.serving.timeout,
             environment: python.environment,
             preload: python.preload,
-            memory: Some(deploying.folder.with_extension(format!("{}.json", deploying.name))),
+            memory: Some(
+                deploying
+                    .folder
+                    .with_extension(format!("{}.json", deploying.name)),
+            ),
         };
         Ok(self.python.warm_loader(deployment))
     }
@@ -273,8 +306,14 @@ mod tests {
         let said = json!({ "cpu": 2, "memory": "1GiB", "concurrency": 4, "batch": 32, "timeout": 1.5 });
         let serving = serving_of(&said).unwrap();
         let spec: tidemill_core::spec::ServingSpec = serde_json::from_value(Value::Object(serving)).unwrap();
-        assert_eq!((spec.worker.cpu, spec.worker.memory_mib, spec.worker.concurrency), (2.0, 1_024, 4));
-        assert_eq!((spec.batching.unwrap().max_rows, spec.timeout.as_micros()), (32, 1_500_000));
+        assert_eq!(
+            (spec.worker.cpu, spec.worker.memory_mib, spec.worker.concurrency),
+            (2.0, 1_024, 4)
+        );
+        assert_eq!(
+            (spec.batching.unwrap().max_rows, spec.timeout.as_micros()),
+            (32, 1_500_000)
+        );
         assert!(serving_of(&json!({ "batch": true })).unwrap().is_empty());
         let error = serving_of(&json!({ "memory": "much" })).unwrap_err();
         assert!(error.message.contains("says `memory=\"much\"`"), "{error}");

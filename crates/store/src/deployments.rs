@@ -122,9 +122,11 @@ pub fn delete(tx: &mut Tx<'_>, name: &EndpointName) -> Result<bool, StoreError> 
 
 /// The archives that some version needs.
 pub fn digests(tx: &ReadTx<'_>) -> Result<Vec<Digest>, StoreError> {
-    tx.rows("SELECT DISTINCT digest FROM deployment_versions", bind![], |row| {
-        Fields::of(row).next()
-    })
+    tx.rows(
+        "SELECT DISTINCT digest FROM deployment_versions",
+        bind![],
+        |row| Fields::of(row).next(),
+    )
 }
 
 #[cfg(test)]
@@ -154,7 +156,10 @@ mod tests {
                 let first = add(tx, new("a", b"1"), at(1))?;
                 let second = add(tx, new("a", b"2"), at(2))?;
                 let other = add(tx, new("b", b"2"), at(3))?;
-                assert_eq!((first.version, second.version), (VersionNumber(1), VersionNumber(2)));
+                assert_eq!(
+                    (first.version, second.version),
+                    (VersionNumber(1), VersionNumber(2))
+                );
                 assert_eq!(list(tx)?, [first.clone(), second.clone(), other.clone()]);
                 assert_eq!(versions(tx, &"a".into())?, [first, second]);
                 assert_eq!(digests(tx)?.len(), 2);

@@ -129,7 +129,10 @@ impl ControlPlane for Plane {
         &self,
         inputs: Vec<view::FeedbackInput>,
     ) -> Result<Vec<view::FeedbackOutcome>, ApiError> {
-        self.control()?.record_feedback(inputs).await.map_err(ApiError::from)
+        self.control()?
+            .record_feedback(inputs)
+            .await
+            .map_err(ApiError::from)
     }
 
     async fn start_run(&self, reason: String) -> Result<RunId, ApiError> {
@@ -219,7 +222,11 @@ impl ControlPlane for Plane {
             .map(|control| control.spec().name.clone())
             .unwrap_or_default();
         if noun == Noun::Runs {
-            return self.control()?.run_detail(RunId::new(id)).await.map_err(ApiError::from);
+            return self
+                .control()?
+                .run_detail(RunId::new(id))
+                .await
+                .map_err(ApiError::from);
         }
         if noun == Noun::Spec {
             return Ok(serde_json::to_value(&**self.control()?.spec()).unwrap_or_default());

@@ -26,7 +26,8 @@ pub(crate) struct BundleQuery {
 
 /// Variables that workers are given may be secrets: their names are shown, not their values.
 fn shown(view: &DeploymentView) -> Result<Value, ApiError> {
-    let mut value = serde_json::to_value(view).map_err(|error| ApiError::internal("internal", error.to_string()))?;
+    let mut value =
+        serde_json::to_value(view).map_err(|error| ApiError::internal("internal", error.to_string()))?;
     for version in value["versions"].as_array_mut().into_iter().flatten() {
         let Some(environment) = version["manifest"]["python"]["environment"].as_object_mut() else {
             continue;

@@ -44,16 +44,22 @@ impl DeploymentEngine for Unpacker {
         ))
     }
     async fn declared(&self, _: &BundleManifest, _: &Path) -> Result<Map<String, Value>, PortError> {
-        Ok(json!({ "worker": { "cpu": 2.0, "memory_mib": 64 } }).as_object().cloned().unwrap())
+        Ok(json!({ "worker": { "cpu": 2.0, "memory_mib": 64 } })
+            .as_object()
+            .cloned()
+            .unwrap())
     }
     async fn prepare(&self, _: &Deploying) -> Result<(), PortError> {
         Ok(())
     }
     fn loader(&self, deploying: &Deploying) -> Result<Arc<dyn Loader>, PortError> {
-        Ok(Arc::new(Echo(deploying.manifest.model.clone(), Interface {
-            body: true,
-            ..Interface::default()
-        })))
+        Ok(Arc::new(Echo(
+            deploying.manifest.model.clone(),
+            Interface {
+                body: true,
+                ..Interface::default()
+            },
+        )))
     }
 }
 
@@ -65,10 +71,9 @@ struct Echo(BundledModel, Interface);
 impl Loader for Echo {
     async fn load(&self) -> Result<Arc<dyn Servable>, PortError> {
         match &self.0 {
-            BundledModel::Function { target } if target == "app:broken" => Err(PortError::upstream(
-                "worker_start",
-                "Traceback: no such thing",
-            )),
+            BundledModel::Function { target } if target == "app:broken" => {
+                Err(PortError::upstream("worker_start", "Traceback: no such thing"))
+            }
             _ => Ok(Arc::new(self.clone())),
         }
     }
@@ -100,7 +105,11 @@ fn bundle(function: &str) -> String {
 
 async fn deploy(app: &App, query: &str, bundle: String) -> (StatusCode, Value) {
     let reply = app
-        .post_as(&format!("/api/v1/deployments{query}"), "application/octet-stream", bundle)
+        .post_as(
+            &format!("/api/v1/deployments{query}"),
+            "application/octet-stream",
+            bundle,
+        )
         .await;
     (reply.status, reply.json())
 }
@@ -111,7 +120,12 @@ async fn answers(app: &App, name: &str) -> bool {
         bytes: "{}".into(),
     };
     let call = Call::new(name.into(), payload.clone(), Stopwatch::start());
-    app.fake.serving().hosting().call(call).await.is_ok_and(|answer| answer.payload == payload)
+    app.fake
+        .serving()
+        .hosting()
+        .call(call)
+        .await
+        .is_ok_and(|answer| answer.payload == payload)
 }
 
 #[tokio::test]
@@ -119,29 +133,56 @@ async fn a_bundle_is_deployed_listed_replaced_and_taken_away() {
     let app = App::new();
     let (status, made) = deploy(&app, "", bundle("f")).await;
     assert_eq!(status, StatusCode::CREATED, "{made}");
-    assert_eq!((&made["name"], &made["version"], &made["state"]), (&json!("echo"), &json!(1), &json!("READY")));
+    assert_eq!(
+        (&made["name"], &made["version"], &made["state"]),
+        (&json!("echo"), &json!(1), &json!("READY"))
+    );
     // What the request says goes before the bundle, and that before the code.
     let worker = &made["versions"][0]["serving"]["worker"];
-    assert_eq!((&worker["cpu"], &worker["memory_mib"]), (&json!(2.0), &json!(128)));
-    assert_eq!(made["versions"][0]["manifest"]["python"]["environment"], json!({ "PASSWORD": "***" }));
+    assert_eq!(
+        (&worker["cpu"], &worker["memory_mib"]),
+        (&json!(2.0), &json!(128))
+    );
+    assert_eq!(
+        made["versions"][0]["manifest"]["python"]["environment"],
+        json!({ "PASSWORD": "***" })
+    );
     assert!(answers(&app, "echo").await);
 
     let (_, replaced) = deploy(&app, "?serving=%7B%22timeout%22%3A%225s%22%7D", bundle("g")).await;
-    assert_eq!((&replaced["version"], &replaced["versions"][1]["serving"]["timeout"]), (&json!(2), &json!("5s")));
+    assert_eq!(
+        (
+            &replaced["version"],
+            &replaced["versions"][1]["serving"]["timeout"]
+        ),
+        (&json!(2), &json!("5s"))
+    );
     assert_eq!(replaced["versions"].as_array().unwrap().len(), 2);
     let (_, other) = deploy(&app, "?name=other", bundle("f")).await;
     assert_eq!(other["name"], "other");
     let list = app.get("/api/v1/deployments").await.json();
-    let names: Vec<&str> = list["items"].as_array().unwrap().iter().map(|d| d["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> = list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|d| d["name"].as_str().unwrap())
+        .collect();
     assert_eq!(names, ["echo", "other"]);
 
-    let gone = axum::http::Request::delete("/api/v1/deployments/echo").body(axum::body::Body::empty()).unwrap();
-    let router = tower::ServiceExt::oneshot(app.router.clone(), gone).await.unwrap();
+    let gone = axum::http::Request::delete("/api/v1/deployments/echo")
+        .body(axum::body::Body::empty())
+        .unwrap();
+    let router = tower::ServiceExt::oneshot(app.router.clone(), gone)
+        .await
+        .unwrap();
     assert_eq!(router.status(), StatusCode::NO_CONTENT);
     assert!(!answers(&app, "echo").await);
     assert!(answers(&app, "other").await);
     let missing = app.get("/api/v1/deployments/echo").await;
-    assert_eq!((missing.status, &missing.json()["error"]["code"]), (StatusCode::NOT_FOUND, &json!("not_found")));
+    assert_eq!(
+        (missing.status, &missing.json()["error"]["code"]),
+        (StatusCode::NOT_FOUND, &json!("not_found"))
+    );
 }
 
 #[tokio::test]
@@ -150,7 +191,13 @@ async fn what_cannot_be_loaded_says_why_and_leaves_what_answers() {
     deploy(&app, "", bundle("f")).await;
     let (status, error) = deploy(&app, "", bundle("broken")).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-    assert!(error["error"]["message"].as_str().unwrap().contains("no such thing"), "{error}");
+    assert!(
+        error["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("no such thing"),
+        "{error}"
+    );
     let kept = app.get("/api/v1/deployments/echo").await.json();
     assert_eq!((&kept["version"], &kept["state"]), (&json!(1), &json!("READY")));
     assert!(answers(&app, "echo").await);
@@ -164,33 +211,55 @@ async fn what_cannot_be_loaded_says_why_and_leaves_what_answers() {
     ];
     for (query, bundle, status, code) in cases {
         let (got, error) = deploy(&app, query, bundle).await;
-        assert_eq!((got.as_u16(), error["error"]["code"].as_str()), (status, Some(code)), "{error}");
+        assert_eq!(
+            (got.as_u16(), error["error"]["code"].as_str()),
+            (status, Some(code)),
+            "{error}"
+        );
     }
     let typed = app.post_as("/api/v1/deployments", "text/plain", "x").await;
     assert_eq!(typed.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
-    let source = app.post("/api/v1/deployments", json!({ "source": "models:/nothing/1" })).await;
-    assert_eq!((source.status.as_u16(), source.json()["error"]["code"].as_str()), (400, Some("bad_model_source")));
+    let source = app
+        .post("/api/v1/deployments", json!({ "source": "models:/nothing/1" }))
+        .await;
+    assert_eq!(
+        (source.status.as_u16(), source.json()["error"]["code"].as_str()),
+        (400, Some("bad_model_source"))
+    );
 }
 
 #[tokio::test]
 async fn a_version_of_the_registry_is_deployed_with_its_files() {
     let app = App::new();
-    app.post("/api/2.0/mlflow/registered-models/create", json!({ "name": "price model" })).await;
-    let put = axum::http::Request::put("/api/2.0/mlflow-artifacts/artifacts/m/model.txt").body("tree".into()).unwrap();
+    app.post(
+        "/api/2.0/mlflow/registered-models/create",
+        json!({ "name": "price model" }),
+    )
+    .await;
+    let put = axum::http::Request::put("/api/2.0/mlflow-artifacts/artifacts/m/model.txt")
+        .body("tree".into())
+        .unwrap();
     assert_eq!(app.send(put).await.status, StatusCode::OK);
     let version = json!({ "name": "price model", "source": "mlflow-artifacts:/m" });
     let made = app.post("/api/2.0/mlflow/model-versions/create", version).await;
     assert_eq!(made.status, StatusCode::OK, "{}", made.text);
     let alias = json!({ "name": "price model", "alias": "champion", "version": "1" });
     app.post("/api/2.0/mlflow/registered-models/alias", alias).await;
-    for source in ["models:/price model/1", "models:/price model@champion", "models:/price model/latest"] {
+    for source in [
+        "models:/price model/1",
+        "models:/price model@champion",
+        "models:/price model/latest",
+    ] {
         let deployed = app.post("/api/v1/deployments", json!({ "source": source })).await;
         assert_eq!(deployed.status, StatusCode::CREATED, "{}", deployed.text);
         let deployed = deployed.json();
         assert_eq!(deployed["name"], "price-model");
         let newest = deployed["versions"].as_array().unwrap().last().unwrap();
         assert_eq!(newest["source"], "models:/price model/1");
-        assert_eq!(newest["manifest"]["model"], json!({ "kind": "native", "file": "model.txt" }));
+        assert_eq!(
+            newest["manifest"]["model"],
+            json!({ "kind": "native", "file": "model.txt" })
+        );
     }
     assert!(answers(&app, "price-model").await);
 }

@@ -3,9 +3,9 @@
 
 mod artifacts;
 mod automations;
+mod deployments;
 mod errors;
 mod eval_datasets;
-mod deployments;
 mod events;
 mod fake;
 mod graphql;

@@ -42,9 +42,14 @@ pub(super) async fn locate(tracking: &Tracking, caller: &Caller, source: &str) -
             "`{source}` names no version: expected `models:/NAME/VERSION` or `models:/NAME@ALIAS`"
         ))
     };
-    let rest = source.strip_prefix("models:/").ok_or_else(wrong)?.trim_matches('/');
+    let rest = source
+        .strip_prefix("models:/")
+        .ok_or_else(wrong)?
+        .trim_matches('/');
     let (model, version) = if let Some((model, alias)) = rest.rsplit_once('@') {
-        let found = tracking.get_model_version_by_alias(caller, model.to_owned(), alias.to_owned()).await;
+        let found = tracking
+            .get_model_version_by_alias(caller, model.to_owned(), alias.to_owned())
+            .await;
         (model, found.map_err(of_tracking)?.version.to_string())
     } else {
         let (model, version) = rest.rsplit_once('/').ok_or_else(wrong)?;
@@ -71,8 +76,16 @@ pub(super) async fn fetch(tracking: &Tracking, caller: &Caller, root: &str, fold
     let (mut files, mut bytes) = (0_usize, 0_u64);
     let mut folders = vec![String::new()];
     while let Some(below) = folders.pop() {
-        for entry in tracking.artifacts_of(caller, root, &below).await.map_err(of_tracking)? {
-            let path = if below.is_empty() { entry.name } else { format!("{below}/{}", entry.name) };
+        for entry in tracking
+            .artifacts_of(caller, root, &below)
+            .await
+            .map_err(of_tracking)?
+        {
+            let path = if below.is_empty() {
+                entry.name
+            } else {
+                format!("{below}/{}", entry.name)
+            };
             let Some(size) = entry.size else {
                 folders.push(path);
                 continue;
@@ -88,10 +101,17 @@ pub(super) async fn fetch(tracking: &Tracking, caller: &Caller, root: &str, fold
                     ),
                 });
             }
-            let mut artifact = tracking.artifact_of(caller, root, &path).await.map_err(of_tracking)?;
+            let mut artifact = tracking
+                .artifact_of(caller, root, &path)
+                .await
+                .map_err(of_tracking)?;
             let target = folder.join(&path);
             let failed = |error: std::io::Error| -> ControlError {
-                PortError::upstream("bundle_io", format!("cannot write `{}`: {error}", target.display())).into()
+                PortError::upstream(
+                    "bundle_io",
+                    format!("cannot write `{}`: {error}", target.display()),
+                )
+                .into()
             };
             if let Some(parent) = target.parent() {
                 std::fs::create_dir_all(parent).map_err(failed)?;

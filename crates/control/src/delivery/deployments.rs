@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tidemill_core::clock::Clock;
 use tidemill_core::deployments::{
-    BUNDLE_FORMAT, BundleManifest, Deploying, DeploymentEngine, MANIFEST_FILE, MAX_BUNDLE_BYTES, merge_settings,
+    BUNDLE_FORMAT, BundleManifest, Deploying, DeploymentEngine, MANIFEST_FILE, MAX_BUNDLE_BYTES,
+    merge_settings,
 };
 use tidemill_core::digest::Digest;
 use tidemill_core::ids::{EndpointName, VersionNumber};
@@ -18,9 +19,9 @@ use tidemill_core::ports::PortError;
 use tidemill_core::servable::{Interface, Loader, Servable};
 use tidemill_core::spec::ServingSpec;
 use tidemill_serving::{Hosted, HostedVersion, Hosting, Server};
+use tidemill_store::Store;
 use tidemill_store::deployments::{self, DeploymentVersion, NewVersion};
 use tidemill_store::objects::{Arrived, Folder, Incoming};
-use tidemill_store::Store;
 
 use super::artifacts;
 use crate::error::{ControlError, Result};
@@ -72,7 +73,10 @@ impl BundleUpload {
         if self.size > MAX_BUNDLE_BYTES {
             return Err(ControlError::Refused {
                 code: "bundle_too_large",
-                message: format!("a bundle has at most {} MiB; include less", MAX_BUNDLE_BYTES >> 20),
+                message: format!(
+                    "a bundle has at most {} MiB; include less",
+                    MAX_BUNDLE_BYTES >> 20
+                ),
             });
         }
         Ok(self.incoming.write(piece).await?)
@@ -115,7 +119,12 @@ pub struct Deployments {
 
 impl Deployments {
     /// Over a store, a hot path and whoever loads bundles.
-    pub fn new(store: Store, serving: Arc<Server>, engine: Arc<dyn DeploymentEngine>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(
+        store: Store,
+        serving: Arc<Server>,
+        engine: Arc<dyn DeploymentEngine>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let place = Place(store.data_dir().join("deployments"));
         Self {
             store,
@@ -163,7 +172,12 @@ impl Deployments {
     }
 
     /// Deploys a bundle that has arrived: it is unpacked and loaded, and if that goes well it becomes the version that answers.
-    pub async fn deploy(&self, upload: BundleUpload, request: DeployRequest, by: &str) -> Result<DeploymentView> {
+    pub async fn deploy(
+        &self,
+        upload: BundleUpload,
+        request: DeployRequest,
+        by: &str,
+    ) -> Result<DeploymentView> {
         let arrived = upload.incoming.finish().await?;
         self.deploy_arrived(arrived, request, "upload", by).await
     }
@@ -177,7 +191,11 @@ impl Deployments {
     ) -> Result<DeploymentView> {
         let source = request.source.clone().unwrap_or_default();
         let found = artifacts::locate(tracking, caller, &source).await?;
-        let work = self.place.0.join("work").join(tidemill_core::ids::fresh(self.clock.now()));
+        let work = self
+            .place
+            .0
+            .join("work")
+            .join(tidemill_core::ids::fresh(self.clock.now()));
         let packed = self.pack_model(tracking, caller, &found, &work).await;
         // It only held copies.
         let _ = std::fs::remove_dir_all(&work);
@@ -186,7 +204,8 @@ impl Deployments {
             name: request.name.or(Some(name)),
             ..request
         };
-        self.deploy_arrived(arrived, request, &found.uri, &caller.user).await
+        self.deploy_arrived(arrived, request, &found.uri, &caller.user)
+            .await
     }
 
     async fn pack_model(
@@ -371,11 +390,13 @@ impl Deployments {
                     serving: spec.clone(),
                 };
                 match self.engine.loader(&deploying) {
-                    Ok(loader) => return Arc::new(Preparing {
-                        engine: Arc::clone(&self.engine),
-                        deploying,
-                        loader,
-                    }),
+                    Ok(loader) => {
+                        return Arc::new(Preparing {
+                            engine: Arc::clone(&self.engine),
+                            deploying,
+                            loader,
+                        });
+                    }
                     Err(error) => error,
                 }
             }
@@ -392,7 +413,9 @@ impl Deployments {
     fn view(&self, name: &EndpointName, versions: Vec<DeploymentVersion>) -> Result<DeploymentView> {
         let newest = versions.last().ok_or_else(|| no_such(name))?.version;
         let index = self.hosting().index();
-        let entry = index.iter().find(|entry| entry.name == *name && entry.version == newest);
+        let entry = index
+            .iter()
+            .find(|entry| entry.name == *name && entry.version == newest);
         Ok(DeploymentView {
             name: name.clone(),
             version: newest,
@@ -418,7 +441,10 @@ impl Deployments {
     /// One deployment.
     pub async fn get(&self, name: &EndpointName) -> Result<DeploymentView> {
         let wanted = name.clone();
-        let versions = self.store.read(move |tx| deployments::versions(tx, &wanted)).await?;
+        let versions = self
+            .store
+            .read(move |tx| deployments::versions(tx, &wanted))
+            .await?;
         self.view(name, versions)
     }
 
@@ -431,7 +457,13 @@ impl Deployments {
             .write(move |tx| {
                 let there = deployments::delete(tx, &wanted)?;
                 if there {
-                    tx.event(now, "deployment.removed", "deployment", wanted.as_str(), json!({ "by": by }))?;
+                    tx.event(
+                        now,
+                        "deployment.removed",
+                        "deployment",
+                        wanted.as_str(),
+                        json!({ "by": by }),
+                    )?;
                 }
                 Ok(there)
             })
@@ -450,12 +482,17 @@ impl Deployments {
         let place = self.place.clone();
         let forgotten = tokio::task::spawn_blocking(move || {
             for folder in ["archives", "unpacked"] {
-                let Ok(entries) = std::fs::read_dir(place.0.join(folder)) else { continue };
+                let Ok(entries) = std::fs::read_dir(place.0.join(folder)) else {
+                    continue;
+                };
                 for entry in entries.flatten() {
                     let name = entry.file_name().to_string_lossy().into_owned();
                     let digest: String = name.chars().take(64).collect();
                     // What does not begin with a digest is on its way.
-                    if digest.parse::<Digest>().is_err() || needed.contains(&digest) || name.contains(".unpacking") {
+                    if digest.parse::<Digest>().is_err()
+                        || needed.contains(&digest)
+                        || name.contains(".unpacking")
+                    {
                         continue;
                     }
                     let removed = match entry.file_type() {
@@ -473,7 +510,11 @@ impl Deployments {
 }
 
 fn io(action: &str, path: &Path, error: &std::io::Error) -> ControlError {
-    PortError::upstream("bundle_io", format!("cannot {action} `{}`: {error}", path.display())).into()
+    PortError::upstream(
+        "bundle_io",
+        format!("cannot {action} `{}`: {error}", path.display()),
+    )
+    .into()
 }
 
 fn no_such(name: &EndpointName) -> ControlError {
@@ -489,7 +530,13 @@ fn spec_of(serving: &Value) -> Result<ServingSpec> {
 
 /// A name that a deployment may have, from one of a registered model.
 fn fitting_name(model: &str) -> String {
-    let fits = |c: char| if c.is_ascii_alphanumeric() || "_.-".contains(c) { c } else { '-' };
+    let fits = |c: char| {
+        if c.is_ascii_alphanumeric() || "_.-".contains(c) {
+            c
+        } else {
+            '-'
+        }
+    };
     let name: String = model.chars().map(fits).take(100).collect();
     name.trim_start_matches(['.', '-']).to_owned()
 }
@@ -513,7 +560,10 @@ impl Loader for Primed {
 
     fn interface(&self) -> Option<Interface> {
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        loaded.as_ref().map(|loaded| loaded.interface().clone()).or_else(|| self.loader.interface())
+        loaded
+            .as_ref()
+            .map(|loaded| loaded.interface().clone())
+            .or_else(|| self.loader.interface())
     }
 }
 

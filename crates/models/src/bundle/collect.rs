@@ -27,16 +27,32 @@ pub struct Collected {
 
 /// Folders that are never code.
 const NEVER: [&str; 9] = [
-    "__pycache__", "node_modules", "venv", "env", "site-packages", "tidemill-data", "mlruns", "mlartifacts", "wandb",
+    "__pycache__",
+    "node_modules",
+    "venv",
+    "env",
+    "site-packages",
+    "tidemill-data",
+    "mlruns",
+    "mlartifacts",
+    "wandb",
 ];
 
 /// Beginnings and ends of the names of secrets.
-const SECRET_STARTS: [&str; 6] = [".env", "id_rsa", "id_ed25519", "credentials", "secrets.", ".netrc"];
+const SECRET_STARTS: [&str; 6] = [
+    ".env",
+    "id_rsa",
+    "id_ed25519",
+    "credentials",
+    "secrets.",
+    ".netrc",
+];
 const SECRET_ENDS: [&str; 6] = [".pem", ".key", ".p12", ".pfx", ".keystore", ".kdbx"];
 
 fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    SECRET_STARTS.iter().any(|start| name.starts_with(start)) || SECRET_ENDS.iter().any(|end| name.ends_with(end))
+    SECRET_STARTS.iter().any(|start| name.starts_with(start))
+        || SECRET_ENDS.iter().any(|end| name.ends_with(end))
 }
 
 /// Finds the files to be packed; their names start at `root`.
@@ -58,8 +74,12 @@ pub fn collect(root: &Path, includes: &[Include]) -> Result<Collected, PortError
 }
 
 fn canonical(path: &Path) -> Result<PathBuf, PortError> {
-    path.canonicalize()
-        .map_err(|error| PortError::caller("bundle_io", format!("cannot include `{}`: {error}", path.display())))
+    path.canonicalize().map_err(|error| {
+        PortError::caller(
+            "bundle_io",
+            format!("cannot include `{}`: {error}", path.display()),
+        )
+    })
 }
 
 fn add(collected: &mut Collected, root: &Path, path: &Path, named: bool) -> Result<(), PortError> {
@@ -96,7 +116,10 @@ fn walk(
     extension: Option<&str>,
 ) -> Result<(), PortError> {
     let failed = |error: std::io::Error| {
-        PortError::caller("bundle_io", format!("cannot list `{}`: {error}", folder.display()))
+        PortError::caller(
+            "bundle_io",
+            format!("cannot list `{}`: {error}", folder.display()),
+        )
     };
     // An environment, whatever it is called.
     if folder.join("pyvenv.cfg").is_file() {
@@ -153,7 +176,10 @@ mod tests {
             named: false,
         };
         assert_eq!(names(&[folder(Some(".py"))]).0, ["app.py", "lib/a.py"]);
-        assert_eq!(names(&[folder(None)]), (vec!["app.py".into(), "lib/a.py".into(), "lib/data.csv".into()], 2));
+        assert_eq!(
+            names(&[folder(None)]),
+            (vec!["app.py".into(), "lib/a.py".into(), "lib/data.csv".into()], 2)
+        );
         let key = Include {
             path: root.join("server.key"),
             extension: None,

@@ -11,3 +11,5 @@ pub use collect::{Collected, Include, collect};
 pub use pack::pack;
 pub use recognise::{Recognised, recognise};
 pub use unpack::unpack;
+
+pub use crate::engine::mebibytes;

@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use tidemill_core::deployments::{BundleManifest, FILES_FOLDER, MANIFEST_FILE, MAX_BUNDLE_BYTES as MAX_BYTES, MAX_BUNDLE_FILES as MAX_FILES};
+use tidemill_core::deployments::{
+    BundleManifest, FILES_FOLDER, MANIFEST_FILE, MAX_BUNDLE_BYTES as MAX_BYTES, MAX_BUNDLE_FILES as MAX_FILES,
+};
 use tidemill_core::ports::PortError;
 
 /// Writes an archive of `files`: names below the bundle's folder, and where each is.
@@ -19,7 +21,10 @@ pub fn pack(
 ) -> Result<(), PortError> {
     check_size(files)?;
     let failed = |error: io::Error| {
-        PortError::upstream("bundle_io", format!("cannot write `{}`: {error}", archive.display()))
+        PortError::upstream(
+            "bundle_io",
+            format!("cannot write `{}`: {error}", archive.display()),
+        )
     };
     let file = File::create(archive).map_err(failed)?;
     let mut encoder = zstd::Encoder::new(BufWriter::new(file), 3).map_err(failed)?;

@@ -40,15 +40,23 @@ pub fn recognise(path: &Path) -> Result<Recognised, PortError> {
                 python: true,
             });
         }
-        let entries = std::fs::read_dir(path).map_err(|error| unknown(&format!("cannot be listed: {error}")))?;
-        let mut found = entries.flatten().filter(|entry| entry.path().is_file()).filter_map(|entry| recognise(&entry.path()).ok());
+        let entries =
+            std::fs::read_dir(path).map_err(|error| unknown(&format!("cannot be listed: {error}")))?;
+        let mut found = entries
+            .flatten()
+            .filter(|entry| entry.path().is_file())
+            .filter_map(|entry| recognise(&entry.path()).ok());
         return match (found.next(), found.next()) {
             (Some(one), None) => Ok(one),
             (None, _) => Err(unknown("has no model in it")),
             (Some(_), Some(_)) => Err(unknown("has several models in it: name one")),
         };
     }
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     let mut start = [0_u8; 256];
     let read = File::open(path)
         .and_then(|mut file| file.read(&mut start))
@@ -65,9 +73,13 @@ pub fn recognise(path: &Path) -> Result<Recognised, PortError> {
             python: false,
         });
     }
-    let pickled = [".pkl", ".pickle", ".joblib", ".cloudpickle"].iter().any(|end| name.ends_with(end));
+    let pickled = [".pkl", ".pickle", ".joblib", ".cloudpickle"]
+        .iter()
+        .any(|end| name.ends_with(end));
     // A pickle of protocol 2 or later begins with its number.
-    if pickled || start.first() == Some(&0x80) && start.get(1).is_some_and(|protocol| (2..=5).contains(protocol)) {
+    if pickled
+        || start.first() == Some(&0x80) && start.get(1).is_some_and(|protocol| (2..=5).contains(protocol))
+    {
         return Ok(Recognised {
             model: BundledModel::Estimator {
                 file: name,
@@ -93,11 +105,21 @@ mod tests {
             std::fs::write(&path, bytes).unwrap();
             recognise(&path).map(|found| (found.model, found.python))
         };
-        let native = |file: &str| (BundledModel::Native { file: file.to_owned() }, false);
+        let native = |file: &str| {
+            (
+                BundledModel::Native {
+                    file: file.to_owned(),
+                },
+                false,
+            )
+        };
         assert_eq!(kind("m.txt", b"tree\nversion=v4\n").unwrap(), native("m.txt"));
         assert_eq!(kind("m.json", b"{\"learner\":{}").unwrap(), native("m.json"));
         assert_eq!(kind("m.onnx", b"\x08").unwrap(), native("m.onnx"));
-        assert!(matches!(kind("model", b"\x80\x05\x95"), Ok((BundledModel::Estimator { .. }, true))));
+        assert!(matches!(
+            kind("model", b"\x80\x05\x95"),
+            Ok((BundledModel::Estimator { .. }, true))
+        ));
         assert_eq!(kind("m.csv", b"a,b\n").unwrap_err().code, "model_unknown");
         let folder = dir.path().join("sub");
         std::fs::create_dir(&folder).unwrap();

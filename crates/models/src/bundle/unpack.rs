@@ -5,7 +5,9 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Component, Path, PathBuf};
 
-use tidemill_core::deployments::{BundleManifest, FILES_FOLDER, MANIFEST_FILE, MAX_BUNDLE_BYTES as MAX_BYTES, MAX_BUNDLE_FILES as MAX_FILES};
+use tidemill_core::deployments::{
+    BundleManifest, FILES_FOLDER, MANIFEST_FILE, MAX_BUNDLE_BYTES as MAX_BYTES, MAX_BUNDLE_FILES as MAX_FILES,
+};
 use tidemill_core::ports::PortError;
 
 /// A manifest has at most so many bytes.
@@ -36,12 +38,17 @@ pub fn unpack(archive: &Path, folder: &Path) -> Result<BundleManifest, PortError
 }
 
 fn io_error(action: &str, path: &Path, error: &io::Error) -> PortError {
-    PortError::upstream("bundle_io", format!("cannot {action} `{}`: {error}", path.display()))
+    PortError::upstream(
+        "bundle_io",
+        format!("cannot {action} `{}`: {error}", path.display()),
+    )
 }
 
 fn unpack_into(archive: &Path, folder: &Path) -> Result<BundleManifest, PortError> {
     let unreadable = |error: io::Error| {
-        broken(format!("the archive cannot be read: {error}; pack it again with `tidemill bundle`"))
+        broken(format!(
+            "the archive cannot be read: {error}; pack it again with `tidemill bundle`"
+        ))
     };
     let file = File::open(archive).map_err(|error| io_error("open", archive, &error))?;
     let mut decoder = zstd::Decoder::new(BufReader::new(file)).map_err(unreadable)?;
@@ -69,7 +76,10 @@ fn unpack_into(archive: &Path, folder: &Path) -> Result<BundleManifest, PortErro
         let size = entry.size();
         if path == Path::new(MANIFEST_FILE) {
             let mut text = Vec::new();
-            entry.take(MAX_MANIFEST).read_to_end(&mut text).map_err(unreadable)?;
+            entry
+                .take(MAX_MANIFEST)
+                .read_to_end(&mut text)
+                .map_err(unreadable)?;
             manifest = Some(BundleManifest::parse(&text)?);
             let target = folder.join(MANIFEST_FILE);
             fs::write(&target, &text).map_err(|error| io_error("write", &target, &error))?;
@@ -89,11 +99,17 @@ fn unpack_into(archive: &Path, folder: &Path) -> Result<BundleManifest, PortErro
         let executable = entry.header().mode().unwrap_or(0) & 0o100 != 0;
         write(folder, &safe(&path)?, executable, entry).map_err(|(path, error)| match error.kind() {
             // What is wrong with the archive comes out while it is copied.
-            io::ErrorKind::Other | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => unreadable(error),
+            io::ErrorKind::Other | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
+                unreadable(error)
+            }
             _ => io_error("write", &path, &error),
         })?;
     }
-    manifest.ok_or_else(|| broken(format!("the archive has no `{MANIFEST_FILE}`; pack it with `tidemill bundle`")))
+    manifest.ok_or_else(|| {
+        broken(format!(
+            "the archive has no `{MANIFEST_FILE}`; pack it with `tidemill bundle`"
+        ))
+    })
 }
 
 /// The path, if it stays below the folder and is below its files.
@@ -108,7 +124,10 @@ fn safe(path: &Path) -> Result<PathBuf, PortError> {
         }
     }
     if !clean.starts_with(FILES_FOLDER) {
-        return Err(broken(format!("`{}` is not below `{FILES_FOLDER}/`", path.display())));
+        return Err(broken(format!(
+            "`{}` is not below `{FILES_FOLDER}/`",
+            path.display()
+        )));
     }
     Ok(clean)
 }
@@ -204,7 +223,10 @@ mod tests {
         assert_eq!(fs::read(&a).unwrap(), fs::read(&b).unwrap());
         let out = dir.path().join("out");
         assert_eq!(unpack(&a, &out).unwrap(), manifest());
-        assert_eq!(fs::read(out.join("files/sub/model.bin")).unwrap(), vec![7; 100_000]);
+        assert_eq!(
+            fs::read(out.join("files/sub/model.bin")).unwrap(),
+            vec![7; 100_000]
+        );
         assert_eq!(fs::read_to_string(out.join("files/app.py")).unwrap(), "x = 1\n");
     }
 
@@ -237,7 +259,11 @@ mod tests {
         fs::write(&path, b"no archive").unwrap();
         assert_eq!(unpack(&path, &out).unwrap_err().code, "bundle_broken");
         let app = dir.path().join("app.py");
-        fs::write(&app, (0..50_000_u32).flat_map(u32::to_le_bytes).collect::<Vec<u8>>()).unwrap();
+        fs::write(
+            &app,
+            (0..50_000_u32).flat_map(u32::to_le_bytes).collect::<Vec<u8>>(),
+        )
+        .unwrap();
         let whole = dir.path().join("whole");
         pack(&manifest(), &[("app.py".to_owned(), app)].into(), &whole).unwrap();
         let bytes = fs::read(&whole).unwrap();
@@ -249,7 +275,12 @@ mod tests {
         });
         assert!(unpack(&twice, &out).is_err());
         let empty = archive_of(dir.path(), |_| {});
-        assert!(unpack(&empty, &out).unwrap_err().message.contains("has no `tidemill.json`"));
+        assert!(
+            unpack(&empty, &out)
+                .unwrap_err()
+                .message
+                .contains("has no `tidemill.json`")
+        );
     }
 
     #[test]

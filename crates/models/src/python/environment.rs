@@ -76,7 +76,10 @@ impl Environments {
         let path = folder.join(lock);
         let read = |path: &Path| {
             std::fs::read(path).map_err(|error| {
-                PortError::caller("bundle_broken", format!("cannot read the lock `{}`: {error}", path.display()))
+                PortError::caller(
+                    "bundle_broken",
+                    format!("cannot read the lock `{}`: {error}", path.display()),
+                )
             })
         };
         let text = read(&path)?;
@@ -127,7 +130,13 @@ async fn make(base: &Path, folder: &Path, lock: &str, place: &Path) -> Result<()
         let mut create = arguments(&["-m", "venv"]);
         create.push(place.into());
         run(base, &create, folder, &[]).await?;
-        let mut install = arguments(&["-m", "pip", "install", "--disable-pip-version-check", "--no-input"]);
+        let mut install = arguments(&[
+            "-m",
+            "pip",
+            "install",
+            "--disable-pip-version-check",
+            "--no-input",
+        ]);
         if has_hashes(&lock_path) {
             install.push("--require-hashes".into());
         }
@@ -138,7 +147,13 @@ async fn make(base: &Path, folder: &Path, lock: &str, place: &Path) -> Result<()
     create.extend([base.into(), place.into()]);
     run(&uv, &create, folder, &[]).await?;
     if is_uv_lock(lock) {
-        let mut sync = arguments(&["sync", "--frozen", "--no-install-project", "--no-dev", "--project"]);
+        let mut sync = arguments(&[
+            "sync",
+            "--frozen",
+            "--no-install-project",
+            "--no-dev",
+            "--project",
+        ]);
         sync.push(lock_path.parent().unwrap_or(folder).into());
         let environment = [("UV_PROJECT_ENVIRONMENT", place.as_os_str())];
         return run(&uv, &sync, folder, &environment).await;
@@ -169,7 +184,9 @@ async fn run(
     let mut command = Command::new(program);
     fork_server::clean(&mut command, 1);
     for (name, value) in std::env::vars_os() {
-        let says_where = name.to_str().is_some_and(|name| INDEXES.iter().any(|start| name.starts_with(start)));
+        let says_where = name
+            .to_str()
+            .is_some_and(|name| INDEXES.iter().any(|start| name.starts_with(start)));
         if says_where {
             command.env(name, value);
         }
@@ -203,7 +220,13 @@ async fn run(
     let status = match done {
         Ok(Ok(status)) => status,
         Ok(Err(error)) => return Err(failed(format!("`{}`: {error}", shown()))),
-        Err(_) => return Err(failed(format!("`{}` did not end within {} min", shown(), LIMIT.as_secs() / 60))),
+        Err(_) => {
+            return Err(failed(format!(
+                "`{}` did not end within {} min",
+                shown(),
+                LIMIT.as_secs() / 60
+            )));
+        }
     };
     if status.success() {
         return Ok(());

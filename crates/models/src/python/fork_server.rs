@@ -25,13 +25,29 @@ const START: Duration = Duration::from_secs(60);
 
 /// Variables of this process that Python may see. All others stay here: they may hold secrets.
 const PASSED_ON: [&str; 14] = [
-    "PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ", "USER", "LOGNAME", "LD_LIBRARY_PATH", "PYTHONPATH",
-    "CUDA_VISIBLE_DEVICES", "SSL_CERT_FILE", "SSL_CERT_DIR",
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TMPDIR",
+    "TZ",
+    "USER",
+    "LOGNAME",
+    "LD_LIBRARY_PATH",
+    "PYTHONPATH",
+    "CUDA_VISIBLE_DEVICES",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
 ];
 
 /// Variables by which numeric libraries are told how many threads they may have.
 const THREADS: [&str; 6] = [
-    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
     "RAYON_NUM_THREADS",
 ];
 
@@ -210,7 +226,12 @@ async fn send(stream: &UnixStream, order: &Order) -> io::Result<()> {
                 ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
             }
             let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-            Ok(rustix::net::sendmsg(stream, &[IoSlice::new(&frame[sent..])], &mut ancillary, flags)?)
+            Ok(rustix::net::sendmsg(
+                stream,
+                &[IoSlice::new(&frame[sent..])],
+                &mut ancillary,
+                flags,
+            )?)
         };
         sent += stream.async_io(Interest::WRITABLE, write).await?;
     }
@@ -259,7 +280,10 @@ async fn listen(
 
 fn hear(message: &Value, waiting: &Mutex<Waiting>) {
     let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(forked) = message["forked"].as_u64().and_then(|id| waiting.forks.remove(&id)) {
+    if let Some(forked) = message["forked"]
+        .as_u64()
+        .and_then(|id| waiting.forks.remove(&id))
+    {
         let Some(pid) = message["pid"].as_i64() else {
             let _ = forked.send(Err(message["error"].as_str().unwrap_or("no process").to_owned()));
             return;

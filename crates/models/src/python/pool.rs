@@ -66,7 +66,10 @@ impl PythonModels {
         sources::write(&self.0.folder).map_err(|error| {
             PortError::upstream(
                 "worker_start",
-                format!("cannot write the worker's sources to `{}`: {error}", self.0.folder.display()),
+                format!(
+                    "cannot write the worker's sources to `{}`: {error}",
+                    self.0.folder.display()
+                ),
             )
         })
     }
@@ -78,8 +81,14 @@ impl PythonModels {
             threads: deployment.threads(),
         };
         let slot = {
-            let mut servers = self.0.servers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            servers.retain(|_, slot| Arc::strong_count(slot) > 1 || slot.try_lock().is_ok_and(|s| s.strong_count() > 0));
+            let mut servers = self
+                .0
+                .servers
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            servers.retain(|_, slot| {
+                Arc::strong_count(slot) > 1 || slot.try_lock().is_ok_and(|s| s.strong_count() > 0)
+            });
             Arc::clone(servers.entry(key).or_default())
         };
         let mut known = slot.lock().await;

@@ -70,7 +70,11 @@ impl PythonLoader {
     }
 
     fn learnt(&self) -> Learnt {
-        self.0.learnt.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .learnt
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     async fn start(&self) -> Result<Started, PortError> {
@@ -112,12 +116,17 @@ impl PythonLoader {
             if let Err(Ok(unwanted)) = sender.send(loader.start().await) {
                 *loader.0.spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(unwanted);
                 real_sleep(SPARE).await;
-                loader.0.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+                loader
+                    .0
+                    .spare
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take();
             }
         });
-        started.await.unwrap_or_else(|_| {
-            Err(PortError::internal("worker_start", "the server is shutting down"))
-        })
+        started
+            .await
+            .unwrap_or_else(|_| Err(PortError::internal("worker_start", "the server is shutting down")))
     }
 }
 
@@ -152,10 +161,16 @@ struct Deaths {
 
 impl Deaths {
     fn wait(&self) -> Duration {
-        let Some(last) = self.last else { return Duration::ZERO };
+        let Some(last) = self.last else {
+            return Duration::ZERO;
+        };
         // The first death is an accident.
         let doublings = self.count.saturating_sub(2).min(16);
-        let wait = if self.count < 2 { Duration::ZERO } else { FIRST_WAIT * (1 << doublings) };
+        let wait = if self.count < 2 {
+            Duration::ZERO
+        } else {
+            FIRST_WAIT * (1 << doublings)
+        };
         wait.min(LONGEST_WAIT).saturating_sub(last.elapsed())
     }
 
@@ -289,15 +304,17 @@ impl PythonServable {
         let Some(deadline) = context.deadline else {
             return work.await;
         };
-        tokio::time::timeout(deadline.left(), work).await.unwrap_or_else(|_| {
-            Err(PortError::internal(
-                "worker_timeout",
-                format!(
-                    "`{}` did not answer within the request's time; give it more, or ask for less",
-                    self.lives.loader.0.deployment.name
-                ),
-            ))
-        })
+        tokio::time::timeout(deadline.left(), work)
+            .await
+            .unwrap_or_else(|_| {
+                Err(PortError::internal(
+                    "worker_timeout",
+                    format!(
+                        "`{}` did not answer within the request's time; give it more, or ask for less",
+                        self.lives.loader.0.deployment.name
+                    ),
+                ))
+            })
     }
 }
 
@@ -319,7 +336,9 @@ impl Servable for PythonServable {
         if !self.interface.decoupled {
             return Ok(None);
         }
-        self.in_time(context, self.begin_stream(payload, context)).await.map(Some)
+        self.in_time(context, self.begin_stream(payload, context))
+            .await
+            .map(Some)
     }
 
     fn memory(&self) -> u64 {

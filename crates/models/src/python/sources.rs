@@ -26,7 +26,9 @@ const FILES: [(&str, &str); 9] = files![
 /// Writes the files below `parent` where they are not there yet, and says in which folder. The folder is named after their content, so
 /// servers of different versions share a parent.
 pub(super) fn write(parent: &Path) -> io::Result<PathBuf> {
-    let parts = FILES.iter().flat_map(|(name, text)| [name.as_bytes(), text.as_bytes()]);
+    let parts = FILES
+        .iter()
+        .flat_map(|(name, text)| [name.as_bytes(), text.as_bytes()]);
     let folder = parent.join(Digest::of_parts(parts).short());
     if folder.join("complete").is_file() {
         return Ok(folder);

@@ -54,12 +54,18 @@ pub(super) struct Started {
     pub learnt: Learnt,
 }
 
-pub(super) async fn start(server: Arc<ForkServer>, deployment: Arc<PythonDeployment>) -> Result<Started, PortError> {
+pub(super) async fn start(
+    server: Arc<ForkServer>,
+    deployment: Arc<PythonDeployment>,
+) -> Result<Started, PortError> {
     let (handle, loaded) = Worker::fork(server, Arc::clone(&deployment)).await?;
     let ready: Ready = serde_json::from_slice(&loaded?).map_err(|error| {
         PortError::upstream(
             "worker_start",
-            format!("the worker of `{}` does not say what it takes: {error}", deployment.name),
+            format!(
+                "the worker of `{}` does not say what it takes: {error}",
+                deployment.name
+            ),
         )
     })?;
     Ok(Started {

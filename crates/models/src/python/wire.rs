@@ -106,7 +106,12 @@ impl Request {
                         TensorData::Strings(strings) => packed(strings),
                     };
                     let length = raw.len();
-                    described.push((tensor.name.as_str(), tensor.datatype.name(), tensor.shape.as_slice(), length));
+                    described.push((
+                        tensor.name.as_str(),
+                        tensor.datatype.name(),
+                        tensor.shape.as_slice(),
+                        length,
+                    ));
                     parts.push(raw);
                     if padding(length) > 0 {
                         parts.push(Bytes::from_static(&[0; 8]).slice(..padding(length)));
@@ -200,7 +205,9 @@ impl Frame {
         };
         let (meta, body) = (number(8), u64::from(number(12)) | u64::from(number(16)) << 32);
         if meta > MAX_META || body > MAX_BODY {
-            return Err(bad(format!("an answer of {body} bytes, at most {MAX_BODY} are taken")));
+            return Err(bad(format!(
+                "an answer of {body} bytes, at most {MAX_BODY} are taken"
+            )));
         }
         Ok(Self {
             kind,
@@ -228,7 +235,9 @@ impl Frame {
         let mut offset = 0_usize;
         for (name, datatype, shape, length) in meta.tensors {
             let end = offset.checked_add(length).filter(|end| *end <= self.body.len());
-            let raw = self.body.slice(offset..end.ok_or_else(|| bad(format!("output `{name}` is cut off")))?);
+            let raw = self
+                .body
+                .slice(offset..end.ok_or_else(|| bad(format!("output `{name}` is cut off")))?);
             offset = (offset + length + padding(length)).min(self.body.len());
             let data = match datatype {
                 DataType::Bytes => TensorData::Strings(unpacked(&raw, &shape)?),
@@ -272,7 +281,10 @@ fn unpacked(raw: &Bytes, shape: &[usize]) -> io::Result<Vec<Option<Bytes>>> {
             strings.push(None);
             continue;
         }
-        let end = at.checked_add(length as usize).filter(|end| *end <= raw.len()).ok_or_else(cut)?;
+        let end = at
+            .checked_add(length as usize)
+            .filter(|end| *end <= raw.len())
+            .ok_or_else(cut)?;
         strings.push(Some(raw.slice(at..end)));
         at = end;
     }
@@ -285,7 +297,12 @@ mod tests {
 
     #[test]
     fn byte_strings_come_back_as_they_went() {
-        let strings = vec![Some(Bytes::from_static(b"a")), None, Some(Bytes::new()), Some(Bytes::from_static(b"bc"))];
+        let strings = vec![
+            Some(Bytes::from_static(b"a")),
+            None,
+            Some(Bytes::new()),
+            Some(Bytes::from_static(b"bc")),
+        ];
         assert_eq!(unpacked(&packed(&strings), &[2, 2]).unwrap(), strings);
         assert!(unpacked(&packed(&strings).slice(..17), &[4]).is_err());
         assert!(unpacked(&Bytes::new(), &[usize::MAX, 3]).is_err());
@@ -298,6 +315,9 @@ mod tests {
         let error = Frame::read(&mut head.as_ref()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         let mut odd: &[u8] = &[9; HEADER];
-        assert_eq!(Frame::read(&mut odd).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(
+            Frame::read(&mut odd).await.unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
     }
 }

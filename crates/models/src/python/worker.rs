@@ -136,7 +136,8 @@ impl Worker {
         server: Arc<ForkServer>,
         deployment: Arc<PythonDeployment>,
     ) -> Result<(Handle, Result<Bytes, PortError>), PortError> {
-        let failed = |error: io::Error| PortError::upstream("worker_start", format!("cannot fork a worker: {error}"));
+        let failed =
+            |error: io::Error| PortError::upstream("worker_start", format!("cannot fork a worker: {error}"));
         let pair = || {
             let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
             ours.set_nonblocking(true)?;
@@ -159,11 +160,14 @@ impl Worker {
             tail,
         });
         let (sender, loaded) = oneshot::channel();
-        worker.state().calls.insert(LOADING, InFlight {
-            started: Stopwatch::start(),
-            reply: Reply::Load(sender),
-            _permit: None,
-        });
+        worker.state().calls.insert(
+            LOADING,
+            InFlight {
+                started: Stopwatch::start(),
+                reply: Reply::Load(sender),
+                _permit: None,
+            },
+        );
         tokio::spawn(hear(Arc::clone(&worker), reader, exit));
         tokio::spawn(watch(Arc::clone(&worker)));
         let handle = Handle(worker);
@@ -255,8 +259,8 @@ impl Worker {
     }
 
     fn failure(&self, meta: &[u8]) -> io::Result<PortError> {
-        let failure: Failure =
-            serde_json::from_slice(meta).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let failure: Failure = serde_json::from_slice(meta)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         let name = &self.deployment.name;
         Ok(match failure.code.as_str() {
             "start" => {
@@ -287,11 +291,17 @@ impl Worker {
         let name = &self.deployment.name;
         let ended = self.state().ended;
         match ended {
-            Some((_, Cause::Memory(bytes))) => return self.too_large(&format!("it took {} MiB", bytes >> 20)),
+            Some((_, Cause::Memory(bytes))) => {
+                return self.too_large(&format!("it took {} MiB", bytes >> 20));
+            }
             Some((LOADING, Cause::Time(limit))) => {
                 return PortError::upstream(
                     "worker_start",
-                    format!("`{name}` was not loaded within {} s; its last lines were:\n{}", limit.as_secs(), self.tail.text()),
+                    format!(
+                        "`{name}` was not loaded within {} s; its last lines were:\n{}",
+                        limit.as_secs(),
+                        self.tail.text()
+                    ),
                 );
             }
             Some((late, Cause::Time(limit))) if Some(late) == call => {
@@ -317,11 +327,21 @@ impl Worker {
             (Some(LOADING), false) => format!("; its last lines were:\n{said}"),
             _ => String::new(),
         };
-        let doing = if call == Some(LOADING) { "while it was loaded" } else { "before it had answered" };
-        let code = if call == Some(LOADING) { "worker_start" } else { "worker_died" };
+        let doing = if call == Some(LOADING) {
+            "while it was loaded"
+        } else {
+            "before it had answered"
+        };
+        let code = if call == Some(LOADING) {
+            "worker_start"
+        } else {
+            "worker_died"
+        };
         PortError::upstream(
             code,
-            format!("the worker of `{name}` {how} {doing}; another takes its place, send the request again{said}"),
+            format!(
+                "the worker of `{name}` {how} {doing}; another takes its place, send the request again{said}"
+            ),
         )
     }
 }
@@ -407,7 +427,11 @@ impl Handle {
         context: &CallContext,
         permit: OwnedSemaphorePermit,
     ) -> Result<Result<Pieces, PortError>, NotSent> {
-        let room = if self.0.deployment.concurrency() > 1 { PIECES_AMONG_OTHERS } else { PIECES };
+        let room = if self.0.deployment.concurrency() > 1 {
+            PIECES_AMONG_OTHERS
+        } else {
+            PIECES
+        };
         let (sender, pieces) = mpsc::channel(room);
         let whole = Arc::new(AtomicBool::new(false));
         let receiving = Receiving {

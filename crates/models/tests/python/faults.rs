@@ -68,7 +68,11 @@ async fn a_worker_that_dies_fails_its_caller_and_the_others_are_answered_by_the_
         let others = futures_util::future::join_all((0..5).map(|_| ask(&model, json!({}))));
         let (died, others) = tokio::join!(dying, others);
         let error = died.unwrap_err();
-        assert_eq!((error.code, error.blame), ("worker_died", Blame::Upstream), "{error}");
+        assert_eq!(
+            (error.code, error.blame),
+            ("worker_died", Blame::Upstream),
+            "{error}"
+        );
         assert!(error.message.contains(how), "{error}");
         for other in others {
             assert_ne!(other.unwrap(), first);
@@ -109,7 +113,11 @@ async fn a_caller_with_less_time_is_told_in_time_and_the_worker_stays() {
     let asked = body(&json!({ "seconds": 0.5 }));
     let error = model.call(asked, &within(100)).await.unwrap_err();
     assert_eq!(error.code, "worker_timeout", "{error}");
-    assert!(watch.elapsed() < Duration::from_millis(400), "{:?}", watch.elapsed());
+    assert!(
+        watch.elapsed() < Duration::from_millis(400),
+        "{:?}",
+        watch.elapsed()
+    );
     // The next call waits until the worker is done with what nobody waits for any more.
     assert_eq!(ask(&model, json!({})).await.unwrap(), first);
     assert!(watch.elapsed() >= Duration::from_millis(500));
@@ -125,7 +133,11 @@ async fn a_worker_above_its_memory_is_ended_and_begun_anew() {
         assert!(error.message.contains("allowed are 256 MiB"), "{error}");
         ask(&model, json!({})).await.unwrap();
     }
-    assert!(model.memory() > 1 << 20 && model.memory() < 256 << 20, "{}", model.memory());
+    assert!(
+        model.memory() > 1 << 20 && model.memory() < 256 << 20,
+        "{}",
+        model.memory()
+    );
 }
 
 #[tokio::test]
@@ -140,9 +152,17 @@ async fn printing_without_end_holds_up_nobody() {
 #[tokio::test]
 async fn what_cannot_be_loaded_says_its_traceback() {
     let cases = [
-        ("import no_such_module\n", "app:predict", vec!["No module named 'no_such_module'", "app.py\", line 1"]),
+        (
+            "import no_such_module\n",
+            "app:predict",
+            vec!["No module named 'no_such_module'", "app.py\", line 1"],
+        ),
         ("def predict(:\n", "app:predict", vec!["SyntaxError", "app.py"]),
-        ("x = 1\ndef other(): pass\n", "app:predict", vec!["there is no `predict`", "other"]),
+        (
+            "x = 1\ndef other(): pass\n",
+            "app:predict",
+            vec!["there is no `predict`", "other"],
+        ),
         ("x = 1\n", "app:x", vec!["which cannot be called"]),
         ("import sys; sys.exit(2)\n", "app:predict", vec!["sys.exit(2)"]),
         (
@@ -161,12 +181,19 @@ async fn what_cannot_be_loaded_says_its_traceback() {
         let error = place.loader(target).load().await.unwrap_err();
         assert_eq!((error.code, error.blame), ("worker_start", Blame::Upstream));
         for part in said {
-            assert!(error.message.contains(part), "`{part}` is not in:\n{}", error.message);
+            assert!(
+                error.message.contains(part),
+                "`{part}` is not in:\n{}",
+                error.message
+            );
         }
         assert!(!error.message.contains("tidemill_worker"), "{}", error.message);
     }
     let place = Place::new("def predict(): pass\n");
-    let nowhere = place.try_with(|d| d.python = "/no/such/python".into()).await.unwrap_err();
+    let nowhere = place
+        .try_with(|d| d.python = "/no/such/python".into())
+        .await
+        .unwrap_err();
     assert_eq!(nowhere.code, "python_missing");
 }
 
@@ -180,14 +207,22 @@ async fn workers_that_keep_dying_are_begun_anew_less_and_less_often() {
     }
     ask(&model, json!({})).await.unwrap();
     // Waits of 0, 0.1, 0.2, 0.4 and 0.8 s lie between them.
-    assert!(watch.elapsed() > Duration::from_millis(1_200), "{:?}", watch.elapsed());
+    assert!(
+        watch.elapsed() > Duration::from_millis(1_200),
+        "{:?}",
+        watch.elapsed()
+    );
 }
 
 #[tokio::test]
 async fn a_model_that_can_be_loaded_no_more_fails_at_once_until_it_is_tried_again() {
     let place = Place::new(FAULTY);
     let model = place.load("app:predict").await;
-    std::fs::write(place.folder.path().join("app.py"), "raise RuntimeError('moved')\n").unwrap();
+    std::fs::write(
+        place.folder.path().join("app.py"),
+        "raise RuntimeError('moved')\n",
+    )
+    .unwrap();
     ask(&model, json!({ "what": "kill" })).await.unwrap_err();
     for _ in 0..3 {
         let error = ask(&model, json!({})).await.unwrap_err();
@@ -209,18 +244,44 @@ async fn nothing_outlives_the_deployment_or_its_fork_server() {
     let place = Place::new(FAULTY);
     let model = place.load("app:predict").await;
     let worker = ask(&model, json!({})).await.unwrap().as_u64().unwrap();
-    let child = ask(&model, json!({ "what": "child" })).await.unwrap().as_u64().unwrap();
+    let child = ask(&model, json!({ "what": "child" }))
+        .await
+        .unwrap()
+        .as_u64()
+        .unwrap();
     assert!(is_running(worker) && is_running(child));
     let stat = std::fs::read_to_string(Path::new("/proc").join(worker.to_string()).join("stat")).unwrap();
-    let server: u64 = stat.rsplit(") ").next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let server: u64 = stat
+        .rsplit(") ")
+        .next()
+        .unwrap()
+        .split(' ')
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
     // The fork server dies: its workers with it, and the next call has others.
-    assert!(std::process::Command::new("kill").args(["-9", &server.to_string()]).status().unwrap().success());
+    assert!(
+        std::process::Command::new("kill")
+            .args(["-9", &server.to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
     ends(worker).await;
     let next = ask(&model, json!({})).await;
-    let next = if next.is_err() { ask(&model, json!({})).await } else { next };
+    let next = if next.is_err() {
+        ask(&model, json!({})).await
+    } else {
+        next
+    };
     let next = next.unwrap().as_u64().unwrap();
     assert_ne!(next, worker);
-    let child = ask(&model, json!({ "what": "child" })).await.unwrap().as_u64().unwrap();
+    let child = ask(&model, json!({ "what": "child" }))
+        .await
+        .unwrap()
+        .as_u64()
+        .unwrap();
     drop(model);
     ends(next).await;
     ends(child).await;
@@ -237,6 +298,10 @@ async fn a_caller_who_leaves_while_it_is_loaded_does_not_make_it_load_again() {
     real_sleep(Duration::from_millis(1_500)).await;
     let watch = Stopwatch::start();
     let model = loader.load().await.unwrap();
-    assert!(watch.elapsed() < Duration::from_millis(300), "{:?}", watch.elapsed());
+    assert!(
+        watch.elapsed() < Duration::from_millis(300),
+        "{:?}",
+        watch.elapsed()
+    );
     ask(&model, json!({})).await.unwrap();
 }

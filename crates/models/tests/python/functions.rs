@@ -60,14 +60,24 @@ class Model:
 async fn json_names_the_arguments_and_the_result_is_json() {
     let place = Place::new(PLAIN);
     let predict = place.load("app:predict").await;
-    assert_eq!(ask(&predict, json!({ "a": 1 })).await.unwrap(), json!({ "sum": 1.5, "tags": null }));
-    let answer = ask(&predict, json!({ "a": 1.0, "b": 2, "tags": ["x"] })).await.unwrap();
+    assert_eq!(
+        ask(&predict, json!({ "a": 1 })).await.unwrap(),
+        json!({ "sum": 1.5, "tags": null })
+    );
+    let answer = ask(&predict, json!({ "a": 1.0, "b": 2, "tags": ["x"] }))
+        .await
+        .unwrap();
     assert_eq!(answer, json!({ "sum": 3.0, "tags": ["x"] }));
     let far = place.load("app.py:far").await;
-    let answer = ask(&far, json!({ "point": { "x": 2 }, "unit": "km" })).await.unwrap();
+    let answer = ask(&far, json!({ "point": { "x": 2 }, "unit": "km" }))
+        .await
+        .unwrap();
     assert_eq!(answer, json!({ "x": 4.0, "y": 1.0 }));
     // The only parameter takes the body itself where its names are no parameters.
-    assert_eq!(ask(&far, json!({ "x": 1, "y": 2 })).await.unwrap(), json!({ "x": 2.0, "y": 2.0 }));
+    assert_eq!(
+        ask(&far, json!({ "x": 1, "y": 2 })).await.unwrap(),
+        json!({ "x": 2.0, "y": 2.0 })
+    );
     let whole = place.load("app:whole").await;
     assert_eq!(ask(&whole, json!([1, 2, 3])).await.unwrap(), json!(6));
     let finite = place.load("app:nothing_finite").await;
@@ -81,13 +91,41 @@ async fn what_does_not_fit_the_signature_is_the_callers_fault_and_named() {
     let far = place.load("app:far").await;
     let refuses = place.load("app:refuses").await;
     let cases = [
-        (&predict, json!({ "b": 1 }), "`a` is missing; the function takes `a`, `b`, `tags`"),
-        (&predict, json!({ "a": 1, "c": 1 }), "the function takes no `c`; it takes `a`, `b`, `tags`"),
-        (&predict, json!({ "a": "x" }), "`a` is `'x'`; expected a whole number"),
-        (&predict, json!({ "a": true }), "`a` is `True`; expected a whole number"),
-        (&predict, json!({ "a": 1, "tags": [1] }), "`tags[0]` is `1`; expected a text"),
-        (&far, json!({ "point": { "z": 1 } }), "`point` has no `z`; it has `x`, `y`"),
-        (&far, json!({ "point": { "x": 1 }, "unit": "mile" }), "`unit` is 'mile'; expected one of 'm', 'km'"),
+        (
+            &predict,
+            json!({ "b": 1 }),
+            "`a` is missing; the function takes `a`, `b`, `tags`",
+        ),
+        (
+            &predict,
+            json!({ "a": 1, "c": 1 }),
+            "the function takes no `c`; it takes `a`, `b`, `tags`",
+        ),
+        (
+            &predict,
+            json!({ "a": "x" }),
+            "`a` is `'x'`; expected a whole number",
+        ),
+        (
+            &predict,
+            json!({ "a": true }),
+            "`a` is `True`; expected a whole number",
+        ),
+        (
+            &predict,
+            json!({ "a": 1, "tags": [1] }),
+            "`tags[0]` is `1`; expected a text",
+        ),
+        (
+            &far,
+            json!({ "point": { "z": 1 } }),
+            "`point` has no `z`; it has `x`, `y`",
+        ),
+        (
+            &far,
+            json!({ "point": { "x": 1 }, "unit": "mile" }),
+            "`unit` is 'mile'; expected one of 'm', 'km'",
+        ),
         (&refuses, json!({ "x": 3 }), "no 3 here"),
     ];
     for (model, asked, said) in cases {
@@ -170,10 +208,16 @@ async fn tensors_come_as_arrays_and_go_as_tensors() {
     let predict = place.load("app:predict").await;
     let interface = predict.interface();
     assert!(interface.batches && !interface.columns && !interface.decoupled);
-    assert_eq!((interface.inputs[0].name.as_str(), interface.inputs[0].datatype), ("x", DataType::Fp32));
+    assert_eq!(
+        (interface.inputs[0].name.as_str(), interface.inputs[0].datatype),
+        ("x", DataType::Fp32)
+    );
     let x = Tensor::of_f32("x", vec![2, 2], &[1.0, 2.0, 3.0, 4.0]).unwrap();
     let answer = infer(&predict, vec![x]).await.unwrap();
-    assert_eq!((answer[0].name.as_str(), shown(&answer[0])), ("y", json!(["FP32", [2], [3.0, 7.0]])));
+    assert_eq!(
+        (answer[0].name.as_str(), shown(&answer[0])),
+        ("y", json!(["FP32", [2], [3.0, 7.0]]))
+    );
     let two = place.load("app:two").await;
     let context = CallContext {
         parameters: [("scale".to_owned(), json!(10))].into_iter().collect(),
@@ -215,8 +259,14 @@ async fn every_datatype_and_a_large_tensor_come_back_as_they_went() {
     let echo = place.load("app:echo").await;
     for datatype in DataType::ALL {
         let Some(size) = datatype.size() else { continue };
-        let bytes: Vec<u8> = (0..3 * size).map(|i| if i % size == size - 1 { 0x3f } else { 1 }).collect();
-        let bytes = if datatype == DataType::Bool { vec![0, 1, 1] } else { bytes };
+        let bytes: Vec<u8> = (0..3 * size)
+            .map(|i| if i % size == size - 1 { 0x3f } else { 1 })
+            .collect();
+        let bytes = if datatype == DataType::Bool {
+            vec![0, 1, 1]
+        } else {
+            bytes
+        };
         let sent = Tensor::fixed("x", datatype, vec![3, 1], bytes.into()).unwrap();
         let answer = infer(&echo, vec![sent.clone()]).await.unwrap();
         if datatype == DataType::Bf16 {
@@ -227,10 +277,18 @@ async fn every_datatype_and_a_large_tensor_come_back_as_they_went() {
         }
     }
     let many: Vec<f64> = (0..1_000_000).map(f64::from).collect();
-    let answer = infer(&echo, vec![Tensor::of_f64("x", vec![1_000, 1_000], &many).unwrap()]).await.unwrap();
+    let answer = infer(
+        &echo,
+        vec![Tensor::of_f64("x", vec![1_000, 1_000], &many).unwrap()],
+    )
+    .await
+    .unwrap();
     assert_eq!(answer[0].to_f64().unwrap(), many);
     let strings = texts("x", &[Some("a"), None, Some("")]);
-    assert_eq!(shown(&infer(&echo, vec![strings]).await.unwrap()[0]), json!(["BYTES", [3], ["a", null, ""]]));
+    assert_eq!(
+        shown(&infer(&echo, vec![strings]).await.unwrap()[0]),
+        json!(["BYTES", [3], ["a", null, ""]])
+    );
 }
 
 const STREAMS: &str = r#"
@@ -262,14 +320,30 @@ async fn generators_answer_piece_by_piece() {
     for target in ["app:predict", "app:later"] {
         let model = place.load(target).await;
         assert!(model.interface().decoupled);
-        let answers = model.stream(body(&json!({ "n": 200 })), &context).await.unwrap().unwrap();
+        let answers = model
+            .stream(body(&json!({ "n": 200 })), &context)
+            .await
+            .unwrap()
+            .unwrap();
         let pieces: Vec<Value> = answers.map(|piece| json_of(piece.unwrap())).collect().await;
         assert_eq!(pieces.len(), 200);
         // Asked by a protocol that does not stream, all pieces are the answer.
-        assert_eq!(ask(&model, json!({ "n": 2 })).await.unwrap().as_array().unwrap().len(), 2);
+        assert_eq!(
+            ask(&model, json!({ "n": 2 }))
+                .await
+                .unwrap()
+                .as_array()
+                .unwrap()
+                .len(),
+            2
+        );
     }
     let fails = place.load("app:fails").await;
-    let mut answers = fails.stream(body(&json!({ "n": 7 })), &context).await.unwrap().unwrap();
+    let mut answers = fails
+        .stream(body(&json!({ "n": 7 })), &context)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(json_of(answers.next().await.unwrap().unwrap()), json!(7));
     let error = answers.next().await.unwrap().unwrap_err();
     assert!(error.message.contains("half way"), "{error}");

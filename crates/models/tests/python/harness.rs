@@ -122,7 +122,10 @@ pub async fn ask(model: &Arc<dyn Servable>, value: Value) -> Result<Value, PortE
 
 /// Asks with tensors.
 pub async fn infer(model: &Arc<dyn Servable>, tensors: Vec<Tensor>) -> Result<Vec<Tensor>, PortError> {
-    match model.call(Payload::Tensors(tensors), &CallContext::default()).await? {
+    match model
+        .call(Payload::Tensors(tensors), &CallContext::default())
+        .await?
+    {
         Payload::Tensors(tensors) => Ok(tensors),
         Payload::Body { bytes, .. } => panic!("a body: {bytes:?}"),
     }
@@ -130,7 +133,10 @@ pub async fn infer(model: &Arc<dyn Servable>, tensors: Vec<Tensor>) -> Result<Ve
 
 pub fn within(milliseconds: u64) -> CallContext {
     CallContext {
-        deadline: Some(Deadline::after(Stopwatch::start(), Duration::from_millis(milliseconds))),
+        deadline: Some(Deadline::after(
+            Stopwatch::start(),
+            Duration::from_millis(milliseconds),
+        )),
         ..CallContext::default()
     }
 }
@@ -140,7 +146,10 @@ pub fn f64s(name: &str, values: &[f64]) -> Tensor {
 }
 
 pub fn texts(name: &str, values: &[Option<&str>]) -> Tensor {
-    let strings = values.iter().map(|v| v.map(|v| v.as_bytes().to_vec().into())).collect();
+    let strings = values
+        .iter()
+        .map(|v| v.map(|v| v.as_bytes().to_vec().into()))
+        .collect();
     Tensor::strings(name, vec![values.len()], strings).unwrap()
 }
 

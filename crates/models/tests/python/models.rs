@@ -19,14 +19,21 @@ fn script(place: &Place, code: &str) -> Value {
         .current_dir(place.folder.path())
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let said = String::from_utf8(output.stdout).unwrap();
     serde_json::from_str(said.lines().last().unwrap()).unwrap()
 }
 
 /// An interpreter that has all packages but mlflow.
 fn without_mlflow(place: &Place) -> PathBuf {
-    let here = script(place, "import json, site, sys; print(json.dumps([sys.base_prefix, site.getsitepackages()[0]]))");
+    let here = script(
+        place,
+        "import json, site, sys; print(json.dumps([sys.base_prefix, site.getsitepackages()[0]]))",
+    );
     let packages = place.folder.path().join("packages");
     std::fs::create_dir(&packages).unwrap();
     for entry in std::fs::read_dir(here[1].as_str().unwrap()).unwrap() {
@@ -71,15 +78,29 @@ async fn a_pickled_classifier_answers_as_it_does_in_python() {
     let said = script(&place, BOOSTED);
     let numbers = |i: usize| -> Vec<f64> { serde_json::from_value(said[i].clone()).unwrap() };
     let x = Tensor::of_f64("input", vec![16, 10], &numbers(0)).unwrap();
-    let proba = place.load_with(|d| d.model = estimator("model.pkl", Some("predict_proba"))).await;
+    let proba = place
+        .load_with(|d| d.model = estimator("model.pkl", Some("predict_proba")))
+        .await;
     let interface = proba.interface();
-    assert_eq!((interface.inputs[0].shape.as_slice(), interface.batches), ([-1, 10].as_slice(), true));
+    assert_eq!(
+        (interface.inputs[0].shape.as_slice(), interface.batches),
+        ([-1, 10].as_slice(), true)
+    );
     assert_eq!(interface.outputs[0].labels, ["0", "1"]);
-    assert_eq!(infer(&proba, vec![x.clone()]).await.unwrap()[0].to_f64().unwrap(), numbers(1));
+    assert_eq!(
+        infer(&proba, vec![x.clone()]).await.unwrap()[0].to_f64().unwrap(),
+        numbers(1)
+    );
     let labels = place.load_with(|d| d.model = estimator("model.pkl", None)).await;
     let answer = infer(&labels, vec![x]).await.unwrap();
-    assert_eq!((answer[0].datatype, answer[0].to_f64().unwrap()), (DataType::Int64, numbers(2)));
-    let wrong = place.try_with(|d| d.model = estimator("model.pkl", Some("guess"))).await.unwrap_err();
+    assert_eq!(
+        (answer[0].datatype, answer[0].to_f64().unwrap()),
+        (DataType::Int64, numbers(2))
+    );
+    let wrong = place
+        .try_with(|d| d.model = estimator("model.pkl", Some("guess")))
+        .await
+        .unwrap_err();
     assert!(wrong.message.contains("has no `guess`"), "{wrong}");
 }
 
@@ -116,7 +137,9 @@ print(json.dumps(model.predict(rows).tolist()))
         .await;
     assert!(model.interface().columns);
     let cities = texts("city", &[Some("a"), Some("b"), Some("a"), Some("b")]);
-    let answer = infer(&model, vec![cities, f64s("age", &[1.0, 2.0, 3.0, 4.0])]).await.unwrap();
+    let answer = infer(&model, vec![cities, f64s("age", &[1.0, 2.0, 3.0, 4.0])])
+        .await
+        .unwrap();
     assert_eq!(shown(&answer[0]), json!(["BYTES", [4], said]));
     let records = json!([{ "age": 1.0, "city": "a" }, { "age": 2.0, "city": "b" }]);
     assert_eq!(ask(&model, records).await.unwrap(), json!(["no", "yes"]));
@@ -148,13 +171,22 @@ print(0)
         })
     };
     let left = load("exit.pkl").await.unwrap_err();
-    assert!(left.message.contains("left with code 66 while it was loaded"), "{left}");
+    assert!(
+        left.message.contains("left with code 66 while it was loaded"),
+        "{left}"
+    );
     let bomb = load("bomb.pkl").await.unwrap_err();
-    assert!(bomb.message.contains("memory") || bomb.message.contains("MemoryError"), "{bomb}");
+    assert!(
+        bomb.message.contains("memory") || bomb.message.contains("MemoryError"),
+        "{bomb}"
+    );
     let broken = load("broken.pkl").await.unwrap_err();
     assert_eq!(broken.code, "worker_start", "{broken}");
     let somewhere = load("where.pkl").await.unwrap();
-    assert_ne!(ask(&somewhere, json!({})).await.unwrap(), json!(std::process::id()));
+    assert_ne!(
+        ask(&somewhere, json!({})).await.unwrap(),
+        json!(std::process::id())
+    );
 }
 
 #[tokio::test]
@@ -188,10 +220,20 @@ print(json.dumps([model.predict(rows).tolist(), d['flavors'], signature]))
             })
             .await;
         let interface = model.interface();
-        let inputs: Vec<_> = interface.inputs.iter().map(|i| (i.name.as_str(), i.datatype)).collect();
+        let inputs: Vec<_> = interface
+            .inputs
+            .iter()
+            .map(|i| (i.name.as_str(), i.datatype))
+            .collect();
         assert_eq!(inputs, [("a", DataType::Fp64), ("b", DataType::Int64)]);
         assert!(interface.columns && interface.batches);
-        let b = Tensor::fixed("b", DataType::Int64, vec![3], [2_i64, 1, 4].map(i64::to_le_bytes).concat().into()).unwrap();
+        let b = Tensor::fixed(
+            "b",
+            DataType::Int64,
+            vec![3],
+            [2_i64, 1, 4].map(i64::to_le_bytes).concat().into(),
+        )
+        .unwrap();
         let answer = infer(&model, vec![f64s("a", &[1.0, 2.0, 3.0]), b]).await.unwrap();
         let worst = answer[0]
             .to_f64()
@@ -232,7 +274,10 @@ async fn a_function_answers_from_nothing_within_three_tenths_of_a_second_once_it
     let again = watch.elapsed();
     println!("from nothing: first {first:?}, once it is known {again:?}");
     // A debug build on a busy machine; the figure of the real thing stands in docs/benchmarks.md.
-    assert!(again < Duration::from_millis(600), "{again:?}, the first time {first:?}");
+    assert!(
+        again < Duration::from_millis(600),
+        "{again:?}, the first time {first:?}"
+    );
     // A server that starts anew remembers what it needs and takes.
     let next = Place::new("");
     let mut deployment = place.deployment("app:predict");
