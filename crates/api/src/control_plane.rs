@@ -14,6 +14,7 @@ use tidemill_store::events::Event;
 use tokio::sync::broadcast;
 
 use crate::error::ApiError;
+use crate::infer::shared::SharedMemory;
 
 /// The things that can be listed or looked up by id.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -128,6 +129,10 @@ pub trait ControlPlane: Send + Sync + 'static {
     fn serving(&self) -> &Arc<tidemill_serving::Server>;
     /// Bundles and registered models that answer under a name.
     fn deployments(&self) -> &Deployments;
+    /// Shared memory of this machine that clients may hand tensors over by; `None` where the operator has not allowed it.
+    fn shared_memory(&self) -> Option<&SharedMemory> {
+        None
+    }
     /// Experiments, runs, registry and artifacts.
     fn tracking(&self) -> &Tracking;
     /// The endpoint meant where a request names none.

@@ -100,6 +100,25 @@ impl Kind {
         }
     }
 
+    /// gRPC's code for it.
+    fn grpc_code(self) -> tonic::Code {
+        use tonic::Code;
+        match self {
+            Self::BadRequest | Self::InvalidParameter | Self::UnsupportedMediaType => Code::InvalidArgument,
+            Self::AlreadyExists => Code::AlreadyExists,
+            Self::Unauthenticated => Code::Unauthenticated,
+            Self::Denied => Code::PermissionDenied,
+            Self::NotFound => Code::NotFound,
+            Self::NoRoute | Self::MethodNotAllowed | Self::NotImplemented => Code::Unimplemented,
+            Self::Conflict => Code::Aborted,
+            Self::TooLarge | Self::TooMany | Self::InsufficientStorage => Code::ResourceExhausted,
+            Self::FailedDependency | Self::InvalidState => Code::FailedPrecondition,
+            Self::Internal => Code::Internal,
+            Self::Unavailable => Code::Unavailable,
+            Self::Timeout => Code::DeadlineExceeded,
+        }
+    }
+
     /// MLflow's own word for it (`mlflow.protos.databricks_pb2.ErrorCode`).
     fn mlflow_code(self) -> &'static str {
         match self {
@@ -369,6 +388,15 @@ impl From<ServeError> for ApiError {
     }
 }
 
+impl From<ApiError> for tonic::Status {
+    fn from(error: ApiError) -> Self {
+        let mut status = Self::new(error.kind.grpc_code(), error.message);
+        let code = tonic::metadata::MetadataValue::from_static(error.code);
+        status.metadata_mut().insert("x-tidemill-error", code);
+        status
+    }
+}
+
 /// The bare status, with the error as an extension: [`crate::edge`] gives it the shape of the protocol that was spoken.
 /// In an error's details: after so many seconds it is worth trying again. The header `Retry-After` says the same.
 const RETRY_AFTER_S: &str = "retry_after_s";
@@ -397,6 +425,8 @@ pub(crate) enum Protocol {
     Mlflow,
     /// MLflow's tracking and registry.
     MlflowRest,
+    /// gRPC, whose errors stand in headers under a status of 200.
+    Grpc,
     /// Our own.
     V1,
 }
@@ -407,6 +437,7 @@ impl Protocol {
         let first = path.trim_start_matches('/').split('/').next().unwrap_or("");
         match first {
             "v2" => Some(Self::OpenInference),
+            crate::grpc::INFERENCE | crate::grpc::HEALTH => Some(Self::Grpc),
             "invocations" | "ping" | "health" | "version" => Some(Self::Mlflow),
             "ajax-api" | "get-artifact" | "model-versions" | "graphql" => Some(Self::MlflowRest),
             "api" if !path.trim_start_matches('/').starts_with("api/v1") => Some(Self::MlflowRest),
@@ -428,7 +459,7 @@ impl Protocol {
                 "error_code": error.kind.mlflow_code(),
                 "message": error.message,
             }),
-            Self::V1 => json!({
+            Self::Grpc | Self::V1 => json!({
                 "error": {
                     "code": error.code,
                     "message": error.message,
@@ -441,6 +472,9 @@ impl Protocol {
 
     /// Writes an error into the response that carried it, keeping headers such as `Allow`.
     pub(crate) fn render(self, error: &ApiError, mut response: Response) -> Response {
+        if self == Self::Grpc {
+            return tonic::Status::from(error.clone()).into_http();
+        }
         let body = self.error_body(error).to_string();
         let headers = response.headers_mut();
         headers.remove(header::CONTENT_LENGTH);
@@ -463,29 +497,70 @@ mod tests {
     /// Every kind, its status, and its shape in every protocol.
     #[test]
     fn every_kind_of_error_has_its_status_and_its_shape_in_every_protocol() {
+        use tonic::Code;
         let table = [
-            (Kind::BadRequest, 400, "BAD_REQUEST"),
-            (Kind::InvalidParameter, 400, "INVALID_PARAMETER_VALUE"),
-            (Kind::AlreadyExists, 400, "RESOURCE_ALREADY_EXISTS"),
-            (Kind::Unauthenticated, 401, "UNAUTHENTICATED"),
-            (Kind::Denied, 403, "PERMISSION_DENIED"),
-            (Kind::NotFound, 404, "RESOURCE_DOES_NOT_EXIST"),
-            (Kind::NoRoute, 404, "ENDPOINT_NOT_FOUND"),
-            (Kind::MethodNotAllowed, 405, "BAD_REQUEST"),
-            (Kind::Conflict, 409, "RESOURCE_CONFLICT"),
-            (Kind::TooLarge, 413, "BAD_REQUEST"),
-            (Kind::UnsupportedMediaType, 415, "BAD_REQUEST"),
-            (Kind::FailedDependency, 424, "INTERNAL_ERROR"),
-            (Kind::TooMany, 429, "REQUEST_LIMIT_EXCEEDED"),
-            (Kind::InvalidState, 500, "INVALID_STATE"),
-            (Kind::Internal, 500, "INTERNAL_ERROR"),
-            (Kind::NotImplemented, 501, "NOT_IMPLEMENTED"),
-            (Kind::Unavailable, 503, "TEMPORARILY_UNAVAILABLE"),
-            (Kind::Timeout, 504, "DEADLINE_EXCEEDED"),
-            (Kind::InsufficientStorage, 507, "TEMPORARILY_UNAVAILABLE"),
+            (Kind::BadRequest, 400, "BAD_REQUEST", Code::InvalidArgument),
+            (
+                Kind::InvalidParameter,
+                400,
+                "INVALID_PARAMETER_VALUE",
+                Code::InvalidArgument,
+            ),
+            (
+                Kind::AlreadyExists,
+                400,
+                "RESOURCE_ALREADY_EXISTS",
+                Code::AlreadyExists,
+            ),
+            (
+                Kind::Unauthenticated,
+                401,
+                "UNAUTHENTICATED",
+                Code::Unauthenticated,
+            ),
+            (Kind::Denied, 403, "PERMISSION_DENIED", Code::PermissionDenied),
+            (Kind::NotFound, 404, "RESOURCE_DOES_NOT_EXIST", Code::NotFound),
+            (Kind::NoRoute, 404, "ENDPOINT_NOT_FOUND", Code::Unimplemented),
+            (Kind::MethodNotAllowed, 405, "BAD_REQUEST", Code::Unimplemented),
+            (Kind::Conflict, 409, "RESOURCE_CONFLICT", Code::Aborted),
+            (Kind::TooLarge, 413, "BAD_REQUEST", Code::ResourceExhausted),
+            (
+                Kind::UnsupportedMediaType,
+                415,
+                "BAD_REQUEST",
+                Code::InvalidArgument,
+            ),
+            (
+                Kind::FailedDependency,
+                424,
+                "INTERNAL_ERROR",
+                Code::FailedPrecondition,
+            ),
+            (
+                Kind::TooMany,
+                429,
+                "REQUEST_LIMIT_EXCEEDED",
+                Code::ResourceExhausted,
+            ),
+            (Kind::InvalidState, 500, "INVALID_STATE", Code::FailedPrecondition),
+            (Kind::Internal, 500, "INTERNAL_ERROR", Code::Internal),
+            (Kind::NotImplemented, 501, "NOT_IMPLEMENTED", Code::Unimplemented),
+            (
+                Kind::Unavailable,
+                503,
+                "TEMPORARILY_UNAVAILABLE",
+                Code::Unavailable,
+            ),
+            (Kind::Timeout, 504, "DEADLINE_EXCEEDED", Code::DeadlineExceeded),
+            (
+                Kind::InsufficientStorage,
+                507,
+                "TEMPORARILY_UNAVAILABLE",
+                Code::ResourceExhausted,
+            ),
         ];
         assert_eq!(table.map(|row| row.0), Kind::ALL);
-        for (kind, status, mlflow) in table {
+        for (kind, status, mlflow, grpc) in table {
             let error = ApiError {
                 blame: Blame::Caller,
                 kind,
@@ -494,6 +569,11 @@ mod tests {
                 details: Some(json!({"field": "x"})),
             };
             assert_eq!(kind.status().as_u16(), status);
+            let over_grpc = tonic::Status::from(error.clone());
+            assert_eq!((over_grpc.code(), over_grpc.message()), (grpc, "`x` is wrong"));
+            let rendered = Protocol::Grpc.render(&error, kind.status().into_response());
+            assert_eq!(rendered.status(), StatusCode::OK);
+            assert_eq!(rendered.headers()["grpc-status"], (grpc as i32).to_string());
             assert_eq!(
                 Protocol::OpenInference.error_body(&error),
                 json!({"error": "`x` is wrong"})

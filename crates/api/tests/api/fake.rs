@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tidemill_api::{ApiError, ControlPlane, ListQuery, Noun};
+use tidemill_api::{ApiError, ControlPlane, ListQuery, Noun, SharedMemory};
 use tidemill_control::delivery::deployments::Deployments;
 use tidemill_control::tracking::{Tracking, TrackingOptions};
 use tidemill_control::users::AuthOptions;
@@ -26,6 +26,7 @@ use tokio::sync::broadcast;
 use tower::ServiceExt as _;
 
 use crate::deployments::Unpacker;
+use crate::models;
 
 /// Answers with a function of the first column.
 #[derive(Debug)]
@@ -69,6 +70,7 @@ pub struct Fake {
     pub only: Mutex<Option<EndpointName>>,
     tracking: Tracking,
     deployments: Deployments,
+    pub shared: Option<SharedMemory>,
     _dir: TempDir,
 }
 
@@ -134,6 +136,7 @@ impl Fake {
         });
         let store = Store::open(&dir.path().join("store")).unwrap();
         let serving = Arc::new(Server::new(routes, log, Arc::new(clock.clone())));
+        models::host(serving.hosting());
         let clocks = Arc::new(clock.clone());
         let deployments = Deployments::new(store.clone(), Arc::clone(&serving), Arc::new(Unpacker), clocks);
         let tracking = Tracking::new(store, Arc::new(clock.clone()), tracking);
@@ -147,6 +150,7 @@ impl Fake {
             ready: AtomicBool::new(true),
             only: Mutex::new(Some("flights".into())),
             tracking,
+            shared: None,
             _dir: dir,
         })
     }
@@ -296,6 +300,9 @@ impl ControlPlane for Fake {
     fn tracking(&self) -> &Tracking {
         &self.tracking
     }
+    fn shared_memory(&self) -> Option<&SharedMemory> {
+        self.shared.as_ref()
+    }
     fn default_endpoint(&self) -> Option<EndpointName> {
         self.only.lock().unwrap().clone()
     }
@@ -308,7 +315,9 @@ impl ControlPlane for Fake {
 pub struct Reply {
     pub status: StatusCode,
     pub headers: HeaderMap,
+    /// What of the body is UTF-8.
     pub text: String,
+    pub bytes: Vec<u8>,
 }
 
 impl Reply {
@@ -376,7 +385,8 @@ impl App {
         Reply {
             status: parts.status,
             headers: parts.headers,
-            text: String::from_utf8(bytes.to_vec()).unwrap(),
+            text: String::from_utf8_lossy(&bytes).into_owned(),
+            bytes: bytes.to_vec(),
         }
     }
 

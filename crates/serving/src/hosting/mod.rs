@@ -22,6 +22,7 @@ use crate::error::ServeError;
 pub use call::{Call, CallAnswer, CallAnswers};
 use host::Host;
 pub use statistics::{BatchStatistics, DurationStatistics, VersionStatistics};
+pub(crate) use statistics::{BatchTimes, Counts};
 
 /// A version of a deployment, and how to load it.
 #[derive(Debug, Clone)]
