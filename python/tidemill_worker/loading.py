@@ -156,6 +156,20 @@ def _is_frame(annotation):
     return getattr(bare, "__name__", "") == "DataFrame" and getattr(bare, "__module__", "").startswith("pandas")
 
 
+#: How MLflow's scoring protocol writes its inputs.
+_FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+
+
+def _form(body, names=()):
+    """(inputs, params) of a body in one of MLflow's forms; None if it is in none."""
+    if not isinstance(body, dict):
+        return None
+    found = [form for form in _FORMS if form in body and form not in names]
+    if len(found) != 1 or set(body) - {found[0], "params"}:
+        return None
+    return body[found[0]], body.get("params") or {}
+
+
 class FunctionModel(Model):
     """A user's function. What it takes stands in its signature."""
 
@@ -239,6 +253,12 @@ class FunctionModel(Model):
         except ValueError as error:
             raise BadInput(f"the body is not JSON: {error}") from None
         names = {p.name for p in self.parameters}
+        form = _form(body, names)
+        if form is not None:
+            body, params = form
+            call.parameters = {**call.parameters, **params}
+            if self.frame is not None:
+                return {self.frame: frame_of_json(body, self.frame)}
         fits = isinstance(body, dict) and (self.takes_any or set(body) <= names) and set(self.required) <= set(body)
         if not fits:
             whole = self._whole(body)
@@ -402,8 +422,8 @@ def frame_of(arrays):
 def frame_of_json(value, name):
     pandas = _pandas()
     try:
-        if isinstance(value, dict) and set(value) == {"columns", "data"} or isinstance(value, dict) and set(value) == {"columns", "data", "index"}:
-            return pandas.DataFrame(value["data"], columns=value["columns"], index=value.get("index"))
+        if isinstance(value, dict) and {"data"} <= set(value) <= {"columns", "data", "index"}:
+            return pandas.DataFrame(value["data"], columns=value.get("columns"), index=value.get("index"))
         return pandas.DataFrame(value)
     except (ValueError, TypeError) as error:
         raise BadInput(f"`{name}`: {error}") from None
@@ -498,9 +518,9 @@ class EstimatorModel(Model):
             body = values.json.loads(call.body)
         except ValueError as error:
             raise BadInput(f"the body is not JSON: {error}") from None
-        for key in ("instances", "inputs", "data"):
-            if isinstance(body, dict) and set(body) == {key}:
-                body = body[key]
+        form = _form(body)
+        if form is not None:
+            body = form[0]
         if isinstance(body, dict):
             body = body if any(isinstance(v, list) for v in body.values()) else [body]
         if isinstance(body, dict) or body and isinstance(body, list) and isinstance(body[0], dict):
@@ -646,6 +666,10 @@ class MlflowModel(Model):
                 body = values.json.loads(call.body)
             except ValueError as error:
                 raise BadInput(f"the body is not JSON: {error}") from None
+            form = _form(body)
+            if form is not None:
+                body = form[0]
+                params = {"params": form[1]} if form[1] else params
             return (frame_of_json(body, "the body") if isinstance(body, (dict, list)) else body,), params
         arrays = values.decode(call.described, call.body)
         if not self.table:
