@@ -233,12 +233,7 @@ impl Control {
             return Ok(());
         }
         let ctx = self.ctx();
-        let live = ctx.serving.log().live_batches(
-            &ctx.endpoint(),
-            Timestamp::from_micros(i64::MIN),
-            Timestamp::from_micros(i64::MAX),
-        );
-        let Some(first) = live.iter().map(|b| b.at).min() else {
+        let Some(first) = ctx.serving.log().oldest_of(&ctx.endpoint()) else {
             return Ok(());
         };
         let (name, now) = (ctx.endpoint(), ctx.now());

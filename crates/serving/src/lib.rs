@@ -33,7 +33,7 @@ pub use hosting::{
     BatchStatistics, Call, CallAnswer, CallAnswers, DurationStatistics, Hosted, HostedVersion, Hosting,
     IndexEntry, VersionState, VersionStatistics,
 };
-pub use log::{LiveStats, LogOptions, PredictionLog, Recovery, SegmentId};
+pub use log::{Durability, LiveStats, LogOptions, PredictionLog, Recovery, SegmentId};
 pub use metrics::{Latency, Metrics};
 pub use routing::{Canary, Deployment, Route, Router, RoutingTable, default_row};
 pub use server::{InferRequest, InferResponse, Server};

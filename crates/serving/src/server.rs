@@ -165,7 +165,7 @@ impl Server {
         let mut claim = None;
         if let Some(request_id) = &request.request_id {
             let key = request_key(&request, request_id);
-            match self.log.claim(key).await {
+            match self.log.claim(key).await? {
                 Claimed::Served(response) => {
                     self.log.counters().repeats.add(1);
                     return Ok((response, Duration::ZERO));

@@ -47,9 +47,13 @@ impl Bench {
         self.server.predict(request).await
     }
 
-    fn logged(&self) -> Vec<Arc<PredictionBatch>> {
+    async fn logged(&self) -> Vec<Arc<PredictionBatch>> {
         let (from, until) = (Timestamp::from_micros(0), Timestamp::from_micros(i64::MAX));
-        self.server.log().live_batches(&"flights".into(), from, until)
+        self.server
+            .log()
+            .live_batches(&"flights".into(), from, until)
+            .await
+            .unwrap()
     }
 }
 
@@ -115,7 +119,7 @@ async fn the_canary_gets_its_share_and_keeps_its_units_as_the_share_grows() {
             assert_eq!(response.versions[row], VersionNumber(version));
             assert_eq!(response.scores.row(row), [f64::from(version) / 10.0]);
         }
-        assert_eq!(bench.logged().last().unwrap().canary_share, share);
+        assert_eq!(bench.logged().await.last().unwrap().canary_share, share);
         before = units;
     }
     // Each row was computed by one of the two, once.
@@ -144,7 +148,7 @@ async fn each_failure_falls_back_to_the_next_and_says_so_in_answer_and_log() {
         let story = canary_rows.contains(&row).then_some("canary failed: no luck");
         assert_eq!(response.degraded[row].as_deref(), story);
     }
-    let logged = bench.logged();
+    let logged = bench.logged().await;
     assert_eq!(InferResponse::from(&**logged.last().unwrap()), response);
 
     m2.panics.store(true, Ordering::SeqCst);
@@ -170,14 +174,14 @@ async fn each_failure_falls_back_to_the_next_and_says_so_in_answer_and_log() {
         default: None,
         ..Route::clone(&current)
     });
-    let before = bench.logged().len();
+    let before = bench.logged().await.len();
     let error = bench.predict(request(100)).await.unwrap_err();
     assert_eq!(error.code(), "all_failed");
     assert!(
         error.to_string().contains("previous champion failed: no luck"),
         "{error}"
     );
-    assert_eq!(bench.logged().len(), before);
+    assert_eq!(bench.logged().await.len(), before);
     let metrics = bench.server.metrics();
     assert_eq!(
         (metrics.requests, metrics.errors, metrics.default_rows),
@@ -231,7 +235,7 @@ async fn a_version_asked_for_answers_alone() {
         let response = bench.predict(ask(version)).await.unwrap();
         assert_eq!(response.versions, vec![VersionNumber(version); 10]);
     }
-    assert!(bench.logged().iter().all(|batch| batch.canary_share == 0.0));
+    assert!(bench.logged().await.iter().all(|batch| batch.canary_share == 0.0));
     let error = bench.predict(ask(9)).await.unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -253,7 +257,7 @@ async fn a_shadow_is_recorded_and_its_failure_harms_nobody() {
     let response = bench.predict(request(20)).await.unwrap();
     assert_eq!(response.versions, vec![VersionNumber(1); 20]);
     assert!(response.degraded.iter().all(Option::is_none));
-    let logged = bench.logged();
+    let logged = bench.logged().await;
     assert_eq!(logged[0].shadows.len(), 1);
     assert_eq!(logged[0].shadows[0].version, VersionNumber(2));
     assert_eq!(logged[0].shadows[0].scores.values(), [0.2; 20]);
@@ -275,7 +279,10 @@ async fn a_repeated_request_gets_the_first_answer_even_after_a_restart_and_a_rem
     // Another content under the same id is another request, with other ids.
     let other = bench.predict(named(6, "r1")).await.unwrap();
     assert!(other.ids.iter().all(|id| !first.ids.contains(id)));
-    assert_eq!((bench.logged().len(), model.calls.load(Ordering::SeqCst)), (2, 2));
+    assert_eq!(
+        (bench.logged().await.len(), model.calls.load(Ordering::SeqCst)),
+        (2, 2)
+    );
 
     let bench = bench.restarted();
     assert_eq!(bench.predict(named(5, "r1")).await.unwrap(), first);
@@ -285,7 +292,10 @@ async fn a_repeated_request_gets_the_first_answer_even_after_a_restart_and_a_rem
         log.remove(&segment).await.unwrap();
     }
     assert_eq!(bench.predict(named(5, "r1")).await.unwrap(), first);
-    assert_eq!((bench.logged().len(), model.calls.load(Ordering::SeqCst)), (0, 2));
+    assert_eq!(
+        (bench.logged().await.len(), model.calls.load(Ordering::SeqCst)),
+        (0, 2)
+    );
     assert_eq!(bench.server.metrics().repeats, 2);
 }
 
@@ -311,7 +321,7 @@ async fn concurrent_repeats_are_answered_alike_and_logged_once() {
         assert_eq!(ids.len(), 1);
     }
     assert_eq!(
-        (bench.logged().len(), model.calls.load(Ordering::SeqCst)),
+        (bench.logged().await.len(), model.calls.load(Ordering::SeqCst)),
         (20, 20)
     );
 }
@@ -336,7 +346,7 @@ async fn callers_who_hang_up_at_any_point_never_make_a_request_count_twice() {
         bench.predict(named(20, &id)).await.unwrap();
     }
     let mut counts = BTreeMap::new();
-    for batch in bench.logged() {
+    for batch in bench.logged().await {
         *counts.entry(batch.request_id.clone()).or_insert(0) += 1;
     }
     assert_eq!(counts.len(), 60);
@@ -354,7 +364,7 @@ async fn a_failed_request_may_be_sent_again_under_its_id() {
     bench.predict(named(3, "r1")).await.unwrap_err();
     model.fails.store(false, Ordering::SeqCst);
     bench.predict(named(3, "r1")).await.unwrap();
-    assert_eq!(bench.logged().len(), 1);
+    assert_eq!(bench.logged().await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -402,7 +412,7 @@ async fn routes_swapped_during_requests_never_mix_within_one() {
     }
     done.store(true, Ordering::SeqCst);
     swapper.await.unwrap();
-    assert_eq!(bench.logged().len(), 200);
+    assert_eq!(bench.logged().await.len(), 200);
 }
 
 #[tokio::test]

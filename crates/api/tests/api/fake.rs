@@ -116,7 +116,7 @@ impl Fake {
         let dir = TempDir::new().unwrap();
         let clock = VirtualClock::new(NOW.parse().unwrap());
         let options = LogOptions {
-            fsync: false,
+            durability: tidemill_serving::Durability::default(),
             ..LogOptions::default()
         };
         let (log, _) = PredictionLog::open(dir.path(), options).unwrap();

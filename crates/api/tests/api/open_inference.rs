@@ -107,7 +107,7 @@ async fn the_key_column_carries_keys_and_is_no_feature() {
         .unwrap()
         .to_owned();
     use tidemill_api::ControlPlane as _;
-    let (batch, row) = app.fake.serving().log().find(&id.into()).unwrap();
+    let (batch, row) = app.fake.serving().log().find(&id.into()).await.unwrap().unwrap();
     assert_eq!(batch.keys[row].as_deref(), Some("9007199254740993"));
     assert_eq!(batch.features.columns().len(), 2);
 }

@@ -103,7 +103,7 @@ pub(crate) async fn between(
     }
     // A segment that is being compacted right now may show in both places; a batch is known by its first prediction.
     let stored: HashSet<PredictionId> = found.iter().filter_map(|b| b.ids.first().cloned()).collect();
-    let live = ctx.serving.log().live_batches(endpoint, from, until);
+    let live = ctx.serving.log().live_batches(endpoint, from, until).await?;
     found.extend(
         live.into_iter()
             .filter(|b| b.ids.first().is_none_or(|id| !stored.contains(id))),
@@ -133,7 +133,7 @@ async fn file_batches(ctx: &Context, file: &PredictionFile) -> Result<Batches> {
 
 /// The batch that holds a prediction, and its row there.
 pub(crate) async fn find(ctx: &Context, id: &PredictionId) -> Result<(Arc<PredictionBatch>, usize)> {
-    if let Some(found) = ctx.serving.log().find(id) {
+    if let Some(found) = ctx.serving.log().find(id).await? {
         return Ok(found);
     }
     let wanted = id.clone();

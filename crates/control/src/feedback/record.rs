@@ -21,10 +21,12 @@ pub(crate) async fn record(ctx: &Context, inputs: Vec<FeedbackInput>) -> Result<
         .map(|(i, input)| row_of(ctx, i, input, now))
         .collect::<Result<_>>()?;
     let ids: Vec<PredictionId> = inputs.iter().map(|i| i.prediction_id.clone()).collect();
+    let held = ctx.serving.log().holds(&ids).await?;
     let unlogged: Vec<PredictionId> = ids
         .iter()
-        .filter(|id| !ctx.serving.log().contains(id))
-        .cloned()
+        .zip(held)
+        .filter(|(_, held)| !held)
+        .map(|(id, _)| id.clone())
         .collect();
     let lookup = unlogged.clone();
     let (recorded, indexed) = ctx

@@ -27,9 +27,9 @@ pub struct ServingSpec {
     pub rate_limit: Option<RateLimitSpec>,
     /// Which versions are served.
     pub versions: VersionPolicy,
-    /// Requests that a replica answers before its first caller's: bodies as `POST /v2/models/NAME/infer` takes them.
+    /// Requests of zeros that a replica answers before its first caller's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub warmup: Vec<serde_json::Value>,
+    pub warmup: Vec<WarmupSpec>,
     /// What a worker process may take: for models and functions in Python.
     pub worker: WorkerSpec,
 }
@@ -140,6 +140,22 @@ pub struct RateLimitSpec {
     /// So many at once after a quiet time. Default: as many as come in a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<u32>,
+}
+
+/// Requests that a replica answers before its first caller's: every input zeros, or empty texts; dimensions of any extent are 1.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct WarmupSpec {
+    /// Rows in each.
+    pub rows: u32,
+    /// How many.
+    pub count: u32,
+}
+
+impl Default for WarmupSpec {
+    fn default() -> Self {
+        Self { rows: 1, count: 1 }
+    }
 }
 
 /// Which versions of a deployment are served, in Triton's words.

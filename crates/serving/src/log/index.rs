@@ -1,9 +1,10 @@
-//! What the log holds, in memory: batches by segment, predictions by id, answers by request.
+//! What the log holds, in memory: where each prediction and each named request is on disk. Batches themselves stay in their files, so
+//! what is kept here is a few bytes a prediction, and only of the open segment; a sealed one is looked through when it is asked.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use tidemill_core::ids::PredictionId;
+use tidemill_core::clock::Timestamp;
+use tidemill_core::ids::{EndpointName, PredictionId};
 use tidemill_core::predictions::PredictionBatch;
 use tokio::sync::watch;
 
@@ -15,6 +16,15 @@ use crate::server::InferResponse;
 /// Answers of removed segments that are remembered: so many requests, and so many bytes.
 const RECENT_REQUESTS: usize = 20_000;
 const RECENT_BYTES: usize = 20 << 20;
+/// Sealed segments whose predictions are kept at hand once one was looked for.
+const LOOKED_THROUGH: usize = 4;
+
+/// Where a batch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub segment: SegmentId,
+    pub offset: u64,
+}
 
 /// Where a named request stands.
 #[derive(Debug)]
@@ -22,46 +32,161 @@ pub(super) enum Slot {
     /// Somebody is answering it; the receiver ends when that is over.
     InFlight(watch::Receiver<()>),
     /// Answered, in a live segment.
-    Live(Arc<PredictionBatch>),
+    Live(Place),
     /// Answered, in a segment that is removed.
     Recent(Box<InferResponse>),
 }
 
-type Entry = (Arc<PredictionBatch>, Option<RequestKey>);
+/// The predictions of a segment by their numbers, sorted when somebody looks.
+#[derive(Debug, Default)]
+pub(super) struct Numbers {
+    // The number in two halves: without the alignment of u128 an entry takes 24 bytes in place of 32.
+    entries: Vec<(u64, u64, u64)>,
+    sorted: bool,
+}
+
+impl Numbers {
+    pub fn add(&mut self, number: u128, offset: u64) {
+        let entry = ((number >> 64) as u64, number as u64, offset);
+        self.sorted &= self.entries.last().is_none_or(|last| *last <= entry);
+        self.entries.push(entry);
+    }
+
+    pub fn find(&mut self, number: u128) -> Option<u64> {
+        if !self.sorted {
+            self.entries.sort_unstable();
+            self.sorted = true;
+        }
+        let wanted = ((number >> 64) as u64, number as u64);
+        let place = self
+            .entries
+            .partition_point(|(high, low, _)| (*high, *low) < wanted);
+        let (high, low, offset) = self.entries.get(place)?;
+        ((*high, *low) == wanted).then_some(*offset)
+    }
+}
+
+/// Of one endpoint in one segment.
+#[derive(Debug, Clone, Copy)]
+struct Stretch {
+    first: Timestamp,
+    last: Timestamp,
+}
+
+#[derive(Debug)]
+struct Segment {
+    batches: usize,
+    rows: usize,
+    endpoints: Vec<(EndpointName, Stretch)>,
+    /// The smallest and the largest number of a prediction in it.
+    range: Option<(u128, u128)>,
+    /// Only of the open segment.
+    numbers: Option<Numbers>,
+    requests: Vec<RequestKey>,
+}
+
+impl Segment {
+    fn new() -> Self {
+        Self {
+            batches: 0,
+            rows: 0,
+            endpoints: Vec::new(),
+            range: None,
+            numbers: Some(Numbers::default()),
+            requests: Vec::new(),
+        }
+    }
+
+    fn may_hold(&self, number: u128) -> bool {
+        self.range
+            .is_some_and(|(least, most)| (least..=most).contains(&number))
+    }
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    segments: BTreeMap<SegmentId, Vec<Entry>>,
+    segments: BTreeMap<SegmentId, Segment>,
     open: Option<SegmentId>,
-    predictions: HashMap<u128, (Arc<PredictionBatch>, u32)>,
+    /// Not open any more, and not yet forced to disk.
+    settling: HashSet<SegmentId>,
     requests: HashMap<RequestKey, Slot>,
     recent: VecDeque<(RequestKey, usize)>,
     recent_bytes: usize,
+    looked_through: VecDeque<(SegmentId, Numbers)>,
+}
+
+/// Where a prediction may be.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Trace {
+    /// There.
+    At(Place),
+    /// In one of these, which have to be looked through; in none if there are none.
+    Among(Vec<SegmentId>),
 }
 
 impl Index {
-    /// Appends go to `id` from now on; the one before is sealed.
+    /// Appends go to `id` from now on. The one before is sealed once it is settled.
     pub fn open(&mut self, id: SegmentId) {
-        self.open = Some(id);
+        if let Some(before) = self.open.replace(id)
+            && let Some(segment) = self.segments.get_mut(&before)
+        {
+            segment.numbers = None;
+            self.settling.insert(before);
+        }
+    }
+
+    /// A segment that was open is on disk as a whole.
+    pub fn settled(&mut self, id: SegmentId) {
+        self.settling.remove(&id);
     }
 
     pub fn is_open(&self, id: SegmentId) -> bool {
-        self.open == Some(id)
+        self.open == Some(id) || self.settling.contains(&id)
     }
 
     pub fn add_segment(&mut self, id: SegmentId) {
-        self.segments.entry(id).or_default();
+        self.segments.entry(id).or_insert_with(Segment::new);
     }
 
-    pub fn insert(&mut self, id: SegmentId, batch: Arc<PredictionBatch>, request: Option<RequestKey>) {
-        for (row, prediction) in batch.ids.iter().enumerate() {
-            self.predictions
-                .insert(short(prediction), (Arc::clone(&batch), row as u32));
+    pub fn insert(&mut self, place: Place, batch: &PredictionBatch, request: Option<RequestKey>) {
+        let segment = self.segments.entry(place.segment).or_insert_with(Segment::new);
+        for prediction in &batch.ids {
+            let number = number(prediction);
+            let (least, most) = segment.range.unwrap_or((number, number));
+            segment.range = Some((least.min(number), most.max(number)));
+            if let Some(numbers) = &mut segment.numbers {
+                numbers.add(number, place.offset);
+            }
+        }
+        segment.batches += 1;
+        segment.rows += batch.rows();
+        match segment
+            .endpoints
+            .iter_mut()
+            .find(|(name, _)| *name == batch.endpoint)
+        {
+            Some((_, stretch)) => {
+                stretch.first = stretch.first.min(batch.at);
+                stretch.last = stretch.last.max(batch.at);
+            }
+            None => {
+                let (first, last) = (batch.at, batch.at);
+                segment
+                    .endpoints
+                    .push((batch.endpoint.clone(), Stretch { first, last }));
+            }
         }
         if let Some(key) = request {
-            self.requests.insert(key, Slot::Live(Arc::clone(&batch)));
+            segment.requests.push(key);
+            self.requests.insert(key, Slot::Live(place));
         }
-        self.segments.entry(id).or_default().push((batch, request));
+    }
+
+    /// A recovered segment: its predictions are looked for on disk.
+    pub fn close(&mut self, id: SegmentId) {
+        if let Some(segment) = self.segments.get_mut(&id) {
+            segment.numbers = None;
+        }
     }
 
     pub fn sealed(&self) -> Vec<SegmentId> {
@@ -72,40 +197,99 @@ impl Index {
             .collect()
     }
 
-    pub fn batches(&self) -> impl Iterator<Item = &Arc<PredictionBatch>> {
-        self.segments.values().flatten().map(|(batch, _)| batch)
+    /// The segments that may hold batches of an endpoint served in `[from, until)`, oldest first.
+    pub fn segments_between(
+        &self,
+        endpoint: &EndpointName,
+        from: Timestamp,
+        until: Timestamp,
+    ) -> Vec<SegmentId> {
+        let holds = |segment: &Segment| {
+            let mut stretches = segment.endpoints.iter();
+            stretches.any(|(name, s)| name == endpoint && s.last >= from && s.first < until)
+        };
+        let segments = self.segments.iter().filter(|(_, segment)| holds(segment));
+        segments.map(|(id, _)| *id).collect()
     }
 
-    pub fn find(&self, prediction: &PredictionId) -> Option<(Arc<PredictionBatch>, usize)> {
-        let (batch, row) = self.predictions.get(&short(prediction))?;
-        let row = *row as usize;
-        (batch.ids.get(row) == Some(prediction)).then(|| (Arc::clone(batch), row))
+    /// When an endpoint's oldest live batch was served.
+    pub fn oldest_of(&self, endpoint: &EndpointName) -> Option<Timestamp> {
+        let stretches = self.segments.values().flat_map(|segment| &segment.endpoints);
+        stretches
+            .filter(|(name, _)| name == endpoint)
+            .map(|(_, stretch)| stretch.first)
+            .min()
+    }
+
+    /// Where a prediction is, or may be.
+    pub fn trace(&mut self, prediction: &PredictionId) -> Trace {
+        let number = number(prediction);
+        let mut among = Vec::new();
+        for (id, segment) in &mut self.segments {
+            if !segment.may_hold(number) {
+                continue;
+            }
+            let looked = self.looked_through.iter_mut().find(|(known, _)| known == id);
+            let known = segment.numbers.as_mut().or(looked.map(|(_, numbers)| numbers));
+            match known.map(|numbers| numbers.find(number)) {
+                Some(Some(offset)) => return Trace::At(Place { segment: *id, offset }),
+                Some(None) => {}
+                None => among.push(*id),
+            }
+        }
+        Trace::Among(among)
+    }
+
+    /// Remembers what was found when a sealed segment was looked through.
+    pub fn remember(&mut self, id: SegmentId, numbers: Numbers) {
+        if !self.segments.contains_key(&id) {
+            return;
+        }
+        self.looked_through.push_back((id, numbers));
+        if self.looked_through.len() > LOOKED_THROUGH {
+            self.looked_through.pop_front();
+        }
     }
 
     pub fn stats(&self) -> LiveStats {
         let open = self.open.and_then(|id| self.segments.get(&id));
+        let stretches = self.segments.values().flat_map(|segment| &segment.endpoints);
         LiveStats {
             segments: self.segments.len(),
-            batches: self.segments.values().map(Vec::len).sum(),
-            rows: self.batches().map(|batch| batch.rows()).sum(),
-            open_batches: open.map_or(0, Vec::len),
-            oldest: self.batches().map(|batch| batch.at).min(),
+            batches: self.segments.values().map(|segment| segment.batches).sum(),
+            rows: self.segments.values().map(|segment| segment.rows).sum(),
+            open_batches: open.map_or(0, |segment| segment.batches),
+            oldest: stretches.map(|(_, stretch)| stretch.first).min(),
         }
     }
 
-    /// Forgets a segment's batches; the answers to named requests are remembered a while longer.
-    pub fn remove(&mut self, id: SegmentId) {
-        for (batch, request) in self.segments.remove(&id).unwrap_or_default() {
-            for prediction in &batch.ids {
-                self.predictions.remove(&short(prediction));
+    /// Whether a segment holds answers to named requests, which are remembered beyond it.
+    pub fn has_requests(&self, id: SegmentId) -> bool {
+        self.segments
+            .get(&id)
+            .is_some_and(|segment| !segment.requests.is_empty())
+    }
+
+    /// Forgets a segment; the answers to named requests are remembered a while longer.
+    pub fn remove(&mut self, id: SegmentId, answers: Vec<(RequestKey, InferResponse)>) {
+        let Some(segment) = self.segments.remove(&id) else {
+            return;
+        };
+        self.settling.remove(&id);
+        self.looked_through.retain(|(known, _)| *known != id);
+        for key in segment.requests {
+            if matches!(self.requests.get(&key), Some(Slot::Live(place)) if place.segment == id) {
+                self.requests.remove(&key);
             }
-            if let Some(key) = request {
-                let response = Box::new(InferResponse::from(&*batch));
-                let bytes = size(&response);
-                self.requests.insert(key, Slot::Recent(response));
-                self.recent.push_back((key, bytes));
-                self.recent_bytes += bytes;
+        }
+        for (key, response) in answers {
+            if self.requests.contains_key(&key) {
+                continue;
             }
+            let bytes = size(&response);
+            self.requests.insert(key, Slot::Recent(Box::new(response)));
+            self.recent.push_back((key, bytes));
+            self.recent_bytes += bytes;
         }
         while self.recent.len() > RECENT_REQUESTS || self.recent_bytes > RECENT_BYTES {
             let Some((key, bytes)) = self.recent.pop_front() else {
@@ -135,7 +319,7 @@ impl Index {
 }
 
 /// A prediction id as a number: ids made here are 32 hexadecimal digits; any other is hashed.
-fn short(prediction: &PredictionId) -> u128 {
+pub(super) fn number(prediction: &PredictionId) -> u128 {
     let text = prediction.as_str();
     if text.len() == 32
         && let Ok(number) = u128::from_str_radix(text, 16)

@@ -1,7 +1,7 @@
-//! The prediction log: a write-ahead log in segments, written by one thread with group commit.
+//! The prediction log: a write-ahead log in segments.
 //!
-//! A batch is acknowledged once it is on disk; from then on it is found in memory too, until its segment is removed because it
-//! has become Parquet elsewhere. A sealed segment never changes and its name is never used again.
+//! A batch is acknowledged once it is in the log ([`Durability`] says how safely); from then on it is found there, until its segment is
+//! removed because it has become Parquet elsewhere. A sealed segment never changes and its name is never used again.
 
 mod index;
 mod record;
@@ -15,6 +15,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tidemill_core::clock::Timestamp;
 use tidemill_core::ids::{EndpointName, PredictionId};
@@ -24,19 +25,39 @@ use tokio::sync::{oneshot, watch};
 use crate::error::ServeError;
 use crate::metrics::{Counters, Metrics};
 use crate::server::InferResponse;
-use index::{Index, Slot};
+use index::{Index, Place, Slot, Trace, number};
 pub(crate) use record::RequestKey;
 pub use segment::SegmentId;
-use writer::{Append, Command, Writer};
+use writer::{Append, Command, Keeper, Tail};
+
+/// How safe a batch is once it is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// The kernel has it: it survives the end of the process at any instruction. A power cut may cost what came after the latest
+    /// forcing to disk.
+    Written {
+        /// How often what was written is forced to disk.
+        sync_every: Duration,
+    },
+    /// The disk has it: it survives a power cut too.
+    Synced,
+}
+
+impl Default for Durability {
+    fn default() -> Self {
+        Self::Written {
+            sync_every: Duration::from_millis(50),
+        }
+    }
+}
 
 /// How the log is kept.
 #[derive(Debug, Clone)]
 pub struct LogOptions {
     /// A segment is sealed once it holds this much.
     pub segment_bytes: u64,
-    /// Force each group of batches to disk before they are acknowledged. Off only where losing the latest answers in a power cut
-    /// is accepted: a killed process loses nothing either way.
-    pub fsync: bool,
+    /// How safe a batch is once it is acknowledged.
+    pub durability: Durability,
     /// Test only: bytes that may still be written before the disk is full.
     #[cfg(test)]
     pub(crate) disk: Option<Arc<std::sync::atomic::AtomicU64>>,
@@ -46,7 +67,7 @@ impl Default for LogOptions {
     fn default() -> Self {
         Self {
             segment_bytes: 16 << 20,
-            fsync: true,
+            durability: Durability::default(),
             #[cfg(test)]
             disk: None,
         }
@@ -100,6 +121,7 @@ impl Shared {
 struct Inner {
     dir: PathBuf,
     shared: Arc<Shared>,
+    tail: Arc<Tail>,
     commands: Option<mpsc::Sender<Command>>,
     writer: Option<JoinHandle<()>>,
     lock: File,
@@ -170,14 +192,16 @@ impl PredictionLog {
             tracing::warn!(dir = %dir.display(), bytes, "cut an unfinished batch off the prediction log");
         }
         let (commands, queue) = mpsc::channel();
-        let writer = Writer::new(dir.to_path_buf(), options, segment, Arc::clone(&shared));
+        let tail = Arc::new(Tail::new(segment, options, Arc::clone(&shared)));
+        let keeper = Keeper::new(dir.to_path_buf(), Arc::clone(&tail));
         let writer = std::thread::Builder::new()
             .name("prediction-log".to_owned())
-            .spawn(move || writer.run(&queue))
+            .spawn(move || keeper.run(&queue))
             .map_err(|source| ServeError::log("start the writer of", dir, source))?;
         let inner = Inner {
             dir: dir.to_path_buf(),
             shared,
+            tail,
             commands: Some(commands),
             writer: Some(writer),
             lock,
@@ -200,10 +224,16 @@ impl PredictionLog {
         claim: Option<Claim>,
     ) -> Result<(), ServeError> {
         let record = record::encode(claim.as_ref().map(Claim::key), &batch)?;
+        if self.inner.tail.is_direct() {
+            if self.inner.tail.append(&record, &batch, claim)? {
+                self.send(Command::Rotate)?;
+            }
+            return Ok(());
+        }
         let (done, acknowledged) = oneshot::channel();
         self.send(Command::Append(Append {
             record,
-            batch: Arc::new(batch),
+            batch,
             claim,
             done,
         }))?;
@@ -216,29 +246,49 @@ impl PredictionLog {
     }
 
     /// Waits for the right to answer a request, or for the answer that another one gives.
-    pub(crate) async fn claim(&self, key: RequestKey) -> Claimed {
+    ///
+    /// # Errors
+    /// If the earlier answer cannot be read.
+    pub(crate) async fn claim(&self, key: RequestKey) -> Result<Claimed, ServeError> {
         loop {
-            let mut waiter = {
+            let (waiter, place) = {
                 let mut index = self.inner.shared.write();
                 match index.request(key) {
-                    Some(Slot::InFlight(waiter)) => waiter.clone(),
-                    Some(Slot::Live(batch)) => return Claimed::Served(InferResponse::from(&**batch)),
-                    Some(Slot::Recent(response)) => return Claimed::Served(InferResponse::clone(response)),
+                    Some(Slot::InFlight(waiter)) => (Some(waiter.clone()), None),
+                    Some(Slot::Live(place)) => (None, Some(*place)),
+                    Some(Slot::Recent(response)) => {
+                        return Ok(Claimed::Served(InferResponse::clone(response)));
+                    }
                     None => {
                         let (held, waiter) = watch::channel(());
                         index.claim(key, waiter);
                         let shared = Arc::clone(&self.inner.shared);
-                        return Claimed::Mine(Claim {
+                        return Ok(Claimed::Mine(Claim {
                             key,
                             shared,
                             _held: held,
-                        });
+                        }));
                     }
                 }
             };
-            // Nothing is ever sent: this ends when the claim is dropped.
-            let _ = waiter.changed().await;
+            if let Some(mut waiter) = waiter {
+                // Nothing is ever sent: this ends when the claim is dropped.
+                let _ = waiter.changed().await;
+            }
+            if let Some(place) = place {
+                match self.read_place(place).await {
+                    Ok(batch) => return Ok(Claimed::Served(InferResponse::from(&batch))),
+                    // Removed meanwhile: the answer is remembered in memory by now.
+                    Err(_) if !place.segment.path(&self.inner.dir).exists() => {}
+                    Err(error) => return Err(error),
+                }
+            }
         }
+    }
+
+    async fn read_place(&self, place: Place) -> Result<PredictionBatch, ServeError> {
+        let path = place.segment.path(&self.inner.dir);
+        blocking(move || Ok(recovery::read_at(&path, place.offset)?.batch)).await
     }
 
     /// Closes the open segment, if it holds a batch, and starts a new one. Returns the segment that was closed.
@@ -264,7 +314,7 @@ impl PredictionLog {
         let path = segment.path(&self.inner.dir);
         blocking(move || {
             let records = recovery::read_sealed(&path)?;
-            Ok(records.into_iter().map(|record| record.batch).collect())
+            Ok(records.into_iter().map(|found| found.record.batch).collect())
         })
         .await
     }
@@ -275,39 +325,130 @@ impl PredictionLog {
     /// If the segment is still open, or the file cannot be deleted.
     pub async fn remove(&self, segment: &SegmentId) -> Result<(), ServeError> {
         let id = *segment;
-        if self.inner.shared.read().is_open(id) {
+        let (open, has_requests) = {
+            let index = self.inner.shared.read();
+            (index.is_open(id), index.has_requests(id))
+        };
+        if open {
             return Err(ServeError::Internal(format!(
                 "segment `{id}` of the prediction log is still open; seal it before removing it"
             )));
         }
         let dir = self.inner.dir.clone();
-        blocking(move || segment::delete(&dir, id)).await?;
-        self.inner.shared.write().remove(id);
-        Ok(())
+        let answers = blocking(move || {
+            let path = id.path(&dir);
+            if !has_requests || !path.exists() {
+                return Ok(Vec::new());
+            }
+            let named = recovery::read_sealed(&path)?.into_iter();
+            let answer = |found: recovery::Found| {
+                let request = found.record.request?;
+                Some((request, InferResponse::from(&found.record.batch)))
+            };
+            Ok(named.filter_map(answer).collect())
+        })
+        .await?;
+        // Remembered before the file goes, so that a repeated request finds its answer in one place or the other.
+        self.inner.shared.write().remove(id, answers);
+        let dir = self.inner.dir.clone();
+        blocking(move || segment::delete(&dir, id)).await
     }
 
     /// The batches of an endpoint served in `[from, until)` that are not removed yet, in the order of writing.
-    pub fn live_batches(
+    ///
+    /// # Errors
+    /// If a segment cannot be read.
+    pub async fn live_batches(
         &self,
         endpoint: &EndpointName,
         from: Timestamp,
         until: Timestamp,
-    ) -> Vec<Arc<PredictionBatch>> {
-        let index = self.inner.shared.read();
-        let wanted = |batch: &&Arc<PredictionBatch>| {
-            batch.at >= from && batch.at < until && batch.endpoint == *endpoint
-        };
-        index.batches().filter(wanted).cloned().collect()
+    ) -> Result<Vec<Arc<PredictionBatch>>, ServeError> {
+        let segments = self.inner.shared.read().segments_between(endpoint, from, until);
+        if segments.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (dir, endpoint) = (self.inner.dir.clone(), endpoint.clone());
+        blocking(move || {
+            let mut batches = Vec::new();
+            for id in segments {
+                let path = id.path(&dir);
+                let found = match recovery::read_growing(&path) {
+                    Ok(found) => found,
+                    // It has become Parquet since the index was asked.
+                    Err(_) if !path.exists() => continue,
+                    Err(error) => return Err(error),
+                };
+                let records = found.into_iter().map(|found| found.record.batch);
+                let wanted = |batch: &PredictionBatch| {
+                    batch.at >= from && batch.at < until && batch.endpoint == endpoint
+                };
+                batches.extend(records.filter(wanted).map(Arc::new));
+            }
+            Ok(batches)
+        })
+        .await
     }
 
-    /// Whether a prediction is in a batch that is not removed yet.
-    pub fn contains(&self, prediction: &PredictionId) -> bool {
-        self.find(prediction).is_some()
+    /// When the oldest batch of an endpoint that is not removed yet was served.
+    pub fn oldest_of(&self, endpoint: &EndpointName) -> Option<Timestamp> {
+        self.inner.shared.read().oldest_of(endpoint)
+    }
+
+    /// Which of these predictions are in batches that are not removed yet.
+    ///
+    /// # Errors
+    /// If a segment cannot be read.
+    pub async fn holds(&self, predictions: &[PredictionId]) -> Result<Vec<bool>, ServeError> {
+        let mut held = Vec::with_capacity(predictions.len());
+        for prediction in predictions {
+            held.push(self.place(prediction).await?.is_some());
+        }
+        Ok(held)
     }
 
     /// The batch and row of a prediction, if the batch is not removed yet.
-    pub fn find(&self, prediction: &PredictionId) -> Option<(Arc<PredictionBatch>, usize)> {
-        self.inner.shared.read().find(prediction)
+    ///
+    /// # Errors
+    /// If its segment cannot be read.
+    pub async fn find(
+        &self,
+        prediction: &PredictionId,
+    ) -> Result<Option<(Arc<PredictionBatch>, usize)>, ServeError> {
+        let Some(place) = self.place(prediction).await? else {
+            return Ok(None);
+        };
+        let batch = match self.read_place(place).await {
+            Ok(batch) => batch,
+            // It has become Parquet meanwhile.
+            Err(_) if !place.segment.path(&self.inner.dir).exists() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let row = batch.ids.iter().position(|id| id == prediction);
+        Ok(row.map(|row| (Arc::new(batch), row)))
+    }
+
+    async fn place(&self, prediction: &PredictionId) -> Result<Option<Place>, ServeError> {
+        let among = match self.inner.shared.write().trace(prediction) {
+            Trace::At(place) => return Ok(Some(place)),
+            Trace::Among(among) => among,
+        };
+        let wanted = number(prediction);
+        for id in among {
+            let path = id.path(&self.inner.dir);
+            let shown = path.clone();
+            let mut numbers = match blocking(move || recovery::look_through(&path)).await {
+                Ok(numbers) => numbers,
+                Err(_) if !shown.exists() => continue,
+                Err(error) => return Err(error),
+            };
+            let found = numbers.find(wanted);
+            self.inner.shared.write().remember(id, numbers);
+            if let Some(offset) = found {
+                return Ok(Some(Place { segment: id, offset }));
+            }
+        }
+        Ok(None)
     }
 
     /// How much the log holds that is not removed yet.

@@ -103,6 +103,12 @@ fn payload(bytes: &[u8]) -> Result<(&[u8], usize), Bad> {
     Ok((payload, HEADER + length))
 }
 
+/// The whole length that a header tells, at most as long as a record can be.
+pub(super) fn length(header: &[u8; HEADER]) -> usize {
+    let payload = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize;
+    HEADER + payload.min(MAX_PAYLOAD)
+}
+
 /// Whether a whole record stands anywhere behind the bad one at the start of `bytes`: the mark of damage rather than of a torn write.
 pub(super) fn whole_record_follows(bytes: &[u8]) -> bool {
     let Some(header) = bytes.first_chunk::<4>() else {

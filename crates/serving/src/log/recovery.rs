@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::index::Index;
+use super::index::{Index, Numbers, Place, number};
 use super::record::{self, Bad, Record};
 use super::segment::{Segment, SegmentId, sync_dir};
 use super::{LogOptions, Recovery};
@@ -52,9 +53,14 @@ pub(super) fn recover(
         found.segments += 1;
         found.batches += records.len();
         index.add_segment(*id);
-        for record in records {
-            index.insert(*id, record.batch.into(), record.request);
+        for Found { offset, record } in &records {
+            let place = Place {
+                segment: *id,
+                offset: *offset,
+            };
+            index.insert(place, &record.batch, record.request);
         }
+        index.close(*id);
     }
     // A recovered segment counts as sealed even if it never was: its batches may be recorded under its name already, so it must not grow.
     let segment = Segment::create(dir, next, options)?;
@@ -72,9 +78,15 @@ fn list(dir: &Path) -> Result<Vec<SegmentId>, ServeError> {
     Ok(segments)
 }
 
+/// A record and where it begins.
+pub(super) struct Found {
+    pub offset: u64,
+    pub record: Record,
+}
+
 /// The records up to the first bad one, their length, and what is wrong there.
 struct Walk {
-    records: Vec<Record>,
+    records: Vec<Found>,
     good: usize,
     bad: Option<Bad>,
 }
@@ -90,9 +102,10 @@ fn walk(bytes: &[u8]) -> Walk {
     while walk.good < bytes.len() {
         match record::decode(&bytes[walk.good..]) {
             Ok((record, length)) => {
+                let offset = walk.good as u64;
                 walk.good += length;
                 if record.request.is_none_or(|request| seen.insert(request)) {
-                    walk.records.push(record);
+                    walk.records.push(Found { offset, record });
                 }
             }
             Err(bad) => {
@@ -117,7 +130,7 @@ fn corrupt(path: &Path, offset: usize, reason: String) -> ServeError {
 }
 
 /// A segment that was forced to disk as a whole: every record must be good.
-pub(super) fn read_sealed(path: &Path) -> Result<Vec<Record>, ServeError> {
+pub(super) fn read_sealed(path: &Path) -> Result<Vec<Found>, ServeError> {
     let walk = walk(&read(path)?);
     match walk.bad {
         Some(Bad::Torn(reason) | Bad::Unreadable(reason)) => Err(corrupt(path, walk.good, reason)),
@@ -126,7 +139,7 @@ pub(super) fn read_sealed(path: &Path) -> Result<Vec<Record>, ServeError> {
 }
 
 /// The segment that was being written: an unfinished write at its end is cut off. Returns how many bytes that were.
-fn read_last(path: &Path) -> Result<(Vec<Record>, u64), ServeError> {
+fn read_last(path: &Path) -> Result<(Vec<Found>, u64), ServeError> {
     let bytes = read(path)?;
     let walk = walk(&bytes);
     match walk.bad {
@@ -148,6 +161,36 @@ fn read_last(path: &Path) -> Result<(Vec<Record>, u64), ServeError> {
         .and_then(|file| file.set_len(walk.good as u64).and_then(|()| file.sync_all()))
         .map_err(|source| ServeError::log("cut back", path, source))?;
     Ok((walk.records, tail.len() as u64))
+}
+
+/// The batches of a segment that may still be written to: up to where a record is not whole yet.
+pub(super) fn read_growing(path: &Path) -> Result<Vec<Found>, ServeError> {
+    Ok(walk(&read(path)?).records)
+}
+
+/// The record that begins at `offset`.
+pub(super) fn read_at(path: &Path, offset: u64) -> Result<Record, ServeError> {
+    let failed = |source| ServeError::log("read", path, source);
+    let file = File::open(path).map_err(failed)?;
+    let mut header = [0; record::HEADER];
+    file.read_exact_at(&mut header, offset).map_err(failed)?;
+    let mut bytes = vec![0; record::length(&header)];
+    file.read_exact_at(&mut bytes, offset).map_err(failed)?;
+    match record::decode(&bytes) {
+        Ok((record, _)) => Ok(record),
+        Err(Bad::Torn(reason) | Bad::Unreadable(reason)) => Err(corrupt(path, offset as usize, reason)),
+    }
+}
+
+/// The predictions of a segment.
+pub(super) fn look_through(path: &Path) -> Result<Numbers, ServeError> {
+    let mut numbers = Numbers::default();
+    for Found { offset, record } in read_growing(path)? {
+        for prediction in &record.batch.ids {
+            numbers.add(number(prediction), offset);
+        }
+    }
+    Ok(numbers)
 }
 
 fn keep_aside(path: &Path, tail: &[u8]) -> Result<PathBuf, ServeError> {

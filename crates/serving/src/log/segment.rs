@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -46,13 +47,16 @@ pub(super) struct Segment {
     length: u64,
     /// A write failed and the file may be longer than `length`.
     dirty: bool,
-    fsync: bool,
     #[cfg(test)]
     disk: Option<std::sync::Arc<std::sync::atomic::AtomicU64>>,
 }
 
 impl Segment {
     /// Makes the file, or takes over an empty one.
+    #[cfg_attr(
+        not(test),
+        expect(unused_variables, reason = "only tests have options for a segment")
+    )]
     pub fn create(dir: &Path, id: SegmentId, options: &LogOptions) -> Result<Self, ServeError> {
         let path = id.path(dir);
         let file = OpenOptions::new()
@@ -68,7 +72,6 @@ impl Segment {
             file,
             length: 0,
             dirty: false,
-            fsync: options.fsync,
             #[cfg(test)]
             disk: options.disk.clone(),
         })
@@ -78,11 +81,11 @@ impl Segment {
         self.length
     }
 
-    /// Appends whole records and forces them to disk. After an error the file is as before.
+    /// Appends whole records. After an error the file is as before.
     pub fn append(&mut self, records: &[u8]) -> Result<(), ServeError> {
         self.heal()?;
         self.dirty = true;
-        match self.write_and_sync(records) {
+        match self.write_at_end(records) {
             Ok(()) => {
                 self.length += records.len() as u64;
                 self.dirty = false;
@@ -90,11 +93,30 @@ impl Segment {
             }
             Err(source) => {
                 let error = ServeError::log("append to", &self.path, source);
-                if let Err(again) = self.heal() {
-                    tracing::warn!(path = %self.path.display(), error = %again, "a failed write could not be cut off yet");
-                }
+                self.try_to_heal();
                 Err(error)
             }
+        }
+    }
+
+    /// Forces what was appended to disk. After an error all behind `before` is cut off again.
+    pub fn sync(&mut self, before: u64) -> Result<(), ServeError> {
+        self.file.sync_data().map_err(|source| {
+            self.length = before;
+            self.dirty = true;
+            self.try_to_heal();
+            ServeError::log("force to disk", &self.path, source)
+        })
+    }
+
+    /// The file, for one who forces it to disk beside the lock.
+    pub fn file(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    fn try_to_heal(&mut self) {
+        if let Err(again) = self.heal() {
+            tracing::warn!(path = %self.path.display(), error = %again, "a failed write could not be cut off yet");
         }
     }
 
@@ -119,28 +141,23 @@ impl Segment {
         Ok(())
     }
 
-    fn write_and_sync(&mut self, records: &[u8]) -> io::Result<()> {
-        self.file.seek(SeekFrom::Start(self.length))?;
+    fn write_at_end(&mut self, records: &[u8]) -> io::Result<()> {
         #[cfg(test)]
-        self.write_within_budget(records)?;
+        return self.write_within_budget(records);
         #[cfg(not(test))]
-        self.file.write_all(records)?;
-        if self.fsync {
-            self.file.sync_data()?;
-        }
-        Ok(())
+        self.file.write_all_at(records, self.length)
     }
 
     /// A disk that fills up in the middle of a write.
     #[cfg(test)]
-    fn write_within_budget(&mut self, records: &[u8]) -> io::Result<()> {
+    fn write_within_budget(&self, records: &[u8]) -> io::Result<()> {
         use std::sync::atomic::Ordering;
         let Some(disk) = &self.disk else {
-            return self.file.write_all(records);
+            return self.file.write_all_at(records, self.length);
         };
         let left = disk.load(Ordering::SeqCst);
         let fits = records.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        self.file.write_all(&records[..fits])?;
+        self.file.write_all_at(&records[..fits], self.length)?;
         if fits < records.len() {
             return Err(io::ErrorKind::StorageFull.into());
         }

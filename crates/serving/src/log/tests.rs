@@ -12,9 +12,9 @@ fn open(dir: &Path) -> (PredictionLog, Recovery) {
     PredictionLog::open(dir, LogOptions::default()).unwrap()
 }
 
-fn all(log: &PredictionLog) -> Vec<String> {
+async fn all(log: &PredictionLog) -> Vec<String> {
     let (from, until) = (Timestamp::from_micros(i64::MIN), Timestamp::from_micros(i64::MAX));
-    let batches = log.live_batches(&"flights".into(), from, until);
+    let batches = log.live_batches(&"flights".into(), from, until).await.unwrap();
     batches.iter().map(|batch| batch.request_id.clone()).collect()
 }
 
@@ -35,10 +35,7 @@ async fn a_write_cut_short_at_any_byte_loses_nothing_acknowledged_and_doubles_no
     let lengths = written(dir.path(), 3).await;
     let bytes = fs::read(SegmentId(0).path(dir.path())).unwrap();
     assert_eq!(bytes.len() as u64, lengths[2]);
-    let options = LogOptions {
-        fsync: false,
-        ..LogOptions::default()
-    };
+    let options = LogOptions::default();
     for cut in lengths[1]..=lengths[2] {
         let dir = TempDir::new().unwrap();
         fs::write(SegmentId(0).path(dir.path()), &bytes[..cut as usize]).unwrap();
@@ -58,7 +55,11 @@ async fn a_write_cut_short_at_any_byte_loses_nothing_acknowledged_and_doubles_no
         drop(log);
         let (log, found) = PredictionLog::open(dir.path(), options.clone()).unwrap();
         assert_eq!(found.truncated_bytes, 0);
-        assert_eq!(all(&log), ["request-0", "request-1", "request-2"], "cut at {cut}");
+        assert_eq!(
+            all(&log).await,
+            ["request-0", "request-1", "request-2"],
+            "cut at {cut}"
+        );
     }
 }
 
@@ -78,7 +79,7 @@ async fn a_flipped_bit_is_cut_off_the_last_segment_with_what_follows_kept_aside(
     );
     let kept = fs::read(path.with_extension("cut")).unwrap();
     assert_eq!(kept, damaged[lengths[0] as usize..]);
-    assert_eq!(all(&log), ["request-0"]);
+    assert_eq!(all(&log).await, ["request-0"]);
 }
 
 #[tokio::test]
@@ -154,7 +155,7 @@ async fn a_full_disk_refuses_the_append_and_leaves_the_log_whole_until_there_is_
             length,
             "with {left} bytes left"
         );
-        assert_eq!(all(&log), ["request-0"]);
+        assert_eq!(all(&log).await, ["request-0"]);
     }
     disk.store(u64::MAX, Ordering::SeqCst);
     log.append(any_batch(2, 3)).await.unwrap();
@@ -162,7 +163,7 @@ async fn a_full_disk_refuses_the_append_and_leaves_the_log_whole_until_there_is_
     drop(log);
     let (log, found) = open(dir.path());
     assert_eq!(found.truncated_bytes, 0);
-    assert_eq!(all(&log), ["request-0", "request-2"]);
+    assert_eq!(all(&log).await, ["request-0", "request-2"]);
 }
 
 /// `mount -t tmpfs -o size=64k none /mnt/small && TIDEMILL_SMALL_DISK=/mnt/small cargo test -p tidemill-serving -- --ignored`
@@ -184,11 +185,11 @@ async fn a_file_system_that_is_really_full_refuses_and_recovers() {
     // Nothing can be made on a full disk either, so sealing may fail; removing what is sealed must work.
     drop(log);
     let (log, found) = open(&dir);
-    assert_eq!((all(&log), found.truncated_bytes), (written, 0));
+    assert_eq!((all(&log).await, found.truncated_bytes), (written, 0));
     log.append(any_batch(900, 10)).await.unwrap_err();
     log.remove(&log.sealed()[0]).await.unwrap();
     log.append(any_batch(901, 10)).await.unwrap();
-    assert_eq!(all(&log), ["request-901"]);
+    assert_eq!(all(&log).await, ["request-901"]);
 }
 
 #[tokio::test]
@@ -211,17 +212,22 @@ async fn sealing_reading_and_removing_moves_batches_out_of_the_log() {
     assert!(batches.iter().map(encoded).eq(expected.iter().map(encoded)));
 
     let id = expected[1].ids[1].clone();
-    let (batch, row) = log.find(&id).unwrap();
+    let (batch, row) = log.find(&id).await.unwrap().unwrap();
     assert_eq!((batch.request_id.as_str(), row), ("request-1", 1));
     let at = Timestamp::from_micros;
-    let window = log.live_batches(&"flights".into(), at(1), at(2));
+    let window = log.live_batches(&"flights".into(), at(1), at(2)).await.unwrap();
     assert_eq!((window.len(), window[0].request_id.as_str()), (1, "request-1"));
-    assert!(log.live_batches(&"other".into(), at(0), at(9)).is_empty());
+    assert!(
+        log.live_batches(&"other".into(), at(0), at(9))
+            .await
+            .unwrap()
+            .is_empty()
+    );
 
     log.remove(&sealed).await.unwrap();
     log.remove(&sealed).await.unwrap();
-    assert!(!log.contains(&id) && log.sealed().is_empty());
-    assert_eq!(all(&log), ["request-2"]);
+    assert!(log.find(&id).await.unwrap().is_none() && log.sealed().is_empty());
+    assert_eq!(all(&log).await, ["request-2"]);
     assert!(!sealed.path(dir.path()).exists());
     let stats = log.live_stats();
     assert_eq!((stats.segments, stats.batches, stats.rows), (1, 1, 1));
@@ -255,6 +261,7 @@ async fn many_writers_share_fsyncs_and_segments_are_sealed_by_size() {
     let dir = TempDir::new().unwrap();
     let options = LogOptions {
         segment_bytes: 4_000,
+        durability: Durability::Synced,
         ..LogOptions::default()
     };
     let (log, _) = PredictionLog::open(dir.path(), options).unwrap();
@@ -290,7 +297,7 @@ async fn an_append_whose_caller_went_away_is_still_written() {
     }
     drop(append);
     log.append(any_batch(1, 1)).await.unwrap();
-    assert_eq!(all(&log), ["request-0", "request-1"]);
+    assert_eq!(all(&log).await, ["request-0", "request-1"]);
 }
 
 #[tokio::test]
@@ -310,8 +317,15 @@ async fn a_second_process_is_kept_out() {
 #[ignore = "the victim of the next test, which starts it"]
 async fn a_process_that_appends_until_it_is_killed() {
     let dir = std::env::var("TIDEMILL_KILLED_LOG").unwrap();
+    let synced = std::env::var_os("TIDEMILL_SYNCED_LOG").is_some();
+    let durability = if synced {
+        Durability::Synced
+    } else {
+        Durability::default()
+    };
     let options = LogOptions {
         segment_bytes: 20_000,
+        durability,
         ..LogOptions::default()
     };
     let (log, found) = PredictionLog::open(Path::new(&dir), options).unwrap();
@@ -326,8 +340,13 @@ fn a_process_killed_again_and_again_loses_nothing_acknowledged_and_doubles_nothi
     use std::io::{BufRead, BufReader};
     use std::process::{Command, Stdio};
     let dir = TempDir::new().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     for life in 0..6 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        let mut victim = Command::new(std::env::current_exe().unwrap());
+        if life % 2 == 1 {
+            victim.env("TIDEMILL_SYNCED_LOG", "1");
+        }
+        let mut child = victim
             .args(["--ignored", "--exact", "--nocapture"])
             .arg("log::tests::a_process_that_appends_until_it_is_killed")
             .env("TIDEMILL_KILLED_LOG", dir.path())
@@ -351,7 +370,7 @@ fn a_process_killed_again_and_again_loses_nothing_acknowledged_and_doubles_nothi
         }
         child.wait().unwrap();
         let (log, _) = open(dir.path());
-        let found = all(&log);
+        let found = runtime.block_on(all(&log));
         assert!(found.len() as u64 > last.unwrap(), "life {life}");
         let expected: Vec<String> = (0..found.len()).map(|seed| format!("request-{seed}")).collect();
         assert_eq!(found, expected, "life {life}");

@@ -1,46 +1,152 @@
-//! The thread that owns the open segment: takes what is queued, writes it in one go, forces it to disk once, answers all.
+//! The open segment and who writes to it.
+//!
+//! Where an answer may leave once it is in the kernel's hands ([`Durability::Written`]), the one who has it appends it: a write into the
+//! page cache takes a microsecond or two, waking another thread takes more. What takes long (forcing to disk, starting a segment) is
+//! done by the keeper's thread, beside the lock. Where an answer has to be on the disk itself ([`Durability::Synced`]), the keeper
+//! writes what is queued in one go and forces it to disk once.
 
+use std::fs::File;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tidemill_core::clock::Stopwatch;
 use tidemill_core::predictions::PredictionBatch;
 use tokio::sync::oneshot;
 
+use super::index::Place;
 use super::segment::{Segment, SegmentId};
-use super::{Claim, LogOptions, Shared};
+use super::{Claim, Durability, LogOptions, Shared};
 use crate::error::ServeError;
 
 /// A group is written once it holds this much, even if more is queued.
 const GROUP_BYTES: usize = 4 << 20;
+/// A write that takes longer than this, microseconds, says that the disk stalls: until one is quick again, nobody but the keeper waits for it.
+const STALL_MICROS: u64 = 20_000;
 
 pub(super) enum Command {
     Append(Append),
     Seal(oneshot::Sender<Result<Option<SegmentId>, ServeError>>),
+    /// The open segment is full.
+    Rotate,
 }
 
 pub(super) struct Append {
     pub record: Vec<u8>,
-    pub batch: Arc<PredictionBatch>,
+    pub batch: PredictionBatch,
     pub claim: Option<Claim>,
     pub done: oneshot::Sender<Result<(), ServeError>>,
 }
 
-pub(super) struct Writer {
-    dir: PathBuf,
+/// The open segment, shared by all who append.
+#[derive(Debug)]
+pub(super) struct Tail {
+    segment: Mutex<Segment>,
     options: LogOptions,
-    segment: Segment,
     shared: Arc<Shared>,
+    /// Something was written that is not forced to disk yet.
+    dirty: AtomicBool,
+    /// A rotation is asked for and not done.
+    rotating: AtomicBool,
+    stalled: AtomicBool,
+}
+
+impl Tail {
+    pub fn new(segment: Segment, options: LogOptions, shared: Arc<Shared>) -> Self {
+        Self {
+            segment: Mutex::new(segment),
+            options,
+            shared,
+            dirty: AtomicBool::new(false),
+            rotating: AtomicBool::new(false),
+            stalled: AtomicBool::new(false),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Segment> {
+        self.segment.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether callers append by themselves.
+    pub fn is_direct(&self) -> bool {
+        matches!(self.options.durability, Durability::Written { .. }) && !self.stalled.load(Ordering::Relaxed)
+    }
+
+    /// Appends one batch here and now. Returns whether the segment is full and has to be rotated.
+    pub fn append(
+        &self,
+        record: &[u8],
+        batch: &PredictionBatch,
+        claim: Option<Claim>,
+    ) -> Result<bool, ServeError> {
+        let watch = Stopwatch::start();
+        let result = {
+            let mut segment = self.lock();
+            let offset = segment.length();
+            let result = segment.append(record);
+            if result.is_ok() {
+                let place = Place {
+                    segment: segment.id,
+                    offset,
+                };
+                let request = claim.as_ref().map(Claim::key);
+                // Within the segment's lock, so that a rotation sees all or nothing of a batch.
+                self.shared.write().insert(place, batch, request);
+            }
+            result.map(|()| segment.length())
+        };
+        drop(claim);
+        if watch.micros() > STALL_MICROS {
+            self.stalled.store(true, Ordering::Relaxed);
+        }
+        self.count(1, batch.rows(), record.len(), result.is_ok());
+        let length = result?;
+        self.dirty.store(true, Ordering::Release);
+        let full = length >= self.options.segment_bytes;
+        Ok(full && !self.rotating.swap(true, Ordering::AcqRel))
+    }
+
+    fn count(&self, batches: usize, rows: usize, bytes: usize, written: bool) {
+        let counters = &self.shared.counters;
+        if !written {
+            counters.dropped_rows.add(rows as u64);
+            return;
+        }
+        counters.appended_batches.add(batches as u64);
+        counters.appended_rows.add(rows as u64);
+        counters.appended_bytes.add(bytes as u64);
+    }
+
+    /// The file of the open segment, if it holds something that is not forced to disk.
+    fn unsynced(&self) -> Option<File> {
+        if !self.dirty.swap(false, Ordering::AcqRel) {
+            return None;
+        }
+        let copy = self.lock().file();
+        match copy {
+            Ok(file) => Some(file),
+            Err(error) => {
+                self.dirty.store(true, Ordering::Release);
+                tracing::warn!(%error, "the prediction log cannot be forced to disk yet");
+                None
+            }
+        }
+    }
+}
+
+/// The thread that does what takes long.
+pub(super) struct Keeper {
+    dir: PathBuf,
+    tail: Arc<Tail>,
     buffer: Vec<u8>,
 }
 
-impl Writer {
-    pub fn new(dir: PathBuf, options: LogOptions, segment: Segment, shared: Arc<Shared>) -> Self {
+impl Keeper {
+    pub fn new(dir: PathBuf, tail: Arc<Tail>) -> Self {
         Self {
             dir,
-            options,
-            segment,
-            shared,
+            tail,
             buffer: Vec::new(),
         }
     }
@@ -49,7 +155,21 @@ impl Writer {
     pub fn run(mut self, queue: &Receiver<Command>) {
         let mut group = Vec::new();
         let mut bytes = 0;
-        while let Ok(first) = queue.recv() {
+        loop {
+            let first = match self.tail.options.durability {
+                Durability::Written { sync_every } => match queue.recv_timeout(sync_every) {
+                    Ok(command) => command,
+                    Err(RecvTimeoutError::Timeout) => {
+                        self.sync();
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => break,
+                },
+                Durability::Synced => match queue.recv() {
+                    Ok(command) => command,
+                    Err(_) => break,
+                },
+            };
             let mut next = Some(first);
             while let Some(command) = next.take() {
                 match command {
@@ -63,6 +183,11 @@ impl Writer {
                         // The caller may have gone away; then nobody wants to know.
                         let _ = done.send(self.seal());
                     }
+                    Command::Rotate => {
+                        self.write(&mut group);
+                        bytes = 0;
+                        self.rotate();
+                    }
                 }
                 if bytes < GROUP_BYTES {
                     next = queue.try_recv().ok();
@@ -70,6 +195,23 @@ impl Writer {
             }
             self.write(&mut group);
             bytes = 0;
+        }
+        self.sync();
+    }
+
+    /// Forces to disk what callers have written, beside the lock: nobody waits for it.
+    fn sync(&self) {
+        let Some(file) = self.tail.unsynced() else {
+            return;
+        };
+        let watch = Stopwatch::start();
+        if let Err(error) = file.sync_data() {
+            self.tail.dirty.store(true, Ordering::Release);
+            tracing::warn!(dir = %self.dir.display(), %error, "the prediction log could not be forced to disk; it is tried again");
+        }
+        self.tail.shared.counters.fsyncs.add(1);
+        if watch.micros() < STALL_MICROS {
+            self.tail.stalled.store(false, Ordering::Relaxed);
         }
     }
 
@@ -81,52 +223,77 @@ impl Writer {
         for append in group.iter() {
             self.buffer.extend_from_slice(&append.record);
         }
-        let result = self.segment.append(&self.buffer);
-        self.count(group, result.is_ok());
-        if result.is_ok() {
-            let mut index = self.shared.write();
-            for append in group.iter() {
-                let request = append.claim.as_ref().map(Claim::key);
-                index.insert(self.segment.id, Arc::clone(&append.batch), request);
+        let rows = group.iter().map(|append| append.batch.rows()).sum();
+        let synced = matches!(self.tail.options.durability, Durability::Synced);
+        let watch = Stopwatch::start();
+        let result = {
+            let mut segment = self.tail.lock();
+            let mut offset = segment.length();
+            let result = segment
+                .append(&self.buffer)
+                .and_then(|()| if synced { segment.sync(offset) } else { Ok(()) });
+            if result.is_ok() {
+                let mut index = self.tail.shared.write();
+                for append in group.iter() {
+                    let place = Place {
+                        segment: segment.id,
+                        offset,
+                    };
+                    index.insert(place, &append.batch, append.claim.as_ref().map(Claim::key));
+                    offset += append.record.len() as u64;
+                }
             }
+            result.map(|()| segment.length())
+        };
+        self.tail
+            .count(group.len(), rows, self.buffer.len(), result.is_ok());
+        self.tail
+            .shared
+            .counters
+            .fsyncs
+            .add(u64::from(synced && result.is_ok()));
+        if !synced && watch.micros() < STALL_MICROS {
+            self.tail.stalled.store(false, Ordering::Relaxed);
         }
         for append in group.drain(..) {
             // Wakes those who wait for the same request, who now find the answer (or try themselves).
             drop(append.claim);
-            let _ = append.done.send(result.clone());
+            let _ = append.done.send(result.clone().map(|_| ()));
         }
-        if self.segment.length() >= self.options.segment_bytes
-            && let Err(error) = self.seal()
-        {
-            tracing::warn!(%error, "the prediction log could not start a new segment; the open one grows");
+        if result.is_ok_and(|length| length >= self.tail.options.segment_bytes) {
+            self.rotate();
         }
         if self.buffer.capacity() > 2 * GROUP_BYTES {
             self.buffer = Vec::new();
         }
     }
 
-    fn count(&self, group: &[Append], written: bool) {
-        let counters = &self.shared.counters;
-        let rows: usize = group.iter().map(|append| append.batch.rows()).sum();
-        if !written {
-            counters.dropped_rows.add(rows as u64);
-            return;
+    fn rotate(&self) {
+        if let Err(error) = self.seal() {
+            tracing::warn!(%error, "the prediction log could not start a new segment; the open one grows");
         }
-        counters.appended_batches.add(group.len() as u64);
-        counters.appended_rows.add(rows as u64);
-        counters.appended_bytes.add(self.buffer.len() as u64);
-        counters.fsyncs.add(u64::from(self.options.fsync));
+        self.tail.rotating.store(false, Ordering::Release);
     }
 
-    /// The next segment is made before the old one can be removed, so the folder always remembers the largest number.
-    fn seal(&mut self) -> Result<Option<SegmentId>, ServeError> {
-        if self.segment.length() == 0 {
-            return Ok(None);
-        }
-        self.segment.finish()?;
-        let sealed = self.segment.id;
-        self.segment = Segment::create(&self.dir, SegmentId(sealed.0 + 1), &self.options)?;
-        self.shared.write().open(self.segment.id);
-        Ok(Some(sealed))
+    /// The next segment is made before the old one can be removed, so the folder always remembers the largest number. The old one
+    /// counts as sealed once it is on disk as a whole; meanwhile appends go to the new one.
+    fn seal(&self) -> Result<Option<SegmentId>, ServeError> {
+        let id = {
+            let segment = self.tail.lock();
+            if segment.length() == 0 {
+                return Ok(None);
+            }
+            segment.id
+        };
+        let fresh = Segment::create(&self.dir, SegmentId(id.0 + 1), &self.tail.options)?;
+        let mut old = {
+            let mut segment = self.tail.lock();
+            let old = std::mem::replace(&mut *segment, fresh);
+            self.tail.shared.write().open(segment.id);
+            old
+        };
+        old.finish()?;
+        self.tail.shared.write().settled(id);
+        Ok(Some(id))
     }
 }

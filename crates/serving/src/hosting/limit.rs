@@ -1,0 +1,188 @@
+//! How many calls may be under way at once, learnt from how long they take: once they take much longer than on a quiet day, more of
+//! them only wait, and it is kinder to refuse what comes on top at once.
+//!
+//! After Netflix' concurrency-limits (`Gradient2Limit`): every window the limit is multiplied by `tolerance · quiet / now`, at most 1 and
+//! at least ½, and a head room of its square root is added. `quiet` is here the mean latency of the calls that found nobody before them, so
+//! that a long overload is not taken for the normal state.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tidemill_core::clock::Stopwatch;
+
+/// Latency may grow to this many times that of a quiet day before the limit shrinks.
+const TOLERANCE: f64 = 1.4;
+/// How much of the new limit is taken over at once.
+const SMOOTHING: f64 = 0.5;
+/// The limit is thought over this often, if enough calls have ended.
+const WINDOW: Duration = Duration::from_millis(50);
+const ENOUGH: u64 = 8;
+/// How much of the quiet latency stays with each new quiet call.
+const KEEP: f64 = 0.98;
+
+#[derive(Debug)]
+struct Window {
+    since: Stopwatch,
+    calls: u64,
+    seconds: f64,
+    most_at_once: usize,
+}
+
+impl Window {
+    fn new() -> Self {
+        Self {
+            since: Stopwatch::start(),
+            calls: 0,
+            seconds: 0.0,
+            most_at_once: 0,
+        }
+    }
+}
+
+/// The limit and what it was learnt from.
+#[derive(Debug)]
+pub(super) struct Limit {
+    under_way: AtomicUsize,
+    /// An `f64`.
+    limit: AtomicU64,
+    /// Seconds, an `f64`; 0 before anything is known.
+    quiet: AtomicU64,
+    window: Mutex<Window>,
+    most: f64,
+}
+
+/// A call under way. Dropped without a word it was neither quick nor slow: refused, failed, or its caller went away.
+#[derive(Debug)]
+pub(super) struct UnderWay {
+    limit: Arc<Limit>,
+    since: Stopwatch,
+    /// Nobody was before it.
+    alone: bool,
+}
+
+impl Limit {
+    /// At first, and at most, `most` calls at once.
+    pub fn new(most: usize) -> Self {
+        Self {
+            under_way: AtomicUsize::new(0),
+            limit: AtomicU64::new((most as f64).to_bits()),
+            quiet: AtomicU64::new(0),
+            window: Mutex::new(Window::new()),
+            most: most as f64,
+        }
+    }
+
+    fn load(cell: &AtomicU64) -> f64 {
+        f64::from_bits(cell.load(Ordering::Relaxed))
+    }
+
+    /// How many calls may be under way now.
+    pub fn now(&self) -> usize {
+        Self::load(&self.limit) as usize
+    }
+
+    /// How many are.
+    pub fn under_way(&self) -> usize {
+        self.under_way.load(Ordering::Relaxed)
+    }
+
+    /// Takes a call on, unless too many are under way. `slots`: so many are worked on at once, and never refused.
+    pub fn admit(self: &Arc<Self>, slots: usize) -> Option<UnderWay> {
+        let before = self.under_way.fetch_add(1, Ordering::AcqRel);
+        let least = slots.saturating_add(1);
+        if before >= self.now().max(least) {
+            self.under_way.fetch_sub(1, Ordering::AcqRel);
+            return None;
+        }
+        Some(UnderWay {
+            limit: Arc::clone(self),
+            since: Stopwatch::start(),
+            alone: before < slots,
+        })
+    }
+
+    fn ended(&self, took: Duration, alone: bool) {
+        let seconds = took.as_secs_f64();
+        if alone {
+            let quiet = Self::load(&self.quiet);
+            let next = if quiet == 0.0 { seconds } else { KEEP * quiet + (1.0 - KEEP) * seconds };
+            self.quiet.store(next.to_bits(), Ordering::Relaxed);
+        }
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        window.calls += 1;
+        window.seconds += seconds;
+        window.most_at_once = window.most_at_once.max(self.under_way());
+        if window.calls < ENOUGH || window.since.elapsed() < WINDOW {
+            return;
+        }
+        let now = window.seconds / window.calls as f64;
+        let used = window.most_at_once as f64;
+        *window = Window::new();
+        drop(window);
+        let limit = Self::load(&self.limit);
+        let quiet = Self::load(&self.quiet);
+        let gradient = (TOLERANCE * quiet / now.max(1e-9)).clamp(0.5, 1.0);
+        // A limit that is far from being met has not been tried, so it is neither raised nor trusted: it comes down to what was used.
+        let from = if gradient < 1.0 { limit.min(used.max(1.0)) } else { limit };
+        let next = from * gradient + from.sqrt();
+        let next = limit + SMOOTHING * (next - limit);
+        self.limit.store(next.clamp(1.0, self.most).to_bits(), Ordering::Relaxed);
+    }
+}
+
+impl UnderWay {
+    /// The call was answered.
+    pub fn answered(self) {
+        self.limit.ended(self.since.elapsed(), self.alone);
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.limit.under_way.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(limit: &Limit, seconds: f64, at_once: usize) {
+        limit.under_way.store(at_once, Ordering::Relaxed);
+        {
+            let mut window = limit.window.lock().unwrap();
+            window.calls = ENOUGH;
+            window.seconds = seconds * ENOUGH as f64;
+            window.most_at_once = at_once;
+        }
+        std::thread::sleep(WINDOW);
+        limit.ended(Duration::from_secs_f64(seconds), false);
+        limit.under_way.store(0, Ordering::Relaxed);
+    }
+
+    #[test]
+    fn the_limit_comes_down_while_calls_take_too_long_and_rises_again_when_they_do_not() {
+        let limit = Limit::new(1_000);
+        limit.quiet.store(0.010_f64.to_bits(), Ordering::Relaxed);
+        for _ in 0..12 {
+            let at_once = limit.now().min(100);
+            window(&limit, 0.010 * at_once as f64 / 2.0, at_once);
+        }
+        let low = limit.now();
+        assert!(low < 12, "{low}");
+        for _ in 0..4 {
+            window(&limit, 0.010, low);
+        }
+        assert!(limit.now() > low);
+    }
+
+    #[test]
+    fn what_is_worked_on_at_once_and_one_more_is_never_refused() {
+        let limit = Arc::new(Limit::new(1));
+        let taken: Vec<UnderWay> = (0..9).map_while(|_| limit.admit(4)).collect();
+        assert_eq!((taken.len(), limit.under_way()), (5, 5));
+        drop(taken);
+        assert_eq!(limit.under_way(), 0);
+    }
+}

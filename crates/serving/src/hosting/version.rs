@@ -1,0 +1,514 @@
+//! One version of a deployment: loading it, asking it, and the task that hands waiting calls to its replicas.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tidemill_core::clock::{Stopwatch, real_sleep};
+use tidemill_core::ids::{EndpointName, VersionNumber};
+use tidemill_core::ports::PortError;
+use tidemill_core::servable::{CallContext, Interface, Loader, Payload, Servable, Work};
+use tidemill_core::spec::{ServingSpec, Span, WarmupSpec};
+use tidemill_core::tensors::{DataType, Tensor};
+use tokio::sync::Mutex;
+
+use super::batch::{self, Patience};
+use super::limit::Limit;
+use super::queue::{Done, Pending, Queue};
+use super::replicas::{Replica, Replicas, Slot};
+use super::statistics::{BatchTimes, Counts};
+use crate::error::ServeError;
+
+/// Rows that are answered together at most, where nothing was said.
+const USUAL_ROWS: u32 = 64;
+/// A wait shorter than this is not worth a timer.
+const SHORTEST_WAIT: Duration = Duration::from_micros(500);
+
+/// A version of a deployment.
+#[derive(Debug)]
+pub(super) struct Version {
+    pub endpoint: EndpointName,
+    pub number: VersionNumber,
+    pub spec: Arc<ServingSpec>,
+    loader: Arc<dyn Loader>,
+    pub replicas: Replicas,
+    pub queue: Queue,
+    patience: Patience,
+    pub limit: Arc<Limit>,
+    pub counts: Counts,
+    interface: ArcSwapOption<Interface>,
+    pub failure: ArcSwapOption<PortError>,
+    /// Held while a replica is loaded, so that the first is loaded once.
+    loading: Mutex<()>,
+    /// Another replica is on its way.
+    growing: AtomicBool,
+    /// Calls that wait for the first replica.
+    held: AtomicUsize,
+    /// A task hands out the queue.
+    pumping: AtomicBool,
+    /// Microseconds since 1970; 0 if never.
+    pub last_used: AtomicU64,
+}
+
+pub(super) fn duration(span: Span) -> Duration {
+    Duration::from_micros(u64::try_from(span.as_micros()).unwrap_or(0))
+}
+
+pub(super) fn nanos(watch: Stopwatch) -> u64 {
+    u64::try_from(watch.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Version {
+    pub fn new(endpoint: EndpointName, number: VersionNumber, spec: Arc<ServingSpec>, loader: Arc<dyn Loader>) -> Self {
+        let queue = &spec.queue;
+        Self {
+            endpoint,
+            number,
+            queue: Queue::new(queue.priorities, queue.max_requests, queue.max_wait.map(duration)),
+            limit: Arc::new(Limit::new(queue.max_requests as usize + 1)),
+            interface: ArcSwapOption::new(loader.interface().map(Arc::new)),
+            spec,
+            loader,
+            replicas: Replicas::default(),
+            patience: Patience::default(),
+            counts: Counts::default(),
+            failure: ArcSwapOption::empty(),
+            loading: Mutex::new(()),
+            growing: AtomicBool::new(false),
+            held: AtomicUsize::new(0),
+            pumping: AtomicBool::new(false),
+            last_used: AtomicU64::new(0),
+        }
+    }
+
+    /// What it takes and gives, if that is known without loading it.
+    pub fn known_interface(&self) -> Option<Arc<Interface>> {
+        self.interface.load_full()
+    }
+
+    pub fn is_loading(&self) -> bool {
+        self.loading.try_lock().is_err()
+    }
+
+    /// So many replicas stay whatever happens.
+    fn floor(&self) -> usize {
+        let scaling = &self.spec.scaling;
+        scaling.min.max(scaling.provisioned).min(scaling.max.max(1)) as usize
+    }
+
+    fn load_failed(&self, source: PortError) -> ServeError {
+        ServeError::Load {
+            endpoint: self.endpoint.clone(),
+            version: self.number,
+            source,
+        }
+    }
+
+    pub fn overloaded(&self, why: impl Into<String>) -> ServeError {
+        self.counts.rejected.fetch_add(1, Ordering::Relaxed);
+        ServeError::Overloaded {
+            endpoint: self.endpoint.clone(),
+            why: why.into(),
+        }
+    }
+
+    pub fn late(&self, stage: &'static str) -> ServeError {
+        self.counts.rejected.fetch_add(1, Ordering::Relaxed);
+        ServeError::DeadlinePassed {
+            endpoint: self.endpoint.clone(),
+            stage,
+        }
+    }
+
+    pub fn failed(&self, source: PortError) -> ServeError {
+        ServeError::Model {
+            endpoint: self.endpoint.clone(),
+            version: self.number,
+            source,
+        }
+    }
+
+    /// A replica, after loading the first one if there is none. The load goes on if the caller does not.
+    pub async fn ready(self: &Arc<Self>, context: &CallContext) -> Result<Arc<Replica>, ServeError> {
+        if let Some(replica) = self.replicas.any() {
+            return Ok(replica);
+        }
+        let held = Held::new(&self.held);
+        if held.before >= self.spec.queue.max_requests as usize {
+            return Err(self.overloaded(format!("{} requests wait for it to load", held.before)));
+        }
+        let version = Arc::clone(self);
+        let load = tokio::spawn(async move { version.load_first().await });
+        let deadline = context.deadline;
+        let too_late = async {
+            match deadline {
+                Some(deadline) => real_sleep(deadline.left()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            loaded = load => loaded.unwrap_or_else(|error| {
+                Err(ServeError::Internal(format!("loading stopped: {error}")))
+            }),
+            () = too_late => Err(self.late("it was still being loaded")),
+        }
+    }
+
+    /// Loads the first replica, unless there is one.
+    pub async fn load_first(self: &Arc<Self>) -> Result<Arc<Replica>, ServeError> {
+        let _once = self.loading.lock().await;
+        if let Some(replica) = self.replicas.any() {
+            return Ok(replica);
+        }
+        let replica = self.load_one().await?;
+        drop(_once);
+        for _ in 1..self.floor() {
+            self.grow();
+        }
+        Ok(replica)
+    }
+
+    async fn load_one(self: &Arc<Self>) -> Result<Arc<Replica>, ServeError> {
+        let watch = Stopwatch::start();
+        let loaded = match self.loader.load().await {
+            Ok(model) => warm(model.as_ref(), &self.spec.warmup).await.map(|()| model),
+            Err(error) => Err(error),
+        };
+        match loaded {
+            Ok(model) => {
+                let replica = Arc::new(Replica::new(model));
+                self.interface.store(Some(Arc::clone(&replica.interface)));
+                self.failure.store(None);
+                self.replicas.add(Arc::clone(&replica));
+                self.counts.load_micros.store(watch.micros(), Ordering::Relaxed);
+                let replicas = self.replicas.count();
+                tracing::info!(endpoint = %self.endpoint, version = %self.number, replicas, micros = watch.micros(), "loaded");
+                Ok(replica)
+            }
+            Err(error) => {
+                tracing::warn!(endpoint = %self.endpoint, version = %self.number, %error, "cannot be loaded");
+                self.failure.store(Some(Arc::new(error.clone())));
+                Err(self.load_failed(error))
+            }
+        }
+    }
+
+    /// Starts another replica beside what is going on.
+    fn grow(self: &Arc<Self>) {
+        if self.growing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let version = Arc::clone(self);
+        tokio::spawn(async move {
+            // What went wrong is noted and told by the listing; those that are there go on.
+            let _ = version.load_one().await;
+            version.growing.store(false, Ordering::Release);
+        });
+    }
+
+    /// More replicas if more is asked than those there are can take, or if the first in line waits too long.
+    fn scale_out(self: &Arc<Self>) {
+        let scaling = &self.spec.scaling;
+        let count = self.replicas.count();
+        if count == 0 || count >= scaling.max.max(1) as usize {
+            return;
+        }
+        let target = scaling.target_concurrency.max(1) as usize;
+        let asked = self.queue.waiting() + self.replicas.busy();
+        let (fixed, _) = self.patience.costs();
+        let patient = Duration::from_secs_f64((4.0 * fixed).clamp(0.05, 5.0));
+        if asked > target * count || self.queue.oldest() > patient {
+            self.grow();
+        }
+    }
+
+    /// Takes replicas away that are not needed; the last one too, if it may sleep.
+    pub fn scale_in(&self) {
+        if self.queue.waiting() > 0 || self.held.load(Ordering::Acquire) > 0 {
+            return;
+        }
+        let idle = duration(self.spec.scaling.idle);
+        while self.replicas.remove_idle(self.floor(), idle) {
+            let replicas = self.replicas.count();
+            tracing::info!(endpoint = %self.endpoint, version = %self.number, replicas, "a replica was idle and is gone");
+        }
+    }
+
+    /// Puts it to sleep for the sake of others' memory. Returns whether it slept before or does now.
+    pub fn sleep(&self) -> bool {
+        let free = self.floor() == 0 && self.queue.waiting() == 0 && self.held.load(Ordering::Acquire) == 0;
+        if free {
+            while self.replicas.remove_idle(0, Duration::ZERO) {}
+        }
+        self.replicas.count() == 0
+    }
+
+    fn max_rows(&self) -> usize {
+        self.spec.batching.as_ref().map_or(USUAL_ROWS, |batching| batching.max_rows).max(1) as usize
+    }
+
+    /// Answers a call here and now, on a model that takes microseconds.
+    pub async fn ask_now(
+        &self,
+        replica: &Replica,
+        payload: Payload,
+        context: &CallContext,
+        rows: usize,
+    ) -> Result<Payload, ServeError> {
+        let watch = Stopwatch::start();
+        let answer = replica.model.call(payload, context).await;
+        let times = BatchTimes {
+            rows: rows as u64,
+            input: 0,
+            infer: nanos(watch),
+            output: 0,
+        };
+        self.counts.executed(times, 1);
+        answer.map_err(|source| self.failed(source))
+    }
+
+    /// Stands in line and waits for the answer.
+    pub async fn ask_in_turn(self: &Arc<Self>, pending: Pending, answer: Answer) -> Result<Done, ServeError> {
+        let deadline = pending.context.deadline;
+        self.patience.arrived();
+        self.counts.pending.fetch_add(1, Ordering::Relaxed);
+        let waiting = Waiting(&self.counts.pending);
+        if self.queue.push(pending).is_err() {
+            return Err(self.overloaded(format!("{} requests wait already", self.spec.queue.max_requests)));
+        }
+        self.scale_out();
+        if !self.pumping.swap(true, Ordering::AcqRel) {
+            tokio::spawn(pump(Arc::clone(self)));
+        }
+        let too_late = async {
+            match deadline {
+                Some(deadline) => real_sleep(deadline.left()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let result = tokio::select! {
+            answer = answer => answer.unwrap_or_else(|_| Err(ServeError::Internal("a call was lost".to_owned()))),
+            () = too_late => Err(self.late("it waited for its turn, or the model took too long")),
+        };
+        drop(waiting);
+        result
+    }
+
+    /// Ends all that wait.
+    pub fn turn_away(&self, error: &ServeError) {
+        for pending in self.queue.drain() {
+            let _ = pending.reply.send(Err(error.clone()));
+        }
+    }
+
+    async fn answer_batch(self: Arc<Self>, slot: Slot, mut batch: Vec<Pending>) {
+        let rows: Vec<usize> = batch.iter().map(|pending| pending.rows).collect();
+        let queued: Vec<u64> = batch.iter().map(|pending| nanos(pending.waiting)).collect();
+        for wait in &queued {
+            self.counts.queue.add(*wait);
+        }
+        let model = &slot.replica.model;
+        if batch.len() == 1 {
+            let Some(mut pending) = batch.pop() else {
+                return;
+            };
+            let payload = std::mem::replace(&mut pending.payload, Payload::Tensors(Vec::new()));
+            let answer = self.execute(model, payload, &pending.context, pending.rows, 1).await;
+            drop(slot);
+            reply(pending, queued[0], answer.map_err(|error| self.failed(error)));
+            return;
+        }
+        let watch = Stopwatch::start();
+        let context = batch::context(&batch);
+        let joined = batch::join(&batch);
+        let input = nanos(watch);
+        let total = rows.iter().sum();
+        let answers = match joined {
+            Ok(payload) => {
+                let answer = self.timed(model, payload, &context).await;
+                let (answer, infer) = answer;
+                let watch = Stopwatch::start();
+                let parts = answer.and_then(|answer| batch::cut(answer, &rows));
+                let times = BatchTimes {
+                    rows: total as u64,
+                    input,
+                    infer,
+                    output: nanos(watch),
+                };
+                self.patience.answered(total, Duration::from_nanos(infer));
+                self.counts.executed(times, batch.len() as u64);
+                parts
+            }
+            Err(error) => Err(error),
+        };
+        match answers {
+            Ok(parts) => {
+                drop(slot);
+                for ((pending, wait), part) in batch.into_iter().zip(queued).zip(parts) {
+                    reply(pending, wait, Ok(part));
+                }
+            }
+            // One request may have spoilt it for all: each is asked again by itself, and only those that fail then are told so.
+            Err(error) => {
+                tracing::debug!(endpoint = %self.endpoint, %error, calls = batch.len(), "a batch failed; its calls are asked one by one");
+                for (mut pending, wait) in batch.into_iter().zip(queued) {
+                    if pending.reply.is_closed() {
+                        continue;
+                    }
+                    let payload = std::mem::replace(&mut pending.payload, Payload::Tensors(Vec::new()));
+                    let answer = self.execute(model, payload, &pending.context, pending.rows, 1).await;
+                    reply(pending, wait, answer.map_err(|error| self.failed(error)));
+                }
+            }
+        }
+    }
+
+    async fn execute(
+        &self,
+        model: &Arc<dyn Servable>,
+        payload: Payload,
+        context: &CallContext,
+        rows: usize,
+        calls: u64,
+    ) -> Result<Payload, PortError> {
+        let (answer, infer) = self.timed(model, payload, context).await;
+        self.patience.answered(rows, Duration::from_nanos(infer));
+        let times = BatchTimes {
+            rows: rows as u64,
+            input: 0,
+            infer,
+            output: 0,
+        };
+        self.counts.executed(times, calls);
+        answer
+    }
+
+    async fn timed(
+        &self,
+        model: &Arc<dyn Servable>,
+        payload: Payload,
+        context: &CallContext,
+    ) -> (Result<Payload, PortError>, u64) {
+        let watch = Stopwatch::start();
+        let answer = match model.work() {
+            Work::Light | Work::Remote => model.call(payload, context).await,
+            Work::Heavy => {
+                let (model, context) = (Arc::clone(model), context.clone());
+                let handle = tokio::runtime::Handle::current();
+                let work = move || handle.block_on(model.call(payload, &context));
+                tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+                    let message = format!("the model's thread failed: {error}");
+                    Err(PortError::internal("model_broken", message))
+                })
+            }
+        };
+        (answer, nanos(watch))
+    }
+}
+
+/// The other end of [`Pending::reply`].
+pub(super) type Answer = tokio::sync::oneshot::Receiver<Result<Done, ServeError>>;
+
+fn reply(pending: Pending, queued: u64, answer: Result<Payload, ServeError>) {
+    // The caller may have gone away.
+    let _ = pending.reply.send(answer.map(|payload| Done { payload, queued }));
+}
+
+/// Hands waiting calls to replicas until there are none.
+async fn pump(version: Arc<Version>) {
+    loop {
+        if version.queue.waiting() == 0 {
+            version.pumping.store(false, Ordering::Release);
+            // Somebody may have come between the look and the word; whoever sets the flag first goes on.
+            if version.queue.waiting() == 0 || version.pumping.swap(true, Ordering::AcqRel) {
+                return;
+            }
+        }
+        let slot = version.replicas.take().await;
+        let max_rows = version.max_rows();
+        if let Some(batching) = &version.spec.batching {
+            wait_for_more(&version, max_rows, duration(batching.max_delay)).await;
+        }
+        let taken = version.queue.take(max_rows);
+        for pending in taken.over {
+            let _ = pending.reply.send(Err(version.late("it waited too long for its turn")));
+        }
+        if !taken.batch.is_empty() {
+            tokio::spawn(Arc::clone(&version).answer_batch(slot, taken.batch));
+        }
+    }
+}
+
+async fn wait_for_more(version: &Version, max_rows: usize, limit: Duration) {
+    let wait = version.patience.wait(limit);
+    if wait < SHORTEST_WAIT {
+        return;
+    }
+    let full = async {
+        while version.queue.rows() < max_rows {
+            version.queue.arrival().await;
+        }
+    };
+    tokio::select! {
+        () = full => {}
+        () = real_sleep(wait) => {}
+    }
+}
+
+/// Asks a model for zeros before its first caller does.
+async fn warm(model: &dyn Servable, warmup: &[WarmupSpec]) -> Result<(), PortError> {
+    for request in warmup {
+        let inputs = &model.interface().inputs;
+        let tensors = inputs.iter().filter(|spec| !spec.optional).map(|spec| {
+            let extent = |(place, &extent): (usize, &i64)| match usize::try_from(extent) {
+                Ok(extent) => extent,
+                Err(_) if place == 0 && model.interface().batches => request.rows.max(1) as usize,
+                Err(_) => 1,
+            };
+            let shape: Vec<usize> = spec.shape.iter().enumerate().map(extent).collect();
+            let elements: usize = shape.iter().product();
+            match spec.datatype.size() {
+                Some(size) => Tensor::fixed(&spec.name, spec.datatype, shape, vec![0; elements * size].into()),
+                None => {
+                    debug_assert_eq!(spec.datatype, DataType::Bytes);
+                    Tensor::strings(&spec.name, shape, vec![Some(bytes::Bytes::new()); elements])
+                }
+            }
+        });
+        let tensors: Result<Vec<Tensor>, _> = tensors.collect();
+        let tensors = tensors.map_err(|error| PortError::caller("model_manifest", error.to_string()))?;
+        for _ in 0..request.count {
+            model.call(Payload::Tensors(tensors.clone()), &CallContext::default()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Counts those who wait for the first replica.
+struct Held<'a> {
+    counter: &'a AtomicUsize,
+    before: usize,
+}
+
+impl<'a> Held<'a> {
+    fn new(counter: &'a AtomicUsize) -> Self {
+        let before = counter.fetch_add(1, Ordering::AcqRel);
+        Self { counter, before }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.counter.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Counts those who wait for an answer.
+struct Waiting<'a>(&'a AtomicU64);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
