@@ -13,7 +13,8 @@ use tidemill_core::deployments::{
 use tidemill_core::ports::PortError;
 use tidemill_core::servable::Loader;
 
-use crate::bundle::{self, Include};
+use crate::bundle::{self, Include, mlmodel};
+use crate::native::NativeLoader;
 use crate::python::{Environments, PythonDeployment, PythonModel, PythonModels, clean_environment};
 
 /// Packs, unpacks and loads bundles.
@@ -134,23 +135,6 @@ fn safe(path: &str) -> Result<&str, PortError> {
         "bundle_broken",
         format!("`{path}` leads out of the bundle"),
     ))
-}
-
-/// Flavours and signature of an `MLmodel` file.
-fn mlmodel(path: &Path) -> Result<(Value, Value), PortError> {
-    let broken =
-        |message: String| PortError::caller("bundle_broken", format!("`{}`: {message}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| broken(error.to_string()))?;
-    let value: Value = serde_saphyr::from_str(&text).map_err(|error| broken(error.to_string()))?;
-    let mut signature = json!({});
-    for part in ["inputs", "outputs", "params"] {
-        // MLflow writes each as JSON in a text.
-        if let Some(text) = value["signature"][part].as_str() {
-            signature[part] =
-                serde_json::from_str(text).map_err(|error| broken(format!("`signature.{part}`: {error}")))?;
-        }
-    }
-    Ok((value["flavors"].clone(), signature))
 }
 
 /// What `@tidemill.endpoint` says, in the words of a `ServingSpec`.
@@ -277,6 +261,12 @@ impl DeploymentEngine for Deployer {
     fn loader(&self, deploying: &Deploying) -> Result<Arc<dyn Loader>, PortError> {
         let manifest = &deploying.manifest;
         let files = deploying.folder.join(FILES_FOLDER);
+        if let BundledModel::Native { file } = &manifest.model {
+            return Ok(Arc::new(NativeLoader {
+                file: safe(file)?.to_owned(),
+                folder: files,
+            }));
+        }
         let python = manifest.python.clone().unwrap_or_default();
         let deployment = PythonDeployment {
             name: deploying.name.clone(),

@@ -18,6 +18,7 @@ mod engine;
 mod error;
 mod lightgbm;
 mod manifest;
+mod native;
 mod perpetual;
 pub mod python;
 mod runtime;

@@ -9,6 +9,7 @@ mod unpack;
 
 pub use collect::{Collected, Include, collect};
 pub use pack::pack;
+pub(crate) use recognise::mlmodel;
 pub use recognise::{Recognised, recognise};
 pub use unpack::unpack;
 

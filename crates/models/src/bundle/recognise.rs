@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
+use serde_json::{Value, json};
 use tidemill_core::deployments::BundledModel;
 use tidemill_core::ports::PortError;
 
@@ -33,6 +34,13 @@ pub fn recognise(path: &Path) -> Result<Recognised, PortError> {
     };
     if path.is_dir() {
         if path.join("MLmodel").is_file() {
+            let (flavors, _) = mlmodel(&path.join("MLmodel"))?;
+            if let Some(file) = native_flavor(path, &flavors) {
+                return Ok(Recognised {
+                    model: BundledModel::Native { file },
+                    python: false,
+                });
+            }
             return Ok(Recognised {
                 model: BundledModel::Mlflow {
                     folder: String::new(),
@@ -64,6 +72,8 @@ pub fn recognise(path: &Path) -> Result<Recognised, PortError> {
     let start = &start[..read];
     let text = String::from_utf8_lossy(start);
     let native = name.ends_with(".onnx")
+        // XGBoost's own ending, and mlflow's for it: JSON, UBJ or an old binary form, of which the engine says what it can read.
+        || name.ends_with(".xgb")
         || name.ends_with(".ubj")
         || text.starts_with("tree\n") && text.contains("version=")
         || name.ends_with(".json") && (text.contains("\"learner\"") || text.contains("\"format\""));
@@ -91,6 +101,43 @@ pub fn recognise(path: &Path) -> Result<Recognised, PortError> {
         });
     }
     Err(unknown("is no model that is known here"))
+}
+
+/// The file of a flavour that needs no Python and whose answers are then the same as those of `mlflow.pyfunc`: a booster of LightGBM's
+/// or XGBoost's own. Their classes with scikit-learn's ways answer with labels, and what was pickled needs Python.
+fn native_flavor(folder: &Path, flavors: &Value) -> Option<String> {
+    for name in ["lightgbm", "xgboost"] {
+        let flavor = &flavors[name];
+        let class = flavor["model_class"].as_str().unwrap_or(".Booster");
+        let file = flavor["data"].as_str().or(flavors["python_function"]["data"].as_str());
+        if flavor.is_null() || !class.ends_with(".Booster") {
+            continue;
+        }
+        let found = file.filter(|file| !file.contains("..")).and_then(|file| {
+            let found = recognise(&folder.join(file)).ok()?;
+            let begins = std::fs::read(folder.join(file)).is_ok_and(|bytes| bytes.starts_with(b"{") || bytes.starts_with(b"tree\n"));
+            (!found.python && begins).then(|| file.to_owned())
+        });
+        if found.is_some() {
+            return found;
+        }
+    }
+    None
+}
+
+/// Flavours and signature of an `MLmodel` file.
+pub(crate) fn mlmodel(path: &Path) -> Result<(Value, Value), PortError> {
+    let broken = |message: String| PortError::caller("bundle_broken", format!("`{}`: {message}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| broken(error.to_string()))?;
+    let value: Value = serde_saphyr::from_str(&text).map_err(|error| broken(error.to_string()))?;
+    let mut signature = json!({});
+    for part in ["inputs", "outputs", "params"] {
+        // MLflow writes each as JSON in a text.
+        if let Some(text) = value["signature"][part].as_str() {
+            signature[part] = serde_json::from_str(text).map_err(|error| broken(format!("`signature.{part}`: {error}")))?;
+        }
+    }
+    Ok((value["flavors"].clone(), signature))
 }
 
 #[cfg(test)]
@@ -126,7 +173,12 @@ mod tests {
         assert!(recognise(&folder).unwrap_err().message.contains("no model in it"));
         std::fs::write(folder.join("m.txt"), "tree\nversion=v4\n").unwrap();
         assert_eq!(recognise(&folder).unwrap().model, native("m.txt").0);
-        std::fs::write(folder.join("MLmodel"), "flavors: {}").unwrap();
-        assert!(recognise(&folder).unwrap().python);
+        let mlmodel = |flavors: &str| {
+            std::fs::write(folder.join("MLmodel"), format!("flavors:\n  {flavors}\n")).unwrap();
+            recognise(&folder).unwrap()
+        };
+        assert!(mlmodel("sklearn: {}").python);
+        assert!(mlmodel("lightgbm: {data: m.txt, model_class: lightgbm.sklearn.LGBMClassifier}").python);
+        assert_eq!(mlmodel("lightgbm: {data: m.txt, model_class: lightgbm.basic.Booster}").model, native("m.txt").0);
     }
 }

@@ -23,6 +23,9 @@ use super::logs::{self, Tail};
 /// An interpreter has to be there within this time.
 const START: Duration = Duration::from_secs(60);
 
+/// Forking takes milliseconds, but what it was told to import before has to be imported first.
+const FORK: Duration = Duration::from_secs(120);
+
 /// Variables of this process that Python may see. All others stay here: they may hold secrets.
 const PASSED_ON: [&str; 14] = [
     "PATH",
@@ -92,7 +95,6 @@ pub(crate) fn clean(command: &mut Command, threads: u32) {
     }
     command
         .env("PYTHONUNBUFFERED", "1")
-        .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("PYTHONUTF8", "1");
 }
 
@@ -193,10 +195,15 @@ impl ForkServer {
         }
         self.order(json!({ "fork": id, "config": config }), vec![data, log]);
         let failed = |why: &str| PortError::upstream("worker_start", format!("cannot fork a worker: {why}"));
-        match forked.await {
-            Ok(Ok(forked)) => Ok(forked),
-            Ok(Err(why)) => Err(failed(&why)),
-            Err(_) => Err(failed("the fork server has ended; the next call begins another")),
+        match tokio::time::timeout(FORK, forked).await {
+            Ok(Ok(Ok(forked))) => Ok(forked),
+            Ok(Ok(Err(why))) => Err(failed(&why)),
+            Ok(Err(_)) => Err(failed("the fork server has ended; the next call begins another")),
+            Err(_) => {
+                // Whoever asks next begins another; this one ends when nobody holds it any more.
+                self.gone.store(true, Ordering::Release);
+                Err(failed("the fork server does not answer; the next call begins another"))
+            }
         }
     }
 }
