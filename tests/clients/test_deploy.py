@@ -5,8 +5,11 @@ import json
 import os
 import pickle
 import subprocess
+import sys
 import threading
 import time
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,7 +57,9 @@ def break_down():
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("deploy")
     # The server's own Python is that of these tests.
-    project = Project(folder, "", {"TIDEMILL_PYTHON": os.environ.get("TIDEMILL_PYTHON") or __import__("sys").executable})
+    env = {"TIDEMILL_PYTHON": os.environ.get("TIDEMILL_PYTHON") or sys.executable}
+    env["TIDEMILL_UV"] = str(Path(sys.executable).with_name("uv"))
+    project = Project(folder, "", env)
     (folder / "app.py").write_text(APP)
     (folder / "weights.txt").write_text("2.5")
     (folder / ".env").write_text("PASSWORD=hunter2")
@@ -227,22 +232,61 @@ def test_a_bundle_runs_elsewhere_and_a_restarted_server_remembers(server, tmp_pa
     server.run("undeploy", "greet", code=3)
 
 
-def test_requirements_make_an_environment_of_their_own(server, tmp_path):
-    """A wheel made here, so that nothing is downloaded."""
-    import zipfile
-
+def wheel(folder: Path) -> Path:
+    """A package made here, so that nothing is downloaded."""
     info = "tiny-1.0.dist-info"
-    wheel = tmp_path / "tiny-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
+    path = folder / "tiny-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("tiny.py", "answer = 42\n")
         archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")
-    (server.folder / "own.py").write_text("import tiny\ndef own():\n    return tiny.answer\n")
-    (tmp_path / "requirements.txt").write_text(f"tiny @ file://{wheel}\n")
-    deployed = json.loads(deploy(server, "own.py:own", "--requirements", str(tmp_path / "requirements.txt")))
+    return path
+
+
+OWN = "import sys, tiny\ndef own():\n    return [tiny.answer, sys.prefix]\n"
+
+
+def test_requirements_make_an_environment_of_their_own(server, tmp_path):
+    (server.folder / "own.py").write_text(OWN)
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text(f"tiny @ file://{wheel(tmp_path)}\n")
+    deployed = json.loads(deploy(server, "own.py:own", "--requirements", str(requirements)))
     assert deployed["versions"][-1]["manifest"]["python"]["lock"] == "requirements.txt"
-    assert requests.post(f"{server.url}/invocations/own", json={}).json() == {"predictions": 42}
-    (tmp_path / "requirements.txt").write_text("no-such-package-of-anybody @ file:///nowhere.whl\n")
-    assert "last lines were" in failing(server, "own.py:own", "--requirements", str(tmp_path / "requirements.txt"))
-    assert requests.post(f"{server.url}/invocations/own", json={}).json() == {"predictions": 42}
+    answer, prefix = requests.post(f"{server.url}/invocations/own", json={}).json()["predictions"]
+    assert answer == 42 and "environments" in prefix
+    requirements.write_text("no-such-package-of-anybody @ file:///nowhere.whl\n")
+    assert "last lines were" in failing(server, "own.py:own", "--requirements", str(requirements))
+    assert requests.post(f"{server.url}/invocations/own", json={}).json()["predictions"][0] == 42
+
+
+def test_a_lock_of_uv_makes_an_environment(server, tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    path = wheel(tmp_path)
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "mine"\nversion = "1"\nrequires-python = ">=3.10"\ndependencies = ["tiny"]\n'
+        f'[tool.uv.sources]\ntiny = {{ path = "{path.name}" }}\n'
+    )
+    locked = subprocess.run(
+        [server.env["TIDEMILL_UV"], "lock", "--offline", "--quiet"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert locked.returncode == 0, locked.stderr
+    elsewhere = Project(tmp_path, "", server.env)
+    elsewhere.run("deploy", "own.py:own", "--name", "locked", "--lock", "uv.lock", "--include", path.name, "--url", server.url)
+    assert requests.post(f"{server.url}/invocations/locked", json={}).json()["predictions"][0] == 42
+
+
+def test_without_uv_environments_are_made_by_pip(server, tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "requirements.txt").write_text(f"tiny @ file://{wheel(tmp_path)}\n")
+    env = server.env | {"TIDEMILL_UV": "/nowhere/uv", "PIP_NO_INDEX": "1"}
+    elsewhere = Project(tmp_path, "", env)
+    elsewhere.process = subprocess.Popen(
+        [binary(), "serve", "own.py:own", "--requirements", "requirements.txt", "--port", "0", "--json"],
+        cwd=tmp_path, env=os.environ | env, stdout=subprocess.PIPE, text=True,
+    )
+    try:
+        started = json.loads(elsewhere.process.stdout.readline())
+        assert requests.post(f"{started['url']}/invocations/own", json={}).json()["predictions"][0] == 42
+    finally:
+        elsewhere.stop()

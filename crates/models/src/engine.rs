@@ -28,6 +28,8 @@ pub struct Deployer {
 impl Deployer {
     /// Below `data`, environments and the sources of workers are kept. `interpreter` runs what names none.
     pub fn new(data: &Path, interpreter: PathBuf) -> Self {
+        // Processes of ours work elsewhere.
+        let data = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
         Self {
             python: PythonModels::new(data.join("python")),
             environments: Environments::new(data.join("environments")),

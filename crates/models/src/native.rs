@@ -63,7 +63,9 @@ fn format_of(file: &str, bytes: &[u8]) -> Result<&'static str, PortError> {
     }
     Err(PortError::caller(
         "model_unknown",
-        format!("`{file}` is no model that is known here without Python: expected LightGBM's text, or XGBoost's JSON or UBJ"),
+        format!(
+            "`{file}` is no model that is known here without Python: expected LightGBM's text, or XGBoost's JSON or UBJ"
+        ),
     ))
 }
 
@@ -105,12 +107,21 @@ impl Tabular {
             let tensor = tensors.iter().find(|tensor| tensor.name == feature.name);
             let tensor = tensor.ok_or_else(|| bad(format!("input `{}` is missing", feature.name)))?;
             match (feature.kind, &tensor.data) {
-                (FeatureKind::Numeric, TensorData::Fixed(_)) => Ok(Column::Numeric(tensor.to_f64().unwrap_or_default())),
+                (FeatureKind::Numeric, TensorData::Fixed(_)) => {
+                    Ok(Column::Numeric(tensor.to_f64().unwrap_or_default()))
+                }
                 (FeatureKind::Categorical, TensorData::Strings(strings)) => {
-                    let texts = strings.iter().map(|text| text.as_ref().map(|text| String::from_utf8_lossy(text).as_ref().into()));
+                    let texts = strings.iter().map(|text| {
+                        text.as_ref()
+                            .map(|text| String::from_utf8_lossy(text).as_ref().into())
+                    });
                     Ok(Column::Categorical(texts.collect()))
                 }
-                _ => Err(bad(format!("input `{}` is {}", feature.name, tensor.datatype.name()))),
+                _ => Err(bad(format!(
+                    "input `{}` is {}",
+                    feature.name,
+                    tensor.datatype.name()
+                ))),
             }
         });
         let columns = columns.collect::<Result<Vec<Column>, PortError>>()?;
@@ -176,7 +187,12 @@ mod tests {
             file: "m.txt".to_owned(),
         };
         let model = loader.load().await.unwrap();
-        let names: Vec<&str> = model.interface().inputs.iter().map(|input| input.name.as_str()).collect();
+        let names: Vec<&str> = model
+            .interface()
+            .inputs
+            .iter()
+            .map(|input| input.name.as_str())
+            .collect();
         assert_eq!(names, ["age", "weight"]);
         let column = |name: &str, values: &[f64]| Tensor::of_f64(name, vec![values.len()], values).unwrap();
         let asked = Payload::Tensors(vec![column("weight", &[1.0, 3.0]), column("age", &[0.0, 0.0])]);

@@ -175,7 +175,14 @@ async fn open_serving(data: &Path, clock: &Arc<dyn Clock>) -> Result<Arc<Server>
 
 /// The Python of deployments that name none: `TIDEMILL_PYTHON`, or `python3`.
 fn default_python() -> PathBuf {
-    std::env::var_os("TIDEMILL_PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from)
+    let named = std::env::var_os("TIDEMILL_PYTHON").filter(|named| !named.is_empty());
+    let python = named.map_or_else(|| PathBuf::from("python3"), PathBuf::from);
+    // A bare name is looked up in `PATH`; a path means the same wherever a worker is started.
+    if python.components().count() > 1 {
+        std::path::absolute(&python).unwrap_or(python)
+    } else {
+        python
+    }
 }
 
 fn open_deployments(store: &Store, serving: &Arc<Server>, clock: &Arc<dyn Clock>) -> Deployments {

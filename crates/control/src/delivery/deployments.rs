@@ -125,7 +125,13 @@ impl Deployments {
         engine: Arc<dyn DeploymentEngine>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let place = Place(store.data_dir().join("deployments"));
+        let data = store.data_dir();
+        // Workers work in folders of their own.
+        let place = Place(
+            std::path::absolute(data)
+                .unwrap_or_else(|_| data.to_owned())
+                .join("deployments"),
+        );
         Self {
             store,
             serving,

@@ -130,7 +130,7 @@ fn walk(
         let name = entry.file_name().to_string_lossy().into_owned();
         let kind = entry.file_type().map_err(failed)?;
         if name.starts_with('.') || NEVER.contains(&name.as_str()) || kind.is_symlink() {
-            if is_secret(&name) {
+            if is_secret(&name) && extension.is_none() {
                 collected.secrets.push(entry.path());
             }
         } else if kind.is_dir() {

@@ -109,13 +109,16 @@ fn native_flavor(folder: &Path, flavors: &Value) -> Option<String> {
     for name in ["lightgbm", "xgboost"] {
         let flavor = &flavors[name];
         let class = flavor["model_class"].as_str().unwrap_or(".Booster");
-        let file = flavor["data"].as_str().or(flavors["python_function"]["data"].as_str());
+        let file = flavor["data"]
+            .as_str()
+            .or(flavors["python_function"]["data"].as_str());
         if flavor.is_null() || !class.ends_with(".Booster") {
             continue;
         }
         let found = file.filter(|file| !file.contains("..")).and_then(|file| {
             let found = recognise(&folder.join(file)).ok()?;
-            let begins = std::fs::read(folder.join(file)).is_ok_and(|bytes| bytes.starts_with(b"{") || bytes.starts_with(b"tree\n"));
+            let begins = std::fs::read(folder.join(file))
+                .is_ok_and(|bytes| bytes.starts_with(b"{") || bytes.starts_with(b"tree\n"));
             (!found.python && begins).then(|| file.to_owned())
         });
         if found.is_some() {
@@ -127,14 +130,16 @@ fn native_flavor(folder: &Path, flavors: &Value) -> Option<String> {
 
 /// Flavours and signature of an `MLmodel` file.
 pub(crate) fn mlmodel(path: &Path) -> Result<(Value, Value), PortError> {
-    let broken = |message: String| PortError::caller("bundle_broken", format!("`{}`: {message}", path.display()));
+    let broken =
+        |message: String| PortError::caller("bundle_broken", format!("`{}`: {message}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| broken(error.to_string()))?;
     let value: Value = serde_saphyr::from_str(&text).map_err(|error| broken(error.to_string()))?;
     let mut signature = json!({});
     for part in ["inputs", "outputs", "params"] {
         // MLflow writes each as JSON in a text.
         if let Some(text) = value["signature"][part].as_str() {
-            signature[part] = serde_json::from_str(text).map_err(|error| broken(format!("`signature.{part}`: {error}")))?;
+            signature[part] =
+                serde_json::from_str(text).map_err(|error| broken(format!("`signature.{part}`: {error}")))?;
         }
     }
     Ok((value["flavors"].clone(), signature))
@@ -179,6 +184,9 @@ mod tests {
         };
         assert!(mlmodel("sklearn: {}").python);
         assert!(mlmodel("lightgbm: {data: m.txt, model_class: lightgbm.sklearn.LGBMClassifier}").python);
-        assert_eq!(mlmodel("lightgbm: {data: m.txt, model_class: lightgbm.basic.Booster}").model, native("m.txt").0);
+        assert_eq!(
+            mlmodel("lightgbm: {data: m.txt, model_class: lightgbm.basic.Booster}").model,
+            native("m.txt").0
+        );
     }
 }

@@ -93,9 +93,7 @@ pub(crate) fn clean(command: &mut Command, threads: u32) {
     for name in THREADS {
         command.env(name, threads.to_string());
     }
-    command
-        .env("PYTHONUNBUFFERED", "1")
-        .env("PYTHONUTF8", "1");
+    command.env("PYTHONUNBUFFERED", "1").env("PYTHONUTF8", "1");
 }
 
 impl ForkServer {
@@ -202,7 +200,9 @@ impl ForkServer {
             Err(_) => {
                 // Whoever asks next begins another; this one ends when nobody holds it any more.
                 self.gone.store(true, Ordering::Release);
-                Err(failed("the fork server does not answer; the next call begins another"))
+                Err(failed(
+                    "the fork server does not answer; the next call begins another",
+                ))
             }
         }
     }
