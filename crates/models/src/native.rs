@@ -202,5 +202,8 @@ mod tests {
         assert_eq!(answer[0].to_f64().unwrap(), [10.0, 20.0]);
         std::fs::write(dir.path().join("m.txt"), "a,b\n1,2\n").unwrap();
         assert_eq!(loader.load().await.unwrap_err().code, "model_unknown");
+        // A pickle is opened in a worker and nowhere else, whatever a bundle says of it.
+        std::fs::write(dir.path().join("m.txt"), b"\x80\x04\x95pickle").unwrap();
+        assert_eq!(loader.load().await.unwrap_err().code, "model_unknown");
     }
 }

@@ -365,3 +365,65 @@ async fn a_caller_who_leaves_a_stream_ends_the_generator_and_the_next_call_is_an
     drop(answers);
     assert_eq!(ask(&model, json!({ "n": 1 })).await.unwrap(), json!([{ "i": 0 }]));
 }
+
+const THREADS: &str = r#"
+import threading, time
+
+def predict(seconds: float = 0.0):
+    time.sleep(seconds)
+    return threading.current_thread().name
+
+def endless(size: int = 100_000):
+    while True:
+        yield "x" * size
+"#;
+
+#[tokio::test]
+async fn a_plain_function_may_work_on_several_calls_at_once() {
+    let place = Place::new(THREADS);
+    let model = place.load_with(|d| d.worker.concurrency = 4).await;
+    assert_eq!(model.concurrency(), 4);
+    let watch = tidemill_core::clock::Stopwatch::start();
+    let calls = (0..8).map(|_| ask(&model, json!({ "seconds": 0.2 })));
+    let threads: std::collections::BTreeSet<String> = futures_util::future::join_all(calls)
+        .await
+        .into_iter()
+        .map(|answer| answer.unwrap().to_string())
+        .collect();
+    assert!(watch.elapsed().as_millis() < 1_000, "{:?}", watch.elapsed());
+    assert_eq!(threads.len(), 4);
+}
+
+#[tokio::test]
+async fn who_reads_a_stream_slowly_is_waited_for_alone_and_left_behind_among_others() {
+    let place = Place::new(THREADS);
+    let context = CallContext::default();
+    let endless = |concurrency| {
+        let model = place.deployment("app:endless").model;
+        place.load_with(move |d| {
+            d.model = model;
+            d.worker.concurrency = concurrency;
+        })
+    };
+    let alone = endless(1).await;
+    let mut answers = alone.stream(body(&json!({})), &context).await.unwrap().unwrap();
+    // The generator waits: what has been read ahead is bounded.
+    tidemill_core::clock::real_sleep(std::time::Duration::from_millis(300)).await;
+    for _ in 0..200 {
+        answers.next().await.unwrap().unwrap();
+    }
+    drop(answers);
+    let among = endless(2).await;
+    let mut answers = among.stream(body(&json!({ "size": 10 })), &context).await.unwrap().unwrap();
+    tidemill_core::clock::real_sleep(std::time::Duration::from_millis(1_500)).await;
+    let error = loop {
+        match answers.next().await {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => break error,
+            None => panic!("it ended as if it were whole"),
+        }
+    };
+    assert_eq!(error.code, "stream_too_slow");
+    let mut others = among.stream(body(&json!({ "size": 10 })), &context).await.unwrap().unwrap();
+    others.next().await.unwrap().unwrap();
+}
