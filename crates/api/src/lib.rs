@@ -36,4 +36,4 @@ pub use error::{ApiError, Kind};
 pub use infer::shared::SharedMemory;
 pub use router::{router, router_with};
 pub use security::Security;
-pub use server::serve;
+pub use server::{Patience, serve, serve_patiently};

@@ -202,6 +202,7 @@ pub struct Running {
     looping: Option<tokio::task::JoinHandle<()>>,
     webhooks: tokio::task::JoinHandle<()>,
     housekeeping: tokio::task::JoinHandle<()>,
+    hosting: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
@@ -220,6 +221,7 @@ impl Running {
         // What is under way and was not noted as received is sent again by the next start.
         self.webhooks.abort();
         self.housekeeping.abort();
+        self.hosting.abort();
         if let Some(looping) = &self.looping {
             looping.abort();
         }
@@ -256,6 +258,8 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
     let keeper = tracking.clone();
     let webhooks = tokio::spawn(async move { tracking.deliver_webhooks().await });
     let housekeeping = tokio::spawn(async move { keeper.keep_house().await });
+    let hosting = app.plane.serving().hosting().clone();
+    let hosting = tokio::spawn(async move { hosting.keep_house().await });
     let router = tidemill_api::router_with(app.plane, app.security);
     let server = tokio::spawn(tidemill_api::serve(listener, router, async move {
         // A dropped sender stops the server too.
@@ -275,5 +279,6 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
         looping,
         webhooks,
         housekeeping,
+        hosting,
     })
 }

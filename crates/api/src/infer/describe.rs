@@ -137,7 +137,7 @@ pub(crate) async fn set_loaded(app: &App, name: &EndpointName, wanted: bool) -> 
     if wanted {
         serving.hosting().load(name).await?;
     } else {
-        serving.hosting().unload(name).await?;
+        serving.hosting().unload(name)?;
     }
     Ok(())
 }

@@ -25,6 +25,7 @@ mod rights;
 mod robustness;
 mod security;
 mod signatures;
+mod slow_clients;
 mod tables;
 mod tracking_runs;
 mod tracking_search;
