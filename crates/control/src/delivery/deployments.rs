@@ -146,7 +146,7 @@ impl Deployments {
         self.serving.hosting()
     }
 
-    /// Serves what is stored. Nothing is loaded, but what is to be ready before it is asked.
+    /// Serves what is stored. Nothing is loaded here: whoever keeps the house of [`Hosting`] loads what is to be ready before it is asked.
     pub async fn start(&self) -> Result<()> {
         let _same = self.changing.lock().await;
         let mut by_name: BTreeMap<EndpointName, Vec<DeploymentVersion>> = BTreeMap::new();
@@ -155,16 +155,7 @@ impl Deployments {
         }
         for (name, versions) in by_name {
             let hosted = self.hosted(&name, &versions, None).await?;
-            let awake = hosted.spec.scaling.min.max(hosted.spec.scaling.provisioned) > 0;
             self.hosting().put(hosted);
-            if awake {
-                let hosting = self.hosting().clone();
-                tokio::spawn(async move {
-                    if let Err(error) = hosting.load(&name).await {
-                        tracing::error!(deployment = %name, %error, "a deployment does not answer");
-                    }
-                });
-            }
         }
         Ok(())
     }

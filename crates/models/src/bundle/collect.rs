@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use tidemill_core::ports::PortError;
 
+use super::has_extension;
+
 /// Something to be packed.
 #[derive(Debug, Clone)]
 pub struct Include {
@@ -135,7 +137,7 @@ fn walk(
             }
         } else if kind.is_dir() {
             walk(collected, root, &entry.path(), extension)?;
-        } else if extension.is_none_or(|wanted| name.ends_with(wanted)) && !name.ends_with(".pyc") {
+        } else if extension.is_none_or(|wanted| name.ends_with(wanted)) && !has_extension(&name, "pyc") {
             add(collected, root, &entry.path(), false)?;
         }
     }

@@ -7,6 +7,8 @@ mod pack;
 mod recognise;
 mod unpack;
 
+use std::path::Path;
+
 pub use collect::{Collected, Include, collect};
 pub use pack::pack;
 pub(crate) use recognise::mlmodel;
@@ -14,3 +16,10 @@ pub use recognise::{Recognised, recognise};
 pub use unpack::unpack;
 
 pub use crate::engine::mebibytes;
+
+/// Whether a file's name has this ending, such as `onnx`, in whatever case.
+pub(crate) fn has_extension(name: &str, extension: &str) -> bool {
+    Path::new(name)
+        .extension()
+        .is_some_and(|found| found.eq_ignore_ascii_case(extension))
+}

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use tidemill_core::deployments::BundledModel;
 use tidemill_core::ports::PortError;
 
+use super::has_extension;
+
 /// What was found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recognised {
@@ -71,21 +73,21 @@ pub fn recognise(path: &Path) -> Result<Recognised, PortError> {
         .map_err(|error| unknown(&format!("cannot be read: {error}")))?;
     let start = &start[..read];
     let text = String::from_utf8_lossy(start);
-    let native = name.ends_with(".onnx")
+    let native = has_extension(&name, "onnx")
         // XGBoost's own ending, and mlflow's for it: JSON, UBJ or an old binary form, of which the engine says what it can read.
-        || name.ends_with(".xgb")
-        || name.ends_with(".ubj")
+        || has_extension(&name, "xgb")
+        || has_extension(&name, "ubj")
         || text.starts_with("tree\n") && text.contains("version=")
-        || name.ends_with(".json") && (text.contains("\"learner\"") || text.contains("\"format\""));
+        || has_extension(&name, "json") && (text.contains("\"learner\"") || text.contains("\"format\""));
     if native {
         return Ok(Recognised {
             model: BundledModel::Native { file: name },
             python: false,
         });
     }
-    let pickled = [".pkl", ".pickle", ".joblib", ".cloudpickle"]
+    let pickled = ["pkl", "pickle", "joblib", "cloudpickle"]
         .iter()
-        .any(|end| name.ends_with(end));
+        .any(|end| has_extension(&name, end));
     // A pickle of protocol 2 or later begins with its number.
     if pickled
         || start.first() == Some(&0x80) && start.get(1).is_some_and(|protocol| (2..=5).contains(protocol))

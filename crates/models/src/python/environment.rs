@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
 use super::fork_server;
+use crate::bundle::has_extension;
 
 /// Downloading and building what a lock names may take this long.
 const LIMIT: Duration = Duration::from_mins(30);
@@ -121,7 +122,7 @@ async fn make(base: &Path, folder: &Path, lock: &str, place: &Path) -> Result<()
     }
     let python = place.join("bin/python");
     let Some(uv) = uv() else {
-        if !lock.ends_with(".txt") {
+        if !has_extension(lock, "txt") {
             return Err(failed(format!(
                 "`{lock}` needs `uv`, which is not on this machine: install it, or deploy with a requirements file \
                  (`uv export --format requirements-txt`)"
@@ -160,7 +161,7 @@ async fn make(base: &Path, folder: &Path, lock: &str, place: &Path) -> Result<()
     }
     let mut install = arguments(&["pip", "install", "--python"]);
     install.push(python.into());
-    if lock.ends_with(".txt") && has_hashes(&lock_path) {
+    if has_extension(lock, "txt") && has_hashes(&lock_path) {
         install.push("--require-hashes".into());
     }
     install.extend(["--requirement".into(), lock_path.into()]);

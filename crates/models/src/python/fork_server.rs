@@ -21,10 +21,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::logs::{self, Tail};
 
 /// An interpreter has to be there within this time.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// Forking takes milliseconds, but what it was told to import before has to be imported first.
-const FORK: Duration = Duration::from_secs(120);
+const FORK: Duration = Duration::from_mins(2);
 
 /// Variables of this process that Python may see. All others stay here: they may hold secrets.
 const PASSED_ON: [&str; 14] = [

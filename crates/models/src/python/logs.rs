@@ -40,10 +40,7 @@ pub(super) async fn follow(mut from: impl AsyncRead + Unpin, name: Arc<str>, tai
     let mut line: Vec<u8> = Vec::new();
     let mut second = Stopwatch::start();
     let (mut lines, mut dropped) = (0_u32, 0_u64);
-    loop {
-        let Ok(count @ 1..) = from.read(&mut buffer).await else {
-            break;
-        };
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
         for piece in buffer[..count].split_inclusive(|&byte| byte == b'\n') {
             let (text, whole) = match piece.strip_suffix(b"\n") {
                 Some(text) => (text, true),

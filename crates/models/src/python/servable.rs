@@ -22,7 +22,7 @@ use super::worker::{Handle, NotSent, Pieces};
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// After this long without a death, deaths are forgotten.
-const CALM: Duration = Duration::from_secs(60);
+const CALM: Duration = Duration::from_mins(1);
 /// A worker whose caller left while it was loaded is kept for the next one for so long.
 const SPARE: Duration = Duration::from_secs(30);
 /// So often a call goes to another worker because it could not be given to one that had just died.
@@ -364,7 +364,7 @@ impl Stream for AnswerInPieces {
         if self.ended {
             return Poll::Ready(None);
         }
-        let polled = self.pieces.pieces.poll_recv(context);
+        let polled = self.pieces.rest.poll_recv(context);
         if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
             self.ended = true;
         }

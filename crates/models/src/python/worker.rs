@@ -63,7 +63,7 @@ impl Receiving {
 #[derive(Debug)]
 pub(super) struct Pieces {
     pub call: u32,
-    pub pieces: mpsc::Receiver<Answer>,
+    pub rest: mpsc::Receiver<Answer>,
     whole: Arc<AtomicBool>,
 }
 
@@ -79,7 +79,7 @@ struct InFlight {
     started: Stopwatch,
     reply: Reply,
     /// Given back when the worker is done with the call, not when the caller has left.
-    _permit: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Why a worker was ended.
@@ -165,7 +165,7 @@ impl Worker {
             InFlight {
                 started: Stopwatch::start(),
                 reply: Reply::Load(sender),
-                _permit: None,
+                permit: None,
             },
         );
         tokio::spawn(hear(Arc::clone(&worker), reader, exit));
@@ -369,7 +369,7 @@ impl Handle {
         let call = InFlight {
             started: Stopwatch::start(),
             reply,
-            _permit: Some(permit),
+            permit: Some(permit),
         };
         state.calls.insert(id, call);
         drop(state);
@@ -379,7 +379,7 @@ impl Handle {
 
     /// Takes back a call that could not be sent.
     fn leave(&self, id: u32) -> Option<OwnedSemaphorePermit> {
-        self.0.state().calls.remove(&id).and_then(|call| call._permit)
+        self.0.state().calls.remove(&id).and_then(|call| call.permit)
     }
 
     async fn send(
@@ -445,7 +445,7 @@ impl Handle {
         match self.send(id, payload, context, true).await {
             Ok(Ok(())) => Ok(Ok(Pieces {
                 call: id,
-                pieces,
+                rest: pieces,
                 whole,
             })),
             Ok(Err(not_sent)) => Err(not_sent),

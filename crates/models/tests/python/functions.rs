@@ -414,7 +414,11 @@ async fn who_reads_a_stream_slowly_is_waited_for_alone_and_left_behind_among_oth
     }
     drop(answers);
     let among = endless(2).await;
-    let mut answers = among.stream(body(&json!({ "size": 10 })), &context).await.unwrap().unwrap();
+    let mut answers = among
+        .stream(body(&json!({ "size": 10 })), &context)
+        .await
+        .unwrap()
+        .unwrap();
     tidemill_core::clock::real_sleep(std::time::Duration::from_millis(1_500)).await;
     let error = loop {
         match answers.next().await {
@@ -424,6 +428,10 @@ async fn who_reads_a_stream_slowly_is_waited_for_alone_and_left_behind_among_oth
         }
     };
     assert_eq!(error.code, "stream_too_slow");
-    let mut others = among.stream(body(&json!({ "size": 10 })), &context).await.unwrap().unwrap();
+    let mut others = among
+        .stream(body(&json!({ "size": 10 })), &context)
+        .await
+        .unwrap()
+        .unwrap();
     others.next().await.unwrap().unwrap();
 }
