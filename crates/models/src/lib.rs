@@ -6,15 +6,22 @@
 //!   `lightgbm`, `xgboost`, `sklearn` and `perpetual` translate into it.
 //! - `encode` turns typed columns into the numbers that trees compare.
 //!
-//! Deliberately absent: stores and files (bundles come and go as bytes), HTTP, async, clocks, batching and routing (see
+//! - [`python`] runs models and functions in processes of their own; [`bundle`] packs and unpacks what is deployed; [`Deployer`] is the
+//!   port over both.
+//!
+//! Deliberately absent: stores, HTTP, files and async outside those three, clocks (but for the limits of workers), batching and routing (see
 //! `serving`), and gates (see `control`). ONNX comes with a later release.
 
+pub mod bundle;
 mod encode;
+mod engine;
 mod error;
 mod lightgbm;
 mod manifest;
+mod native;
 mod onnx;
 mod perpetual;
+pub mod python;
 mod runtime;
 mod sklearn;
 mod trainer;
@@ -22,6 +29,7 @@ mod tree_model;
 mod trees;
 mod xgboost;
 
+pub use engine::Deployer;
 pub use onnx::OnnxModel;
 pub use runtime::{Runtime, SUPPORTED_FORMATS};
 pub use sklearn::SKLEARN_TREES_PY;
