@@ -152,7 +152,11 @@ impl Kind {
             Self::NotFound | Self::NoRoute | Self::MethodNotAllowed | Self::Conflict | Self::TooLarge => {
                 (StatusCode::BAD_REQUEST, "ValidationError")
             }
-            _ if matches!(code, "bad_header" | "bad_request_id" | "bad_encoding" | "body_interrupted") => {
+            _ if matches!(
+                code,
+                "bad_header" | "bad_request_id" | "bad_encoding" | "body_interrupted"
+            ) =>
+            {
                 (StatusCode::BAD_REQUEST, "ValidationError")
             }
             _ => (StatusCode::FAILED_DEPENDENCY, MODEL_ERROR),
@@ -440,7 +444,10 @@ const MODEL_ERROR: &str = "ModelError";
 /// Whether a path below `/endpoints` is a call of the SageMaker runtime; the page has others there.
 fn is_invocation(path: &str) -> bool {
     let last = path.rsplit('/').next().unwrap_or_default();
-    matches!(last, "invocations" | "async-invocations" | "invocations-response-stream")
+    matches!(
+        last,
+        "invocations" | "async-invocations" | "invocations-response-stream"
+    )
 }
 
 /// The protocols, told apart by path.
@@ -643,7 +650,10 @@ mod tests {
                 json!(status)
             );
             let rendered = Protocol::SageMaker.render(&error, kind.status().into_response());
-            let name = rendered.headers()["x-amzn-errortype"].to_str().unwrap().to_owned();
+            let name = rendered.headers()["x-amzn-errortype"]
+                .to_str()
+                .unwrap()
+                .to_owned();
             assert_eq!(name == "ModelError", rendered.status() == 424, "{kind:?}");
             assert_eq!(Protocol::SageMaker.error_body(&error)["Message"], "`x` is wrong");
             assert_eq!(

@@ -40,7 +40,7 @@ pub(crate) async fn invoke(
     let target = target(&app, &name, &headers)?;
     let accept = text(&headers, header::ACCEPT.as_str()).unwrap_or_default();
     let content_type = text(&headers, header::CONTENT_TYPE.as_str()).unwrap_or_default();
-    let scoring = scoring(&headers, content_type, bytes)?;
+    let scoring = scoring(&headers, content_type, bytes);
     let (variant, scored) = scored(&app, target, scoring).await?;
     let (kind, body) = answer(scored, accept)?;
     let mut response = ([(header::CONTENT_TYPE, kind)], body).into_response();
@@ -128,11 +128,13 @@ fn version(target: &Target, variant: &str) -> Result<Option<VersionNumber>, ApiE
 }
 
 /// The body, and what travels beside it.
-fn scoring(headers: &HeaderMap, content_type: &str, bytes: Bytes) -> Result<Scoring, ApiError> {
+fn scoring(headers: &HeaderMap, content_type: &str, bytes: Bytes) -> Scoring {
     let bare = content_type.split(';').next().unwrap_or_default().trim();
     let header = content_type.split(';').skip(1).find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("header").then(|| value.trim().to_owned())
+        name.trim()
+            .eq_ignore_ascii_case("header")
+            .then(|| value.trim().to_owned())
     });
     let kind = match bare.to_ascii_lowercase().as_str() {
         // boto3 names this type where nobody says another.
@@ -157,7 +159,7 @@ fn scoring(headers: &HeaderMap, content_type: &str, bytes: Bytes) -> Result<Scor
             parameters.insert(name.to_owned(), json!(text));
         }
     }
-    Ok(Scoring {
+    Scoring {
         kind,
         content_type: if bare.is_empty() {
             "application/octet-stream".to_owned()
@@ -168,7 +170,7 @@ fn scoring(headers: &HeaderMap, content_type: &str, bytes: Bytes) -> Result<Scor
         id: text(headers, INFERENCE_ID).map(str::to_owned),
         timeout: None,
         parameters,
-    })
+    }
 }
 
 fn starts_json(bytes: &[u8]) -> bool {
@@ -199,7 +201,7 @@ fn answer(scored: Scored, accept: &str) -> Result<(String, Bytes), ApiError> {
         }
         Scored::Hosted(answer) => match answer.payload {
             Payload::Body { content_type, bytes } => return Ok((content_type, bytes)),
-            payload => {
+            payload @ Payload::Tensors(_) => {
                 let predictions = reply::predictions(&payload)?;
                 (json!({ "predictions": predictions }), predictions)
             }
