@@ -9,10 +9,10 @@ use tidemill_api::{ControlPlane as _, Security};
 use tidemill_control::tracking::{Tracking, TrackingOptions};
 use tidemill_control::{Control, Parts};
 use tidemill_core::clock::{Clock, Timestamp, VirtualClock, WallClock};
-use tidemill_core::spec::{self, Spec};
+use tidemill_core::spec::{self, LogDurability, Spec};
 use tidemill_data::{DataFusionEngine, Tables};
 use tidemill_models::{BuiltinTrainer, Runtime};
-use tidemill_serving::{LogOptions, PredictionLog, Router, Server};
+use tidemill_serving::{Durability, LogOptions, PredictionLog, Router, Server};
 use tidemill_store::{Database, Store};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -120,7 +120,7 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
         (ClockChoice::AsStored, Some(stood)) => Arc::new(VirtualClock::new(stood)),
         (ClockChoice::AsStored, None) | (ClockChoice::Wall, _) => Arc::new(WallClock),
     };
-    let serving = open_serving(&project.data, &clock).await?;
+    let serving = open_serving(&project.data, &clock, project.spec.endpoint.log.durability).await?;
     let engine = Arc::new(DataFusionEngine::new(store.objects().clone()));
     let control = Control::open(Parts {
         spec: Arc::clone(&project.spec),
@@ -150,7 +150,7 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
 pub async fn open_without_project(data: &Path, settings: &Settings) -> Result<App> {
     let store = Store::open_on(data, settings.database.clone())?;
     let clock: Arc<dyn Clock> = Arc::new(WallClock);
-    let serving = open_serving(data, &clock).await?;
+    let serving = open_serving(data, &clock, LogDurability::default()).await?;
     let tracking = Tracking::new(store, Arc::clone(&clock), settings.tracking.clone());
     tracking.answer_tables(Arc::new(Tables::default()));
     tracking.prepare_users().await?;
@@ -165,10 +165,16 @@ pub async fn open_without_project(data: &Path, settings: &Settings) -> Result<Ap
     })
 }
 
-async fn open_serving(data: &Path, clock: &Arc<dyn Clock>) -> Result<Arc<Server>> {
+async fn open_serving(data: &Path, clock: &Arc<dyn Clock>, durability: LogDurability) -> Result<Arc<Server>> {
     let wal = data.join("wal");
-    let (log, recovery) =
-        tokio::task::spawn_blocking(move || PredictionLog::open(&wal, LogOptions::default())).await??;
+    let options = LogOptions {
+        durability: match durability {
+            LogDurability::Written => Durability::default(),
+            LogDurability::Synced => Durability::Synced,
+        },
+        ..LogOptions::default()
+    };
+    let (log, recovery) = tokio::task::spawn_blocking(move || PredictionLog::open(&wal, options)).await??;
     if recovery.batches > 0 || recovery.truncated_bytes > 0 {
         tracing::info!(
             batches = recovery.batches,
@@ -196,6 +202,7 @@ pub struct Running {
     webhooks: tokio::task::JoinHandle<()>,
     housekeeping: tokio::task::JoinHandle<()>,
     hosting: tokio::task::JoinHandle<()>,
+    gauge: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
@@ -221,6 +228,7 @@ impl Running {
         self.webhooks.abort();
         self.housekeeping.abort();
         self.hosting.abort();
+        self.gauge.abort();
         if let Some(looping) = &self.looping {
             looping.abort();
         }
@@ -258,6 +266,8 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
     let housekeeping = tokio::spawn(async move { keeper.keep_house().await });
     let hosting = app.plane.serving().hosting().clone();
     let hosting = tokio::spawn(async move { hosting.keep_house().await });
+    let gauge = app.plane.serving().pressure().clone();
+    let gauge = tokio::spawn(async move { gauge.watch().await });
     let router = tidemill_api::router_with(app.plane, app.security);
     let (grpc, grpc_server) = match app.grpc_port {
         None => (address, None),
@@ -296,5 +306,6 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
         webhooks,
         housekeeping,
         hosting,
+        gauge,
     })
 }
