@@ -70,7 +70,7 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 }
 
 fn wrong(message: String) -> ApiError {
-    ApiError::bad_request("bad_header", message)
+    ApiError::bad_request("bad_request_header", message)
 }
 
 /// What is asked: the endpoint, or the variant of it that the request names.
