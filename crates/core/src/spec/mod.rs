@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 pub use load::{SpecError, json_schema, load, parse};
 pub use serving::{
-    BatchingSpec, CacheSpec, QueueSpec, RateLimitSpec, ScalingSpec, ServingSpec, VersionPolicy, WarmupSpec, WorkerSpec,
+    BatchingSpec, CacheSpec, QueueSpec, RateLimitSpec, ScalingSpec, ServingSpec, VersionPolicy, WarmupSpec,
+    WorkerSpec,
 };
 pub use span::{Span, SpanError};
 pub use training::{SweepMethod, SweepSpec, TrainingSpec};
