@@ -260,30 +260,22 @@ impl Tensor {
         let TensorData::Fixed(bytes) = &self.data else {
             return None;
         };
-        macro_rules! read {
-            ($type:ty) => {
-                bytes
-                    .as_chunks::<{ size_of::<$type>() }>()
-                    .0
-                    .iter()
-                    .map(|chunk| <$type>::from_le_bytes(*chunk) as f64)
-                    .collect()
-            };
-        }
         Some(match self.datatype {
             DataType::Bool => bytes.iter().map(|&byte| f64::from(u8::from(byte != 0))).collect(),
-            DataType::Uint8 => read!(u8),
-            DataType::Uint16 => read!(u16),
-            DataType::Uint32 => read!(u32),
-            DataType::Uint64 => read!(u64),
-            DataType::Int8 => read!(i8),
-            DataType::Int16 => read!(i16),
-            DataType::Int32 => read!(i32),
-            DataType::Int64 => read!(i64),
-            DataType::Fp32 => read!(f32),
-            DataType::Fp64 => read!(f64),
-            DataType::Fp16 => halves(bytes, half),
-            DataType::Bf16 => halves(bytes, |bits| f32::from_bits(u32::from(bits) << 16)),
+            DataType::Uint8 => numbers(bytes, |chunk| f64::from(u8::from_le_bytes(chunk))),
+            DataType::Uint16 => numbers(bytes, |chunk| f64::from(u16::from_le_bytes(chunk))),
+            DataType::Uint32 => numbers(bytes, |chunk| f64::from(u32::from_le_bytes(chunk))),
+            DataType::Uint64 => numbers(bytes, |chunk| u64::from_le_bytes(chunk) as f64),
+            DataType::Int8 => numbers(bytes, |chunk| f64::from(i8::from_le_bytes(chunk))),
+            DataType::Int16 => numbers(bytes, |chunk| f64::from(i16::from_le_bytes(chunk))),
+            DataType::Int32 => numbers(bytes, |chunk| f64::from(i32::from_le_bytes(chunk))),
+            DataType::Int64 => numbers(bytes, |chunk| i64::from_le_bytes(chunk) as f64),
+            DataType::Fp32 => numbers(bytes, |chunk| f64::from(f32::from_le_bytes(chunk))),
+            DataType::Fp64 => numbers(bytes, f64::from_le_bytes),
+            DataType::Fp16 => numbers(bytes, |chunk| f64::from(half(u16::from_le_bytes(chunk)))),
+            DataType::Bf16 => numbers(bytes, |chunk| {
+                f64::from(f32::from_bits(u32::from(u16::from_le_bytes(chunk)) << 16))
+            }),
             DataType::Bytes => return None,
         })
     }
@@ -386,12 +378,9 @@ pub fn elements(shape: &[usize]) -> Option<usize> {
         .try_fold(1_usize, |product, &extent| product.checked_mul(extent))
 }
 
-fn halves(bytes: &Bytes, read: impl Fn(u16) -> f32) -> Vec<f64> {
-    let (chunks, _) = bytes.as_chunks::<2>();
-    chunks
-        .iter()
-        .map(|chunk| f64::from(read(u16::from_le_bytes(*chunk))))
-        .collect()
+fn numbers<const SIZE: usize>(bytes: &Bytes, read: impl Fn([u8; SIZE]) -> f64) -> Vec<f64> {
+    let (chunks, _) = bytes.as_chunks::<SIZE>();
+    chunks.iter().map(|chunk| read(*chunk)).collect()
 }
 
 /// IEEE 754 binary16.

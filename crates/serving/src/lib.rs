@@ -22,6 +22,7 @@ mod routing;
 mod server;
 #[cfg(test)]
 mod server_tests;
+mod tallies;
 #[cfg(test)]
 mod testing;
 

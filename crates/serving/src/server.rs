@@ -1,6 +1,7 @@
 //! One request from its arrival to its recorded answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidemill_core::clock::{Clock, Stopwatch, Timestamp};
 use tidemill_core::digest::Digest;
@@ -11,10 +12,11 @@ use tidemill_core::predictions::{PredictionBatch, Role};
 use crate::answer::{self, Answered, Ask};
 use crate::error::ServeError;
 use crate::guard::{Finding, SchemaError};
-use crate::hosting::Hosting;
+use crate::hosting::{Hosting, VersionStatistics};
 use crate::log::{Claim, Claimed, PredictionLog, RequestKey};
 use crate::metrics::{Counters, Metrics};
 use crate::routing::{Route, Router};
+use crate::tallies::Tallies;
 
 /// Batches of more rows than this are computed on a blocking thread, so that they do not hold up small ones.
 const HEAVY_ROWS: usize = 256;
@@ -75,6 +77,7 @@ pub struct Server {
     router: Arc<Router>,
     log: PredictionLog,
     hosting: Hosting,
+    tallies: Arc<Tallies>,
     clock: Arc<dyn Clock>,
 }
 
@@ -86,6 +89,7 @@ impl Server {
             router,
             log,
             hosting,
+            tallies: Arc::default(),
             clock,
         }
     }
@@ -110,32 +114,52 @@ impl Server {
         self.log.metrics()
     }
 
+    /// What has been counted of the versions behind one endpoint or all, by name and version.
+    pub fn statistics(&self, endpoint: Option<&EndpointName>) -> Vec<VersionStatistics> {
+        self.tallies.snapshot(&self.router, endpoint)
+    }
+
     /// Answers a request and records the answer; once this returns, the answer survives kill -9.
     ///
     /// # Errors
     /// If there is no such endpoint or version, nothing that could answer, or the answer could not be recorded.
     pub async fn predict(&self, request: InferRequest) -> Result<InferResponse, ServeError> {
-        let received = request.received;
+        let (received, version) = (request.received, request.version);
         let counters = self.log.counters();
-        let result = self.answer_and_record(request).await;
-        match &result {
-            Ok(_) => counters.requests.add(1),
-            Err(_) => counters.errors.add(1),
-        }
-        counters.observe_latency(received.micros());
-        result
-    }
-
-    async fn answer_and_record(&self, request: InferRequest) -> Result<InferResponse, ServeError> {
         let Some(route) = self.router.route(&request.endpoint) else {
+            counters.errors.add(1);
             return Err(ServeError::UnknownEndpoint {
                 name: request.endpoint,
                 known: self.router.names(),
             });
         };
-        let request = check(&route, request)?;
+        let result = self.answer_and_record(&route, request).await;
+        let total = received.elapsed();
+        let result = match result {
+            Ok((response, infer)) => {
+                counters.requests.add(1);
+                self.tallies.answered(&route, &response, infer, total);
+                Ok(response)
+            }
+            Err(error) => {
+                counters.errors.add(1);
+                self.tallies.failed(&route, version, total);
+                Err(error)
+            }
+        };
+        counters.observe_latency(u64::try_from(total.as_micros()).unwrap_or(u64::MAX));
+        result
+    }
+
+    /// The answer, and how long the models took.
+    async fn answer_and_record(
+        &self,
+        route: &Arc<Route>,
+        request: InferRequest,
+    ) -> Result<(InferResponse, Duration), ServeError> {
+        let request = check(route, request)?;
         if request.rows.rows() == 0 {
-            return Err(no_rows(&route).into());
+            return Err(no_rows(route).into());
         }
 
         let mut claim = None;
@@ -144,7 +168,7 @@ impl Server {
             match self.log.claim(key).await? {
                 Claimed::Served(response) => {
                     self.log.counters().repeats.add(1);
-                    return Ok(response);
+                    return Ok((response, Duration::ZERO));
                 }
                 Claimed::Mine(mine) => claim = Some(mine),
             }
@@ -158,7 +182,9 @@ impl Server {
             keys: request.keys,
             version: request.version,
         };
-        let (ask, answered) = compute(Arc::clone(&route), ask, self.log.counters()).await?;
+        let computing = Stopwatch::start();
+        let (ask, answered) = compute(Arc::clone(route), ask, self.log.counters()).await?;
+        let infer = computing.elapsed();
         let key = claim.as_ref().map(Claim::key);
         let prediction_ids = prediction_ids(at, ask.rows.rows(), named.then_some(key).flatten());
         let batch = PredictionBatch {
@@ -178,7 +204,7 @@ impl Server {
         };
         let response = InferResponse::from(&batch);
         self.log.append_claimed(batch, claim).await?;
-        Ok(response)
+        Ok((response, infer))
     }
 }
 

@@ -32,6 +32,10 @@ pub struct Settings {
     pub tracking: TrackingOptions,
     /// Under which names the server is reached, and which pages may use it.
     pub security: Security,
+    /// Another port to listen on, for gRPC.
+    pub grpc_port: Option<u16>,
+    /// Whether clients may hand tensors over by shared memory.
+    pub shared_memory: bool,
 }
 
 /// A project on disk.
@@ -99,6 +103,8 @@ pub struct App {
     pub data: PathBuf,
     /// Under which names it is reached, and which pages may use it.
     pub security: Security,
+    /// Another port to listen on, for gRPC.
+    pub grpc_port: Option<u16>,
 }
 
 /// Opens the data folder and puts everything together.
@@ -130,12 +136,13 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
     let tracking = Tracking::new(store, clock, settings.tracking.clone());
     tracking.answer_tables(Arc::new(Tables::default()));
     tracking.prepare_users().await?;
-    let plane = Arc::new(Plane::new(control.clone(), tracking));
+    let plane = Arc::new(Plane::new(control.clone(), tracking).sharing_memory(settings.shared_memory));
     Ok(App {
         control: Some(control),
         plane,
         data: project.data.clone(),
         security: settings.security.clone(),
+        grpc_port: settings.grpc_port,
     })
 }
 
@@ -149,9 +156,12 @@ pub async fn open_without_project(data: &Path, settings: &Settings) -> Result<Ap
     tracking.prepare_users().await?;
     Ok(App {
         control: None,
-        plane: Arc::new(Plane::without_project(tracking, serving, clock)),
+        plane: Arc::new(
+            Plane::without_project(tracking, serving, clock).sharing_memory(settings.shared_memory),
+        ),
         data: data.to_owned(),
         security: settings.security.clone(),
+        grpc_port: settings.grpc_port,
     })
 }
 
@@ -174,14 +184,18 @@ async fn open_serving(data: &Path, clock: &Arc<dyn Clock>) -> Result<Arc<Server>
 pub struct Running {
     /// Where.
     pub address: SocketAddr,
+    /// Where gRPC is: there too, or on its own port.
+    pub grpc: SocketAddr,
     /// The loop behind it, if there is a project.
     pub control: Option<Control>,
     address_file: PathBuf,
     stop: Option<oneshot::Sender<()>>,
     server: tokio::task::JoinHandle<std::io::Result<()>>,
+    grpc_server: Option<(oneshot::Sender<()>, tokio::task::JoinHandle<std::io::Result<()>>)>,
     looping: Option<tokio::task::JoinHandle<()>>,
     webhooks: tokio::task::JoinHandle<()>,
     housekeeping: tokio::task::JoinHandle<()>,
+    hosting: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
@@ -196,10 +210,17 @@ impl Running {
             // The server may have ended by itself.
             let _ = stop.send(());
         }
+        if let Some((stop, server)) = self.grpc_server.take() {
+            let _ = stop.send(());
+            if let Ok(Err(error)) = server.await {
+                tracing::warn!(%error, "the port of gRPC failed");
+            }
+        }
         let served = (&mut self.server).await;
         // What is under way and was not noted as received is sent again by the next start.
         self.webhooks.abort();
         self.housekeeping.abort();
+        self.hosting.abort();
         if let Some(looping) = &self.looping {
             looping.abort();
         }
@@ -235,7 +256,25 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
     let keeper = tracking.clone();
     let webhooks = tokio::spawn(async move { tracking.deliver_webhooks().await });
     let housekeeping = tokio::spawn(async move { keeper.keep_house().await });
+    let hosting = app.plane.serving().hosting().clone();
+    let hosting = tokio::spawn(async move { hosting.keep_house().await });
     let router = tidemill_api::router_with(app.plane, app.security);
+    let (grpc, grpc_server) = match app.grpc_port {
+        None => (address, None),
+        Some(port) => {
+            let wanted = SocketAddr::new(address.ip(), port);
+            let listener = TcpListener::bind(wanted).await.with_context(|| {
+                format!("cannot listen on {wanted}; choose another with `--grpc-port`, or leave it out: `--port` speaks gRPC too")
+            })?;
+            let address = listener.local_addr()?;
+            let (stop, stopped) = oneshot::channel::<()>();
+            let serving = tidemill_api::serve(listener, router.clone(), async move {
+                // A dropped sender stops the server too.
+                let _ = stopped.await;
+            });
+            (address, Some((stop, tokio::spawn(serving))))
+        }
+    };
     let server = tokio::spawn(tidemill_api::serve(listener, router, async move {
         // A dropped sender stops the server too.
         let _ = stopped.await;
@@ -247,6 +286,8 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
         .map(|control| tokio::spawn(async move { control.run().await }));
     Ok(Running {
         address,
+        grpc,
+        grpc_server,
         control: app.control,
         address_file,
         stop: Some(stop),
@@ -254,5 +295,6 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
         looping,
         webhooks,
         housekeeping,
+        hosting,
     })
 }

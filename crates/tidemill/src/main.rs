@@ -22,6 +22,8 @@ fn main() -> std::process::ExitCode {
     webhooks::choose_tls();
     let cli = cli::Cli::parse();
     init_tracing(cli.verbose);
+    // As many connections as the machine allows; where it allows no more than there are, these have to do.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

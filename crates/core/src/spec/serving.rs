@@ -106,6 +106,8 @@ pub struct QueueSpec {
     /// A request waits at most this long before work on it begins (503). Default: the whole timeout.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_wait: Option<Span>,
+    /// Refuse what comes on top (429) once requests take much longer than on a quiet day, rather than let all of them wait.
+    pub adaptive: bool,
     /// Priorities go from 1, the most urgent, to this; a request that names none has the middle one.
     pub priorities: u32,
 }
@@ -115,6 +117,7 @@ impl Default for QueueSpec {
         Self {
             max_requests: 4_096,
             max_wait: None,
+            adaptive: true,
             priorities: 1,
         }
     }

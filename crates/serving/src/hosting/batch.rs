@@ -13,7 +13,9 @@ use super::queue::Pending;
 
 /// Joins the payloads of calls that are alike.
 pub(super) fn join(batch: &[Pending]) -> Result<Payload, PortError> {
-    let broken = |message: String| PortError::internal("model_broken", format!("requests could not be joined: {message}"));
+    let broken = |message: String| {
+        PortError::internal("model_broken", format!("requests could not be joined: {message}"))
+    };
     let mut parts: Vec<&[Tensor]> = Vec::with_capacity(batch.len());
     for pending in batch {
         let Payload::Tensors(tensors) = &pending.payload else {
@@ -63,7 +65,10 @@ pub(super) fn cut(answer: Payload, rows: &[usize]) -> Result<Vec<Payload>, PortE
 
 /// What a batch is asked under: the latest deadline of its calls, and what they have in common.
 pub(super) fn context(batch: &[Pending]) -> CallContext {
-    let mut context = batch.first().map(|pending| pending.context.clone()).unwrap_or_default();
+    let mut context = batch
+        .first()
+        .map(|pending| pending.context.clone())
+        .unwrap_or_default();
     let latest = batch
         .iter()
         .filter_map(|pending| pending.context.deadline)
@@ -109,7 +114,11 @@ impl Patience {
         if let Some(last) = learnt.last {
             // A long silence says nothing about how quickly calls come once they come.
             let gap = last.elapsed().as_secs_f64().min(1.0);
-            learnt.gap = if learnt.gap == 0.0 { gap } else { KEEP * learnt.gap + (1.0 - KEEP) * gap };
+            learnt.gap = if learnt.gap == 0.0 {
+                gap
+            } else {
+                KEEP * learnt.gap + (1.0 - KEEP) * gap
+            };
         }
         learnt.last = Some(Stopwatch::start());
     }
@@ -178,6 +187,9 @@ mod tests {
         assert_eq!(patience.wait(Duration::from_secs(1)), Duration::ZERO);
         patience.learnt().gap = 0.0001;
         assert_eq!(patience.wait(Duration::from_secs(1)), Duration::from_micros(800));
-        assert_eq!(patience.wait(Duration::from_micros(50)), Duration::from_micros(50));
+        assert_eq!(
+            patience.wait(Duration::from_micros(50)),
+            Duration::from_micros(50)
+        );
     }
 }

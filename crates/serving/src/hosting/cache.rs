@@ -49,7 +49,9 @@ impl Cache {
         Self {
             shelf: Mutex::default(),
             room: spec.mib as usize * (1 << 20),
-            ttl: spec.ttl.map(|ttl| Duration::from_micros(ttl.as_micros().max(0) as u64)),
+            ttl: spec
+                .ttl
+                .map(|ttl| Duration::from_micros(ttl.as_micros().max(0) as u64)),
         }
     }
 
@@ -166,7 +168,9 @@ pub(super) struct RateLimit {
 
 impl RateLimit {
     pub fn new(spec: &RateLimitSpec) -> Self {
-        let burst = spec.burst.map_or(spec.per_second.max(1.0), |burst| f64::from(burst.max(1)));
+        let burst = spec
+            .burst
+            .map_or(spec.per_second.max(1.0), |burst| f64::from(burst.max(1)));
         Self {
             per_second: spec.per_second.max(0.0),
             burst,

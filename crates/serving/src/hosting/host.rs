@@ -1,19 +1,21 @@
-//! One deployment: its versions, which of them are loaded, and the way of a call to the model.
+//! One deployment: its versions, and the way of a call through limits and cache to one of them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use arc_swap::ArcSwapOption;
-use tidemill_core::clock::{Clock, Stopwatch, Timestamp};
+use tidemill_core::clock::{Clock, Timestamp};
 use tidemill_core::ids::{self, EndpointName, VersionNumber};
-use tidemill_core::ports::PortError;
-use tidemill_core::servable::{CallContext, Deadline, Interface, Loader, Payload, Servable, Work};
+use tidemill_core::servable::{CallContext, Deadline, Interface, Payload, Work};
 use tidemill_core::spec::{ServingSpec, VersionPolicy};
-use tokio::sync::Mutex;
+use tokio::sync::oneshot;
 
-use super::statistics::{BatchTimes, Counts, VersionStatistics};
+use super::cache::{self, Cache, RateLimit};
+use super::fit;
+use super::queue::{self, Pending};
+use super::replicas::Replica;
+use super::statistics::VersionStatistics;
+use super::version::{Version, duration, nanos};
 use super::{Call, CallAnswer, CallAnswers, Hosted, IndexEntry, VersionState};
 use crate::error::ServeError;
 
@@ -21,49 +23,28 @@ use crate::error::ServeError;
 pub(super) struct Host {
     name: EndpointName,
     spec: Arc<ServingSpec>,
-    versions: BTreeMap<VersionNumber, Version>,
+    versions: BTreeMap<VersionNumber, Arc<Version>>,
     clock: Arc<dyn Clock>,
+    cache: Option<Cache>,
+    rate_limit: Option<RateLimit>,
     /// Set by an unload: nothing answers until a load.
     off: AtomicBool,
 }
 
-#[derive(Debug)]
-struct Version {
-    loader: Arc<dyn Loader>,
-    model: ArcSwapOption<Loaded>,
-    /// Held while the model is loaded, so that it is loaded once.
-    loading: Mutex<()>,
-    interface: ArcSwapOption<Interface>,
-    failure: ArcSwapOption<PortError>,
-    counts: Counts,
-    last_used: AtomicU64,
-}
-
-#[derive(Debug)]
-struct Loaded {
-    model: Arc<dyn Servable>,
-    interface: Arc<Interface>,
-}
-
 impl Host {
     pub fn new(deployment: Hosted, clock: Arc<dyn Clock>) -> Self {
-        let versions = deployment.versions.into_iter().map(|version| {
-            let interface = version.loader.interface().map(Arc::new);
-            let slot = Version {
-                loader: version.loader,
-                model: ArcSwapOption::empty(),
-                loading: Mutex::new(()),
-                interface: ArcSwapOption::new(interface),
-                failure: ArcSwapOption::empty(),
-                counts: Counts::default(),
-                last_used: AtomicU64::new(0),
-            };
-            (version.number, slot)
+        let Hosted { name, spec, versions } = deployment;
+        let versions = versions.into_iter().map(|version| {
+            let (number, loader) = (version.number, version.loader);
+            let slot = Version::new(name.clone(), number, Arc::clone(&spec), loader);
+            (number, Arc::new(slot))
         });
         Self {
-            name: deployment.name,
-            spec: deployment.spec,
             versions: versions.collect(),
+            cache: spec.cache.as_ref().map(Cache::new),
+            rate_limit: spec.rate_limit.as_ref().map(RateLimit::new),
+            name,
+            spec,
             clock,
             off: AtomicBool::new(false),
         }
@@ -77,61 +58,69 @@ impl Host {
         &self.spec
     }
 
-    /// The versions that the policy serves, oldest first.
-    pub fn served(&self) -> Vec<VersionNumber> {
-        let all = self.versions.keys().copied();
+    /// All versions, for those who keep house.
+    pub fn versions(&self) -> impl Iterator<Item = &Arc<Version>> {
+        self.versions.values()
+    }
+
+    fn is_served(&self, number: VersionNumber) -> bool {
         match &self.spec.versions {
-            VersionPolicy::All => all.collect(),
+            VersionPolicy::All => self.versions.contains_key(&number),
             VersionPolicy::Latest(count) => {
-                let skip = self.versions.len().saturating_sub(*count as usize);
-                all.skip(skip).collect()
+                let newest = self.versions.keys().rev().take(*count as usize);
+                newest.into_iter().any(|newest| *newest == number)
             }
-            VersionPolicy::Specific(numbers) => all.filter(|v| numbers.contains(&v.0)).collect(),
+            VersionPolicy::Specific(numbers) => {
+                numbers.contains(&number.0) && self.versions.contains_key(&number)
+            }
         }
     }
 
-    fn version(&self, wanted: Option<VersionNumber>) -> Result<(VersionNumber, &Version), ServeError> {
-        let served = self.served();
-        let number = match wanted {
-            Some(number) if served.contains(&number) => number,
-            Some(version) => {
-                return Err(ServeError::UnknownVersion {
-                    endpoint: self.name.clone(),
-                    version,
-                    loaded: served,
-                });
-            }
-            None => *served.last().ok_or_else(|| ServeError::NoModel {
-                endpoint: self.name.clone(),
-            })?,
-        };
-        let version = self.versions.get(&number).ok_or_else(|| ServeError::NoModel {
+    /// The versions that the policy serves, oldest first.
+    pub fn served(&self) -> Vec<VersionNumber> {
+        let all = self.versions.keys().copied();
+        all.filter(|number| self.is_served(*number)).collect()
+    }
+
+    fn version(&self, wanted: Option<VersionNumber>) -> Result<&Arc<Version>, ServeError> {
+        let no_model = || ServeError::NoModel {
             endpoint: self.name.clone(),
-        })?;
-        Ok((number, version))
+        };
+        match wanted {
+            None => {
+                let mut newest = self.versions.iter().rev();
+                let found = newest.find(|(number, _)| self.is_served(**number));
+                found.map(|(_, version)| version).ok_or_else(no_model)
+            }
+            Some(number) if self.is_served(number) => self.versions.get(&number).ok_or_else(no_model),
+            Some(version) => Err(ServeError::UnknownVersion {
+                endpoint: self.name.clone(),
+                version,
+                loaded: self.served(),
+            }),
+        }
     }
 
     pub fn is_ready(&self, wanted: Option<VersionNumber>) -> bool {
         let there = self
             .version(wanted)
-            .is_ok_and(|(_, v)| v.failure.load().is_none());
+            .is_ok_and(|version| version.failure.load().is_none());
         there && !self.off.load(Ordering::Acquire)
     }
 
     pub fn index(&self) -> Vec<IndexEntry> {
-        let served = self.served();
         let off = self.off.load(Ordering::Acquire);
-        let entry = |(number, version): (&VersionNumber, &Version)| {
+        let entry = |(number, version): (&VersionNumber, &Arc<Version>)| {
             let failure = version.failure.load_full();
-            let loading = version.loading.try_lock().is_err();
             let (state, reason) = match &failure {
-                _ if loading => (VersionState::Loading, String::new()),
+                _ if version.is_loading() => (VersionState::Loading, String::new()),
                 Some(error) => (VersionState::Unavailable, error.to_string()),
+                None if off && version.replicas.busy() > 0 => (VersionState::Unloading, String::new()),
                 None if off => (VersionState::Unavailable, "unloaded".to_owned()),
-                None if !served.contains(number) => (
-                    VersionState::Unavailable,
-                    "not served by the version policy".to_owned(),
-                ),
+                None if !self.is_served(*number) => {
+                    let reason = "not served by the version policy".to_owned();
+                    (VersionState::Unavailable, reason)
+                }
                 None => (VersionState::Ready, String::new()),
             };
             let used = version.last_used.load(Ordering::Relaxed);
@@ -140,7 +129,7 @@ impl Host {
                 version: *number,
                 state,
                 reason,
-                replicas: usize::from(version.model.load().is_some()),
+                replicas: version.replicas.count(),
                 last_used: (used > 0).then(|| Timestamp::from_micros(used as i64)),
             }
         };
@@ -149,21 +138,31 @@ impl Host {
 
     pub fn statistics(&self) -> Vec<VersionStatistics> {
         let versions = self.versions.iter();
-        versions
-            .map(|(number, version)| version.counts.snapshot(&self.name, *number))
-            .collect()
+        let snapshot =
+            |(number, version): (&VersionNumber, &Arc<Version>)| version.counts.snapshot(&self.name, *number);
+        versions.map(snapshot).collect()
     }
 
     pub async fn interface(
         &self,
         wanted: Option<VersionNumber>,
     ) -> Result<(VersionNumber, Arc<Interface>), ServeError> {
-        let (number, version) = self.version(wanted)?;
-        if let Some(interface) = version.interface.load_full() {
-            return Ok((number, interface));
+        let version = self.version(wanted)?;
+        if let Some(interface) = version.known_interface() {
+            return Ok((version.number, interface));
         }
-        let loaded = self.loaded(number, version).await?;
-        Ok((number, Arc::clone(&loaded.interface)))
+        self.check_on()?;
+        let replica = version.ready(&CallContext::default()).await?;
+        Ok((version.number, Arc::clone(&replica.interface)))
+    }
+
+    fn check_on(&self) -> Result<(), ServeError> {
+        if self.off.load(Ordering::Acquire) {
+            return Err(ServeError::Unloaded {
+                endpoint: self.name.clone(),
+            });
+        }
+        Ok(())
     }
 
     pub async fn load(&self) -> Result<(), ServeError> {
@@ -171,149 +170,143 @@ impl Host {
         for number in self.served() {
             if let Some(version) = self.versions.get(&number) {
                 version.failure.store(None);
-                self.loaded(number, version).await?;
+                version.load_first().await?;
             }
         }
         Ok(())
     }
 
-    pub async fn unload(&self) {
+    pub fn unload(&self) {
         self.off.store(true, Ordering::Release);
+        let unloaded = ServeError::Unloaded {
+            endpoint: self.name.clone(),
+        };
         for version in self.versions.values() {
-            let _once = version.loading.lock().await;
-            version.model.store(None);
+            version.turn_away(&unloaded);
+            version.replicas.clear();
         }
     }
 
-    async fn loaded(&self, number: VersionNumber, version: &Version) -> Result<Arc<Loaded>, ServeError> {
-        if self.off.load(Ordering::Acquire) {
-            return Err(ServeError::Unloaded {
-                endpoint: self.name.clone(),
-            });
+    /// Loads what is meant to be ready before it is asked.
+    pub fn provide(&self) {
+        let scaling = &self.spec.scaling;
+        if scaling.min.max(scaling.provisioned) == 0 || self.off.load(Ordering::Acquire) {
+            return;
         }
-        if let Some(loaded) = version.model.load_full() {
-            return Ok(loaded);
-        }
-        let _once = version.loading.lock().await;
-        if let Some(loaded) = version.model.load_full() {
-            return Ok(loaded);
-        }
-        let watch = Stopwatch::start();
-        match version.loader.load().await {
-            Ok(model) => {
-                let interface = Arc::new(model.interface().clone());
-                version.interface.store(Some(Arc::clone(&interface)));
-                let loaded = Arc::new(Loaded { model, interface });
-                version.model.store(Some(Arc::clone(&loaded)));
-                version.failure.store(None);
-                version
-                    .counts
-                    .load_micros
-                    .store(watch.micros(), Ordering::Relaxed);
-                tracing::info!(endpoint = %self.name, version = %number, micros = watch.micros(), "loaded");
-                Ok(loaded)
-            }
-            Err(error) => {
-                version.failure.store(Some(Arc::new(error.clone())));
-                Err(ServeError::Load {
-                    endpoint: self.name.clone(),
-                    version: number,
-                    source: error,
-                })
+        for number in self.served() {
+            if let Some(version) = self.versions.get(&number)
+                && version.replicas.count() == 0
+                && version.failure.load().is_none()
+                && !version.is_loading()
+            {
+                let version = Arc::clone(version);
+                // A failure is noted in the listing.
+                tokio::spawn(async move { version.load_first().await.map(|_| ()) });
             }
         }
     }
 
-    pub async fn call(&self, call: Call) -> Result<CallAnswer, ServeError> {
-        let (number, version) = self.version(call.version)?;
-        let loaded = self.loaded(number, version).await?;
+    /// What comes before every model: the rate limit, the version, and the model itself, loaded if it slept.
+    async fn enter(&self, call: &Call) -> Result<(Arc<Version>, Arc<Replica>, CallContext), ServeError> {
+        self.check_on()?;
+        let version = self.version(call.version)?;
+        if let Some(limit) = &self.rate_limit
+            && !limit.admits()
+        {
+            let rate = self
+                .spec
+                .rate_limit
+                .as_ref()
+                .map_or(0.0, |limit| limit.per_second);
+            return Err(version.overloaded(format!("more than {rate} requests a second")));
+        }
         let now = self.clock.now();
         version
             .last_used
             .store(now.as_micros().max(1) as u64, Ordering::Relaxed);
-        let context = self.context(&call, now);
-        self.check(&loaded.interface, &call.payload)?;
-        let rows = rows(&loaded.interface, &call.payload);
-        let started = Stopwatch::start();
-        let result = self.ask(&loaded, call.payload, &context).await;
-        let ns = |watch: Stopwatch| u64::try_from(watch.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let context = self.context(call, now);
+        if context.deadline.is_some_and(|deadline| deadline.passed()) {
+            return Err(version.late("its time was over when it came"));
+        }
+        let replica = version.ready(&context).await?;
+        fit::check(&self.name, &replica.interface, &call.payload)?;
+        fit::check_size(&self.name, &self.spec, &replica.interface, &call.payload)?;
+        Ok((Arc::clone(version), replica, context))
+    }
+
+    pub async fn call(&self, call: Call) -> Result<CallAnswer, ServeError> {
+        let (version, replica, context) = self.enter(&call).await?;
+        let counts = &version.counts;
+        let key = self.cache.as_ref().map(|_| cache::key(&call.payload, &context));
+        if let (Some(cache), Some(key)) = (&self.cache, &key) {
+            let found = cache.get(key);
+            let counter = if found.is_some() {
+                &counts.cache_hit
+            } else {
+                &counts.cache_miss
+            };
+            counter.add(nanos(call.received));
+            if let Some(payload) = found {
+                counts.success.add(nanos(call.received));
+                return Ok(self.answer(&version, payload, context.request_id, true));
+            }
+        }
+        let received = call.received;
+        let request_id = context.request_id.clone();
+        let result = ask(&version, &replica, call, context).await;
         match result {
             Ok(payload) => {
-                let times = BatchTimes {
-                    rows,
-                    input: 0,
-                    infer: ns(started),
-                    output: 0,
-                };
-                version.counts.executed(times, 1);
-                version.counts.success.add(ns(call.received));
-                let at = self.clock.now();
-                version
-                    .counts
-                    .last_inference
-                    .store(at.as_millis() as u64, Ordering::Relaxed);
-                Ok(CallAnswer {
-                    version: number,
-                    payload,
-                    request_id: context.request_id,
-                    at,
-                    degraded: None,
-                    cached: false,
-                })
+                counts.success.add(nanos(received));
+                if let (Some(cache), Some(key)) = (&self.cache, key) {
+                    cache.put(key, &payload);
+                }
+                Ok(self.answer(&version, payload, request_id, false))
             }
-            Err(source) => {
-                version.counts.fail.add(ns(call.received));
-                Err(ServeError::Model {
-                    endpoint: self.name.clone(),
-                    version: number,
-                    source,
-                })
+            Err(error) => {
+                if matches!(error, ServeError::Model { .. }) {
+                    counts.fail.add(nanos(received));
+                }
+                Err(error)
             }
         }
     }
 
-    async fn ask(
-        &self,
-        loaded: &Loaded,
-        payload: Payload,
-        context: &CallContext,
-    ) -> Result<Payload, PortError> {
-        match loaded.model.work() {
-            Work::Light | Work::Remote => loaded.model.call(payload, context).await,
-            Work::Heavy => {
-                let (model, context) = (Arc::clone(&loaded.model), context.clone());
-                let handle = tokio::runtime::Handle::current();
-                let work = move || handle.block_on(model.call(payload, &context));
-                tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-                    Err(PortError::internal(
-                        "model_broken",
-                        format!("the model's thread failed: {error}"),
-                    ))
-                })
-            }
+    fn answer(&self, version: &Version, payload: Payload, request_id: String, cached: bool) -> CallAnswer {
+        let at = self.clock.now();
+        version
+            .counts
+            .last_inference
+            .store(at.as_millis() as u64, Ordering::Relaxed);
+        CallAnswer {
+            version: version.number,
+            payload,
+            request_id,
+            at,
+            degraded: None,
+            cached,
         }
     }
 
     pub async fn stream(&self, call: Call) -> Result<CallAnswers, ServeError> {
-        let (number, version) = self.version(call.version)?;
-        let loaded = self.loaded(number, version).await?;
-        self.check(&loaded.interface, &call.payload)?;
-        let context = self.context(&call, self.clock.now());
-        let answers = loaded.model.stream(call.payload.clone(), &context).await;
-        let endpoint = self.name.clone();
-        let failed = move |source| ServeError::Model {
-            endpoint: endpoint.clone(),
-            version: number,
-            source,
-        };
-        let Some(answers) = answers.map_err(&failed)? else {
+        let (version, replica, context) = self.enter(&call).await?;
+        if !replica.interface.decoupled {
+            let answer = self.call(call).await?;
+            return Ok(Box::pin(futures_util::stream::iter([Ok(answer)])));
+        }
+        let slot = version.replicas.take().await;
+        let answers = slot.replica.model.stream(call.payload.clone(), &context).await;
+        let Some(answers) = answers.map_err(|source| version.failed(source))? else {
+            drop(slot);
             let answer = self.call(call).await?;
             return Ok(Box::pin(futures_util::stream::iter([Ok(answer)])));
         };
         let clock = Arc::clone(&self.clock);
         let answers = futures_util::StreamExt::map(answers, move |item| {
-            item.map_err(&failed).map(|payload| CallAnswer {
-                version: number,
+            // Held until the last answer: the replica works on this call so long.
+            let _working = &slot;
+            let payload = item.map_err(|source| version.failed(source))?;
+            Ok(CallAnswer {
+                version: version.number,
                 payload,
                 request_id: context.request_id.clone(),
                 at: clock.now(),
@@ -325,7 +318,7 @@ impl Host {
     }
 
     fn context(&self, call: &Call, now: Timestamp) -> CallContext {
-        let own = Duration::from_micros(self.spec.timeout.as_micros().max(0) as u64);
+        let own = duration(self.spec.timeout);
         let budget = call.timeout.map_or(own, |asked| asked.min(own));
         let mut context = call.context.clone();
         context.deadline = Some(Deadline::after(call.received, budget));
@@ -334,66 +327,55 @@ impl Host {
         }
         context
     }
-
-    /// Whether the payload fits what the model says it takes.
-    fn check(&self, interface: &Interface, payload: &Payload) -> Result<(), ServeError> {
-        let bad = |message: String| {
-            Err(ServeError::Payload {
-                endpoint: self.name.clone(),
-                message,
-            })
-        };
-        let Payload::Tensors(tensors) = payload else {
-            if interface.body {
-                return Ok(());
-            }
-            return bad("it takes tensors, a body came".to_owned());
-        };
-        if interface.inputs.is_empty() {
-            return Ok(());
-        }
-        for tensor in tensors {
-            let Some(spec) = interface.inputs.iter().find(|spec| spec.name == tensor.name) else {
-                let known: Vec<&str> = interface.inputs.iter().map(|spec| spec.name.as_str()).collect();
-                return bad(format!(
-                    "there is no input `{}`; expected `{}`",
-                    tensor.name,
-                    known.join("`, `")
-                ));
-            };
-            if let Err(error) = spec.check(tensor) {
-                return bad(error.to_string());
-            }
-        }
-        for spec in &interface.inputs {
-            let came = tensors.iter().filter(|tensor| tensor.name == spec.name).count();
-            if came > 1 {
-                return bad(format!("input `{}` came {came} times; send it once", spec.name));
-            }
-            if came == 0 && !spec.optional {
-                return bad(format!("input `{}` is missing", spec.name));
-            }
-        }
-        if interface.batches {
-            let mut rows = tensors.iter().map(|tensor| (tensor.rows(), &tensor.name));
-            if let Some((first, name)) = rows.next()
-                && let Some((other, odd)) = rows.find(|(rows, _)| *rows != first)
-            {
-                return bad(format!(
-                    "input `{odd}` has {other} rows, expected {first} as in `{name}`"
-                ));
-            }
-        }
-        Ok(())
-    }
 }
 
-/// Rows of a request: of its first tensor where the model takes batches, else 1.
-fn rows(interface: &Interface, payload: &Payload) -> u64 {
-    match payload {
-        Payload::Tensors(tensors) if interface.batches => {
-            tensors.first().map_or(1, |tensor| tensor.rows() as u64)
-        }
-        _ => 1,
+/// The model's answer: at once from one that takes microseconds, else in turn.
+async fn ask(
+    version: &Arc<Version>,
+    replica: &Replica,
+    call: Call,
+    context: CallContext,
+) -> Result<Payload, ServeError> {
+    let rows = fit::rows(&replica.interface, &call.payload);
+    if replica.model.work() == Work::Light {
+        return version.ask_now(replica, call.payload, &context, rows).await;
     }
+    let adaptive = version.spec.queue.adaptive;
+    let permit = if adaptive {
+        let Some(permit) = version.limit.admit(version.replicas.slots()) else {
+            let now = version.limit.under_way();
+            return Err(version.overloaded(format!(
+                "{now} requests are under way, and they take longer than they should"
+            )));
+        };
+        Some(permit)
+    } else {
+        None
+    };
+    let priorities = version.spec.queue.priorities.max(1);
+    let priority = if call.priority == 0 {
+        priorities.div_ceil(2)
+    } else {
+        call.priority
+    };
+    let gathered = replica.interface.batches && version.spec.batching.as_ref().is_none_or(|b| b.max_rows > 1);
+    let (reply, answer) = oneshot::channel();
+    let pending = Pending {
+        alike: if gathered {
+            queue::alike(&call.payload, &context)
+        } else {
+            None
+        },
+        payload: call.payload,
+        context,
+        rows,
+        priority: priority as usize - 1,
+        waiting: tidemill_core::clock::Stopwatch::start(),
+        reply,
+    };
+    let payload = version.ask_in_turn(pending, answer).await?;
+    if let Some(permit) = permit {
+        permit.answered();
+    }
+    Ok(payload)
 }

@@ -2,7 +2,7 @@
 //! them only wait, and it is kinder to refuse what comes on top at once.
 //!
 //! After Netflix' concurrency-limits (`Gradient2Limit`): every window the limit is multiplied by `tolerance · quiet / now`, at most 1 and
-//! at least ½, and a head room of its square root is added. `quiet` is here the mean latency of the calls that found nobody before them, so
+//! at least ½, and a head room of half its square root is added (half: the whole root would let a single worker's line be three long). `quiet` is here the mean latency of the calls that found nobody before them, so
 //! that a long overload is not taken for the normal state.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,8 +13,8 @@ use tidemill_core::clock::Stopwatch;
 
 /// Latency may grow to this many times that of a quiet day before the limit shrinks.
 const TOLERANCE: f64 = 1.4;
-/// How much of the new limit is taken over at once.
-const SMOOTHING: f64 = 0.5;
+/// How much of a new limit is taken over at once.
+const SMOOTHING: f64 = 0.8;
 /// The limit is thought over this often, if enough calls have ended.
 const WINDOW: Duration = Duration::from_millis(50);
 const ENOUGH: u64 = 8;
@@ -45,7 +45,7 @@ impl Window {
 pub(super) struct Limit {
     under_way: AtomicUsize,
     /// An `f64`.
-    limit: AtomicU64,
+    allowed: AtomicU64,
     /// Seconds, an `f64`; 0 before anything is known.
     quiet: AtomicU64,
     window: Mutex<Window>,
@@ -66,7 +66,7 @@ impl Limit {
     pub fn new(most: usize) -> Self {
         Self {
             under_way: AtomicUsize::new(0),
-            limit: AtomicU64::new((most as f64).to_bits()),
+            allowed: AtomicU64::new((most as f64).to_bits()),
             quiet: AtomicU64::new(0),
             window: Mutex::new(Window::new()),
             most: most as f64,
@@ -79,7 +79,7 @@ impl Limit {
 
     /// How many calls may be under way now.
     pub fn now(&self) -> usize {
-        Self::load(&self.limit) as usize
+        Self::load(&self.allowed) as usize
     }
 
     /// How many are.
@@ -106,7 +106,11 @@ impl Limit {
         let seconds = took.as_secs_f64();
         if alone {
             let quiet = Self::load(&self.quiet);
-            let next = if quiet == 0.0 { seconds } else { KEEP * quiet + (1.0 - KEEP) * seconds };
+            let next = if quiet == 0.0 {
+                seconds
+            } else {
+                KEEP * quiet + (1.0 - KEEP) * seconds
+            };
             self.quiet.store(next.to_bits(), Ordering::Relaxed);
         }
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
@@ -120,14 +124,19 @@ impl Limit {
         let used = window.most_at_once as f64;
         *window = Window::new();
         drop(window);
-        let limit = Self::load(&self.limit);
+        let limit = Self::load(&self.allowed);
         let quiet = Self::load(&self.quiet);
         let gradient = (TOLERANCE * quiet / now.max(1e-9)).clamp(0.5, 1.0);
         // A limit that is far from being met has not been tried, so it is neither raised nor trusted: it comes down to what was used.
-        let from = if gradient < 1.0 { limit.min(used.max(1.0)) } else { limit };
-        let next = from * gradient + from.sqrt();
+        let from = if gradient < 1.0 {
+            limit.min(used.max(1.0))
+        } else {
+            limit
+        };
+        let next = from * gradient + from.sqrt() / 2.0;
         let next = limit + SMOOTHING * (next - limit);
-        self.limit.store(next.clamp(1.0, self.most).to_bits(), Ordering::Relaxed);
+        self.allowed
+            .store(next.clamp(1.0, self.most).to_bits(), Ordering::Relaxed);
     }
 }
 
@@ -148,7 +157,7 @@ impl Drop for UnderWay {
 mod tests {
     use super::*;
 
-    fn window(limit: &Limit, seconds: f64, at_once: usize) {
+    async fn window(limit: &Limit, seconds: f64, at_once: usize) {
         limit.under_way.store(at_once, Ordering::Relaxed);
         {
             let mut window = limit.window.lock().unwrap();
@@ -156,23 +165,23 @@ mod tests {
             window.seconds = seconds * ENOUGH as f64;
             window.most_at_once = at_once;
         }
-        std::thread::sleep(WINDOW);
+        tidemill_core::clock::real_sleep(WINDOW).await;
         limit.ended(Duration::from_secs_f64(seconds), false);
         limit.under_way.store(0, Ordering::Relaxed);
     }
 
-    #[test]
-    fn the_limit_comes_down_while_calls_take_too_long_and_rises_again_when_they_do_not() {
+    #[tokio::test]
+    async fn the_limit_comes_down_while_calls_take_too_long_and_rises_again_when_they_do_not() {
         let limit = Limit::new(1_000);
         limit.quiet.store(0.010_f64.to_bits(), Ordering::Relaxed);
-        for _ in 0..12 {
+        for _ in 0..20 {
             let at_once = limit.now().min(100);
-            window(&limit, 0.010 * at_once as f64 / 2.0, at_once);
+            window(&limit, 0.010 * at_once as f64 / 2.0, at_once).await;
         }
         let low = limit.now();
         assert!(low < 12, "{low}");
         for _ in 0..4 {
-            window(&limit, 0.010, low);
+            window(&limit, 0.010, low).await;
         }
         assert!(limit.now() > low);
     }

@@ -1,19 +1,32 @@
 //! Deployments that are asked by tensors or bodies: many in one process, each loaded when it is first asked, gathered into batches,
 //! scaled, and put to sleep again.
 //!
-//! The way of a call: [`Hosting::call`] → `host.rs` (version, limits, cache) → `batch.rs` (queue, batch) → the model.
+//! The way of a call: [`Hosting::call`] → `host.rs` (version, limits, cache) → `version.rs` (`queue.rs`, `batch.rs`) → a replica's model.
 
+mod batch;
+mod cache;
 mod call;
+mod fit;
 mod host;
+mod limit;
+mod pump;
+mod queue;
+mod replicas;
 mod statistics;
 #[cfg(test)]
 mod tests;
+mod version;
+mod warm;
+#[cfg(test)]
+mod work_tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tidemill_core::clock::{Clock, Timestamp};
+use tidemill_core::clock::{Clock, Timestamp, real_sleep};
 use tidemill_core::ids::{EndpointName, VersionNumber};
 use tidemill_core::servable::{Interface, Loader};
 use tidemill_core::spec::ServingSpec;
@@ -22,6 +35,11 @@ use crate::error::ServeError;
 pub use call::{Call, CallAnswer, CallAnswers};
 use host::Host;
 pub use statistics::{BatchStatistics, DurationStatistics, VersionStatistics};
+pub(crate) use statistics::{BatchTimes, Counts};
+use version::Version;
+
+/// How often house is kept.
+const TURN: Duration = Duration::from_secs(1);
 
 /// A version of a deployment, and how to load it.
 #[derive(Debug, Clone)]
@@ -90,6 +108,8 @@ pub struct IndexEntry {
 pub struct Hosting {
     hosts: Arc<ArcSwap<HashMap<EndpointName, Arc<Host>>>>,
     clock: Arc<dyn Clock>,
+    /// Bytes that all loaded models may take; 0 for any.
+    memory_budget: Arc<AtomicU64>,
 }
 
 impl Hosting {
@@ -98,6 +118,51 @@ impl Hosting {
         Self {
             hosts: Arc::default(),
             clock,
+            memory_budget: Arc::default(),
+        }
+    }
+
+    /// Lets all loaded models take so many bytes; above, those that were not asked for longest are put to sleep.
+    pub fn set_memory_budget(&self, bytes: Option<u64>) {
+        self.memory_budget.store(bytes.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Keeps house for ever: loads what is meant to be ready, takes idle replicas away, and keeps within the memory.
+    pub async fn keep_house(&self) {
+        loop {
+            self.tidy();
+            real_sleep(TURN).await;
+        }
+    }
+
+    /// One turn of [`Hosting::keep_house`].
+    pub fn tidy(&self) {
+        let hosts = self.hosts.load_full();
+        for host in hosts.values() {
+            host.provide();
+            for version in host.versions() {
+                version.top_up();
+                version.scale_in();
+            }
+        }
+        let budget = self.memory_budget.load(Ordering::Relaxed);
+        if budget == 0 {
+            return;
+        }
+        let versions = hosts.values().flat_map(|host| host.versions());
+        let mut loaded: Vec<&Arc<Version>> =
+            versions.filter(|version| version.replicas.count() > 0).collect();
+        loaded.sort_by_key(|version| version.last_used.load(Ordering::Relaxed));
+        let mut held: u64 = loaded.iter().map(|version| version.replicas.memory()).sum();
+        for version in loaded {
+            if held <= budget {
+                return;
+            }
+            let memory = version.replicas.memory();
+            if version.sleep() {
+                tracing::info!(endpoint = %version.endpoint, version = %version.number, memory, "put to sleep to make room");
+                held -= memory;
+            }
         }
     }
 
@@ -198,8 +263,8 @@ impl Hosting {
     ///
     /// # Errors
     /// If there is none of that name.
-    pub async fn unload(&self, name: &EndpointName) -> Result<(), ServeError> {
-        self.host(name)?.unload().await;
+    pub fn unload(&self, name: &EndpointName) -> Result<(), ServeError> {
+        self.host(name)?.unload();
         Ok(())
     }
 

@@ -11,13 +11,6 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::error::ServeError;
 
-/// What a caller is told.
-pub(super) struct Done {
-    pub payload: Payload,
-    /// Nanoseconds that it waited.
-    pub queued: u64,
-}
-
 /// A call that waits.
 pub(super) struct Pending {
     pub payload: Payload,
@@ -28,7 +21,7 @@ pub(super) struct Pending {
     /// From 0, the most urgent.
     pub priority: usize,
     pub waiting: Stopwatch,
-    pub reply: oneshot::Sender<Result<Done, ServeError>>,
+    pub reply: oneshot::Sender<Result<Payload, ServeError>>,
 }
 
 impl Pending {
@@ -41,7 +34,7 @@ impl Pending {
 #[derive(Default)]
 struct Lines {
     /// One line a priority, the most urgent first.
-    lines: Vec<VecDeque<Pending>>,
+    by_priority: Vec<VecDeque<Pending>>,
     waiting: usize,
     rows: usize,
 }
@@ -77,10 +70,10 @@ pub(super) struct Taken {
 
 impl Queue {
     pub fn new(priorities: u32, max_requests: u32, max_wait: Option<Duration>) -> Self {
-        let lines = (0..priorities.max(1)).map(|_| VecDeque::new()).collect();
+        let by_priority = (0..priorities.max(1)).map(|_| VecDeque::new()).collect();
         Self {
             lines: Mutex::new(Lines {
-                lines,
+                by_priority,
                 ..Lines::default()
             }),
             arrived: Notify::new(),
@@ -93,24 +86,24 @@ impl Queue {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stands in line, or comes back because the line is full.
-    pub fn push(&self, pending: Pending) -> Result<(), Pending> {
+    /// Puts a call in line. Returns whether there was room.
+    pub fn push(&self, pending: Pending) -> bool {
         {
             let mut lines = self.lock();
             if lines.waiting >= self.max_requests {
                 // Those whose callers have gone make room.
                 drop_over(&mut lines);
                 if lines.waiting >= self.max_requests {
-                    return Err(pending);
+                    return false;
                 }
             }
             lines.waiting += 1;
             lines.rows += pending.rows;
-            let last = lines.lines.len() - 1;
-            lines.lines[pending.priority.min(last)].push_back(pending);
+            let last = lines.by_priority.len() - 1;
+            lines.by_priority[pending.priority.min(last)].push_back(pending);
         }
         self.arrived.notify_one();
-        Ok(())
+        true
     }
 
     /// Returns once somebody has come since the last call.
@@ -131,8 +124,11 @@ impl Queue {
     /// How long the first in line has waited.
     pub fn oldest(&self) -> Duration {
         let lines = self.lock();
-        let firsts = lines.lines.iter().filter_map(VecDeque::front);
-        firsts.map(|pending| pending.waiting.elapsed()).max().unwrap_or_default()
+        let firsts = lines.by_priority.iter().filter_map(VecDeque::front);
+        firsts
+            .map(|pending| pending.waiting.elapsed())
+            .max()
+            .unwrap_or_default()
     }
 
     /// The most urgent call and those that may be answered with it, `max_rows` in all; a call of more rows goes alone.
@@ -145,10 +141,10 @@ impl Queue {
         let lines = &mut *guard;
         let mut rows = 0;
         let mut alike = None;
-        for line in 0..lines.lines.len() {
+        for line in 0..lines.by_priority.len() {
             let mut place = 0;
-            while place < lines.lines[line].len() {
-                let pending = &lines.lines[line][place];
+            while place < lines.by_priority[line].len() {
+                let pending = &lines.by_priority[line][place];
                 let late = self.max_wait.is_some_and(|most| pending.waiting.elapsed() > most);
                 let over = late || pending.is_over();
                 let fits = taken.batch.is_empty()
@@ -161,7 +157,7 @@ impl Queue {
                     place += 1;
                     continue;
                 }
-                let Some(pending) = lines.lines[line].remove(place) else {
+                let Some(pending) = lines.by_priority[line].remove(place) else {
                     break;
                 };
                 lines.took(&pending);
@@ -187,16 +183,21 @@ impl Queue {
         let mut lines = self.lock();
         lines.waiting = 0;
         lines.rows = 0;
-        lines.lines.iter_mut().flat_map(std::mem::take).collect()
+        lines.by_priority.iter_mut().flat_map(std::mem::take).collect()
     }
 }
 
 fn drop_over(lines: &mut Lines) {
-    for line in &mut lines.lines {
+    for line in &mut lines.by_priority {
         line.retain(|pending| !pending.is_over());
     }
-    lines.waiting = lines.lines.iter().map(VecDeque::len).sum();
-    lines.rows = lines.lines.iter().flatten().map(|pending| pending.rows).sum();
+    lines.waiting = lines.by_priority.iter().map(VecDeque::len).sum();
+    lines.rows = lines
+        .by_priority
+        .iter()
+        .flatten()
+        .map(|pending| pending.rows)
+        .sum();
 }
 
 /// A number that is equal for payloads that can be joined along their first dimension and asked alike.

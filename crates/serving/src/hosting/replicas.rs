@@ -38,9 +38,11 @@ impl Replica {
 
     fn try_take(self: &Arc<Self>, freed: &Arc<Notify>) -> Option<Slot> {
         let most = self.model.concurrency().max(1);
-        let taken = self.busy.fetch_update(Ordering::AcqRel, Ordering::Acquire, |busy| {
-            (busy < most).then_some(busy + 1)
-        });
+        let taken = self
+            .busy
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |busy| {
+                (busy < most).then_some(busy + 1)
+            });
         taken.is_ok().then(|| Slot {
             replica: Arc::clone(self),
             freed: Arc::clone(freed),
@@ -57,7 +59,11 @@ pub(super) struct Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut since = self.replica.idle_since.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut since = self
+            .replica
+            .idle_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         *since = Stopwatch::start();
         drop(since);
         self.replica.busy.fetch_sub(1, Ordering::AcqRel);
@@ -96,7 +102,9 @@ impl Replicas {
         let all = self.all.load();
         let mut by_work: Vec<&Arc<Replica>> = all.iter().collect();
         by_work.sort_by_key(|replica| replica.busy.load(Ordering::Acquire));
-        by_work.into_iter().find_map(|replica| replica.try_take(&self.freed))
+        by_work
+            .into_iter()
+            .find_map(|replica| replica.try_take(&self.freed))
     }
 
     /// A slot, as soon as one is free.
@@ -113,13 +121,17 @@ impl Replicas {
     /// How many calls they can work on at once.
     pub fn slots(&self) -> usize {
         let all = self.all.load();
-        all.iter().fold(0_usize, |sum, replica| sum.saturating_add(replica.model.concurrency()))
+        all.iter().fold(0_usize, |sum, replica| {
+            sum.saturating_add(replica.model.concurrency())
+        })
     }
 
     /// How many calls they work on.
     pub fn busy(&self) -> usize {
         let all = self.all.load();
-        all.iter().map(|replica| replica.busy.load(Ordering::Acquire)).sum()
+        all.iter()
+            .map(|replica| replica.busy.load(Ordering::Acquire))
+            .sum()
     }
 
     /// Bytes of memory.
@@ -143,7 +155,9 @@ impl Replicas {
             removed = false;
             let mut next = Vec::clone(all);
             if next.len() > keep {
-                let old = next.iter().position(|replica| replica.idle().is_some_and(|for_| for_ >= idle));
+                let old = next
+                    .iter()
+                    .position(|replica| replica.idle().is_some_and(|for_| for_ >= idle));
                 if let Some(place) = old {
                     next.remove(place);
                     removed = true;
@@ -152,13 +166,6 @@ impl Replicas {
             next
         });
         removed
-    }
-
-    /// How long all of them have been idle; `None` while one works or there is none.
-    pub fn idle(&self) -> Option<Duration> {
-        let all = self.all.load();
-        let idle: Option<Vec<Duration>> = all.iter().map(|replica| replica.idle()).collect();
-        idle?.into_iter().min()
     }
 
     /// Takes all away; calls under way end on theirs.

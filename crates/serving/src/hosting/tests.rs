@@ -101,7 +101,7 @@ async fn a_deployment_is_loaded_by_its_first_call_and_only_once() {
 async fn an_unloaded_deployment_answers_only_after_it_is_loaded_again() {
     let (hosting, loads) = hosting();
     hosting.call(call(&[1.0])).await.unwrap();
-    hosting.unload(&name()).await.unwrap();
+    hosting.unload(&name()).unwrap();
     assert_eq!(hosting.index()[0].state, VersionState::Unavailable);
     assert!(matches!(
         hosting.call(call(&[1.0])).await,

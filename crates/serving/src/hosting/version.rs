@@ -9,21 +9,20 @@ use tidemill_core::clock::{Stopwatch, real_sleep};
 use tidemill_core::ids::{EndpointName, VersionNumber};
 use tidemill_core::ports::PortError;
 use tidemill_core::servable::{CallContext, Interface, Loader, Payload, Servable, Work};
-use tidemill_core::spec::{ServingSpec, Span, WarmupSpec};
-use tidemill_core::tensors::{DataType, Tensor};
+use tidemill_core::spec::{ServingSpec, Span};
 use tokio::sync::Mutex;
 
 use super::batch::{self, Patience};
 use super::limit::Limit;
-use super::queue::{Done, Pending, Queue};
+use super::pump::pump;
+use super::queue::{Pending, Queue};
 use super::replicas::{Replica, Replicas, Slot};
 use super::statistics::{BatchTimes, Counts};
+use super::warm::warm;
 use crate::error::ServeError;
 
 /// Rows that are answered together at most, where nothing was said.
 const USUAL_ROWS: u32 = 64;
-/// A wait shorter than this is not worth a timer.
-const SHORTEST_WAIT: Duration = Duration::from_micros(500);
 
 /// A version of a deployment.
 #[derive(Debug)]
@@ -34,7 +33,7 @@ pub(super) struct Version {
     loader: Arc<dyn Loader>,
     pub replicas: Replicas,
     pub queue: Queue,
-    patience: Patience,
+    pub patience: Patience,
     pub limit: Arc<Limit>,
     pub counts: Counts,
     interface: ArcSwapOption<Interface>,
@@ -46,7 +45,7 @@ pub(super) struct Version {
     /// Calls that wait for the first replica.
     held: AtomicUsize,
     /// A task hands out the queue.
-    pumping: AtomicBool,
+    pub pumping: AtomicBool,
     /// Microseconds since 1970; 0 if never.
     pub last_used: AtomicU64,
 }
@@ -60,7 +59,12 @@ pub(super) fn nanos(watch: Stopwatch) -> u64 {
 }
 
 impl Version {
-    pub fn new(endpoint: EndpointName, number: VersionNumber, spec: Arc<ServingSpec>, loader: Arc<dyn Loader>) -> Self {
+    pub fn new(
+        endpoint: EndpointName,
+        number: VersionNumber,
+        spec: Arc<ServingSpec>,
+        loader: Arc<dyn Loader>,
+    ) -> Self {
         let queue = &spec.queue;
         Self {
             endpoint,
@@ -161,12 +165,7 @@ impl Version {
         if let Some(replica) = self.replicas.any() {
             return Ok(replica);
         }
-        let replica = self.load_one().await?;
-        drop(_once);
-        for _ in 1..self.floor() {
-            self.grow();
-        }
-        Ok(replica)
+        self.load_one().await
     }
 
     async fn load_one(self: &Arc<Self>) -> Result<Arc<Replica>, ServeError> {
@@ -208,7 +207,7 @@ impl Version {
     }
 
     /// More replicas if more is asked than those there are can take, or if the first in line waits too long.
-    fn scale_out(self: &Arc<Self>) {
+    pub fn scale_out(self: &Arc<Self>) {
         let scaling = &self.spec.scaling;
         let count = self.replicas.count();
         if count == 0 || count >= scaling.max.max(1) as usize {
@@ -219,6 +218,13 @@ impl Version {
         let (fixed, _) = self.patience.costs();
         let patient = Duration::from_secs_f64((4.0 * fixed).clamp(0.05, 5.0));
         if asked > target * count || self.queue.oldest() > patient {
+            self.grow();
+        }
+    }
+
+    /// Another replica, if fewer are there than are meant to stay. The first comes by [`Version::load_first`].
+    pub fn top_up(self: &Arc<Self>) {
+        if (1..self.floor()).contains(&self.replicas.count()) {
             self.grow();
         }
     }
@@ -244,8 +250,12 @@ impl Version {
         self.replicas.count() == 0
     }
 
-    fn max_rows(&self) -> usize {
-        self.spec.batching.as_ref().map_or(USUAL_ROWS, |batching| batching.max_rows).max(1) as usize
+    pub fn max_rows(&self) -> usize {
+        self.spec
+            .batching
+            .as_ref()
+            .map_or(USUAL_ROWS, |batching| batching.max_rows)
+            .max(1) as usize
     }
 
     /// Answers a call here and now, on a model that takes microseconds.
@@ -269,12 +279,16 @@ impl Version {
     }
 
     /// Stands in line and waits for the answer.
-    pub async fn ask_in_turn(self: &Arc<Self>, pending: Pending, answer: Answer) -> Result<Done, ServeError> {
+    pub async fn ask_in_turn(
+        self: &Arc<Self>,
+        pending: Pending,
+        answer: Answer,
+    ) -> Result<Payload, ServeError> {
         let deadline = pending.context.deadline;
         self.patience.arrived();
         self.counts.pending.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting(&self.counts.pending);
-        if self.queue.push(pending).is_err() {
+        if !self.queue.push(pending) {
             return Err(self.overloaded(format!("{} requests wait already", self.spec.queue.max_requests)));
         }
         self.scale_out();
@@ -302,11 +316,10 @@ impl Version {
         }
     }
 
-    async fn answer_batch(self: Arc<Self>, slot: Slot, mut batch: Vec<Pending>) {
+    pub async fn answer_batch(self: Arc<Self>, slot: Slot, mut batch: Vec<Pending>) {
         let rows: Vec<usize> = batch.iter().map(|pending| pending.rows).collect();
-        let queued: Vec<u64> = batch.iter().map(|pending| nanos(pending.waiting)).collect();
-        for wait in &queued {
-            self.counts.queue.add(*wait);
+        for pending in &batch {
+            self.counts.queue.add(nanos(pending.waiting));
         }
         let model = &slot.replica.model;
         if batch.len() == 1 {
@@ -314,9 +327,11 @@ impl Version {
                 return;
             };
             let payload = std::mem::replace(&mut pending.payload, Payload::Tensors(Vec::new()));
-            let answer = self.execute(model, payload, &pending.context, pending.rows, 1).await;
+            let answer = self
+                .execute(model, payload, &pending.context, pending.rows, 1)
+                .await;
             drop(slot);
-            reply(pending, queued[0], answer.map_err(|error| self.failed(error)));
+            reply(pending, answer.map_err(|error| self.failed(error)));
             return;
         }
         let watch = Stopwatch::start();
@@ -326,8 +341,7 @@ impl Version {
         let total = rows.iter().sum();
         let answers = match joined {
             Ok(payload) => {
-                let answer = self.timed(model, payload, &context).await;
-                let (answer, infer) = answer;
+                let (answer, infer) = self.timed(model, payload, &context).await;
                 let watch = Stopwatch::start();
                 let parts = answer.and_then(|answer| batch::cut(answer, &rows));
                 let times = BatchTimes {
@@ -345,20 +359,22 @@ impl Version {
         match answers {
             Ok(parts) => {
                 drop(slot);
-                for ((pending, wait), part) in batch.into_iter().zip(queued).zip(parts) {
-                    reply(pending, wait, Ok(part));
+                for (pending, part) in batch.into_iter().zip(parts) {
+                    reply(pending, Ok(part));
                 }
             }
             // One request may have spoilt it for all: each is asked again by itself, and only those that fail then are told so.
             Err(error) => {
                 tracing::debug!(endpoint = %self.endpoint, %error, calls = batch.len(), "a batch failed; its calls are asked one by one");
-                for (mut pending, wait) in batch.into_iter().zip(queued) {
+                for mut pending in batch {
                     if pending.reply.is_closed() {
                         continue;
                     }
                     let payload = std::mem::replace(&mut pending.payload, Payload::Tensors(Vec::new()));
-                    let answer = self.execute(model, payload, &pending.context, pending.rows, 1).await;
-                    reply(pending, wait, answer.map_err(|error| self.failed(error)));
+                    let answer = self
+                        .execute(model, payload, &pending.context, pending.rows, 1)
+                        .await;
+                    reply(pending, answer.map_err(|error| self.failed(error)));
                 }
             }
         }
@@ -408,81 +424,11 @@ impl Version {
 }
 
 /// The other end of [`Pending::reply`].
-pub(super) type Answer = tokio::sync::oneshot::Receiver<Result<Done, ServeError>>;
+pub(super) type Answer = tokio::sync::oneshot::Receiver<Result<Payload, ServeError>>;
 
-fn reply(pending: Pending, queued: u64, answer: Result<Payload, ServeError>) {
+fn reply(pending: Pending, answer: Result<Payload, ServeError>) {
     // The caller may have gone away.
-    let _ = pending.reply.send(answer.map(|payload| Done { payload, queued }));
-}
-
-/// Hands waiting calls to replicas until there are none.
-async fn pump(version: Arc<Version>) {
-    loop {
-        if version.queue.waiting() == 0 {
-            version.pumping.store(false, Ordering::Release);
-            // Somebody may have come between the look and the word; whoever sets the flag first goes on.
-            if version.queue.waiting() == 0 || version.pumping.swap(true, Ordering::AcqRel) {
-                return;
-            }
-        }
-        let slot = version.replicas.take().await;
-        let max_rows = version.max_rows();
-        if let Some(batching) = &version.spec.batching {
-            wait_for_more(&version, max_rows, duration(batching.max_delay)).await;
-        }
-        let taken = version.queue.take(max_rows);
-        for pending in taken.over {
-            let _ = pending.reply.send(Err(version.late("it waited too long for its turn")));
-        }
-        if !taken.batch.is_empty() {
-            tokio::spawn(Arc::clone(&version).answer_batch(slot, taken.batch));
-        }
-    }
-}
-
-async fn wait_for_more(version: &Version, max_rows: usize, limit: Duration) {
-    let wait = version.patience.wait(limit);
-    if wait < SHORTEST_WAIT {
-        return;
-    }
-    let full = async {
-        while version.queue.rows() < max_rows {
-            version.queue.arrival().await;
-        }
-    };
-    tokio::select! {
-        () = full => {}
-        () = real_sleep(wait) => {}
-    }
-}
-
-/// Asks a model for zeros before its first caller does.
-async fn warm(model: &dyn Servable, warmup: &[WarmupSpec]) -> Result<(), PortError> {
-    for request in warmup {
-        let inputs = &model.interface().inputs;
-        let tensors = inputs.iter().filter(|spec| !spec.optional).map(|spec| {
-            let extent = |(place, &extent): (usize, &i64)| match usize::try_from(extent) {
-                Ok(extent) => extent,
-                Err(_) if place == 0 && model.interface().batches => request.rows.max(1) as usize,
-                Err(_) => 1,
-            };
-            let shape: Vec<usize> = spec.shape.iter().enumerate().map(extent).collect();
-            let elements: usize = shape.iter().product();
-            match spec.datatype.size() {
-                Some(size) => Tensor::fixed(&spec.name, spec.datatype, shape, vec![0; elements * size].into()),
-                None => {
-                    debug_assert_eq!(spec.datatype, DataType::Bytes);
-                    Tensor::strings(&spec.name, shape, vec![Some(bytes::Bytes::new()); elements])
-                }
-            }
-        });
-        let tensors: Result<Vec<Tensor>, _> = tensors.collect();
-        let tensors = tensors.map_err(|error| PortError::caller("model_manifest", error.to_string()))?;
-        for _ in 0..request.count {
-            model.call(Payload::Tensors(tensors.clone()), &CallContext::default()).await?;
-        }
-    }
-    Ok(())
+    let _ = pending.reply.send(answer);
 }
 
 /// Counts those who wait for the first replica.

@@ -231,12 +231,13 @@ impl PredictionLog {
             return Ok(());
         }
         let (done, acknowledged) = oneshot::channel();
-        self.send(Command::Append(Append {
+        let append = Append {
             record,
             batch,
             claim,
             done,
-        }))?;
+        };
+        self.send(Command::Append(Box::new(append)))?;
         acknowledged.await.map_err(|_| ServeError::Closed)?
     }
 

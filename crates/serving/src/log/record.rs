@@ -104,7 +104,7 @@ fn payload(bytes: &[u8]) -> Result<(&[u8], usize), Bad> {
 }
 
 /// The whole length that a header tells, at most as long as a record can be.
-pub(super) fn length(header: &[u8; HEADER]) -> usize {
+pub(super) fn length(header: [u8; HEADER]) -> usize {
     let payload = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize;
     HEADER + payload.min(MAX_PAYLOAD)
 }

@@ -174,7 +174,7 @@ pub(super) fn read_at(path: &Path, offset: u64) -> Result<Record, ServeError> {
     let file = File::open(path).map_err(failed)?;
     let mut header = [0; record::HEADER];
     file.read_exact_at(&mut header, offset).map_err(failed)?;
-    let mut bytes = vec![0; record::length(&header)];
+    let mut bytes = vec![0; record::length(header)];
     file.read_exact_at(&mut bytes, offset).map_err(failed)?;
     match record::decode(&bytes) {
         Ok((record, _)) => Ok(record),

@@ -26,7 +26,7 @@ const GROUP_BYTES: usize = 4 << 20;
 const STALL_MICROS: u64 = 20_000;
 
 pub(super) enum Command {
-    Append(Append),
+    Append(Box<Append>),
     Seal(oneshot::Sender<Result<Option<SegmentId>, ServeError>>),
     /// The open segment is full.
     Rotate,
@@ -175,7 +175,7 @@ impl Keeper {
                 match command {
                     Command::Append(append) => {
                         bytes += append.record.len();
-                        group.push(append);
+                        group.push(*append);
                     }
                     Command::Seal(done) => {
                         self.write(&mut group);

@@ -6,6 +6,7 @@
 mod architecture;
 mod bad_input;
 mod commands;
+mod faults;
 mod full_disk;
 mod init;
 mod kill;
