@@ -45,7 +45,7 @@ test-page: ## The page in Chromium, against its fixture and against a real serve
 
 test-rust: ## Documentation tests, then everything else
 	cargo test --doc --workspace
-	TIDEMILL_PYTHON="$$(scripts/test-venv.sh)/bin/python" cargo nextest run --workspace
+	TIDEMILL_PYTHON="$$(scripts/test-venv.sh)/bin/python" ORT_DYLIB_PATH="$$(scripts/onnxruntime.sh)" cargo nextest run --workspace
 
 bench: ## Measure: the year's replay and what it earned, memory, start
 	cargo build --release -p tidemill

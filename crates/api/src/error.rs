@@ -119,6 +119,51 @@ impl Kind {
         }
     }
 
+    /// Google's word for it (`google.rpc.Code`).
+    fn google_status(self) -> &'static str {
+        use tonic::Code;
+        match self.grpc_code() {
+            Code::InvalidArgument => "INVALID_ARGUMENT",
+            Code::AlreadyExists => "ALREADY_EXISTS",
+            Code::Unauthenticated => "UNAUTHENTICATED",
+            Code::PermissionDenied => "PERMISSION_DENIED",
+            Code::NotFound => "NOT_FOUND",
+            Code::Unimplemented => "UNIMPLEMENTED",
+            Code::Aborted => "ABORTED",
+            Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+            Code::FailedPrecondition => "FAILED_PRECONDITION",
+            Code::Unavailable => "UNAVAILABLE",
+            Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            _ => "INTERNAL",
+        }
+    }
+
+    /// The SageMaker runtime's status and name of an error. What is wrong with a body is the model's error there: only a container reads
+    /// bodies.
+    fn sagemaker(self, code: &str) -> (StatusCode, &'static str) {
+        match self {
+            Self::Unauthenticated | Self::Denied => (StatusCode::FORBIDDEN, "AccessDeniedException"),
+            Self::TooMany => (StatusCode::TOO_MANY_REQUESTS, "ThrottlingException"),
+            Self::Unavailable if matches!(code, "no_model" | "unloaded" | "load_failed") => {
+                (StatusCode::TOO_MANY_REQUESTS, "ModelNotReadyException")
+            }
+            Self::Unavailable | Self::InsufficientStorage => {
+                (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable")
+            }
+            Self::NotFound | Self::NoRoute | Self::MethodNotAllowed | Self::Conflict | Self::TooLarge => {
+                (StatusCode::BAD_REQUEST, "ValidationError")
+            }
+            _ if matches!(
+                code,
+                "bad_header" | "bad_request_id" | "bad_encoding" | "body_interrupted"
+            ) =>
+            {
+                (StatusCode::BAD_REQUEST, "ValidationError")
+            }
+            _ => (StatusCode::FAILED_DEPENDENCY, MODEL_ERROR),
+        }
+    }
+
     /// MLflow's own word for it (`mlflow.protos.databricks_pb2.ErrorCode`).
     fn mlflow_code(self) -> &'static str {
         match self {
@@ -416,6 +461,18 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// SageMaker's name of an error of the model.
+const MODEL_ERROR: &str = "ModelError";
+
+/// Whether a path below `/endpoints` is a call of the SageMaker runtime; the page has others there.
+fn is_invocation(path: &str) -> bool {
+    let last = path.rsplit('/').next().unwrap_or_default();
+    matches!(
+        last,
+        "invocations" | "async-invocations" | "invocations-response-stream"
+    )
+}
+
 /// The protocols, told apart by path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Protocol {
@@ -425,6 +482,10 @@ pub(crate) enum Protocol {
     Mlflow,
     /// MLflow's tracking and registry.
     MlflowRest,
+    /// The SageMaker runtime.
+    SageMaker,
+    /// Vertex AI's prediction service.
+    Vertex,
     /// gRPC, whose errors stand in headers under a status of 200.
     Grpc,
     /// Our own.
@@ -439,6 +500,8 @@ impl Protocol {
             "v2" => Some(Self::OpenInference),
             crate::grpc::INFERENCE | crate::grpc::HEALTH => Some(Self::Grpc),
             "invocations" | "ping" | "health" | "version" => Some(Self::Mlflow),
+            "endpoints" if is_invocation(path) => Some(Self::SageMaker),
+            "v1" if path.trim_start_matches('/').starts_with("v1/projects/") => Some(Self::Vertex),
             "ajax-api" | "get-artifact" | "model-versions" | "graphql" => Some(Self::MlflowRest),
             "api" if !path.trim_start_matches('/').starts_with("api/v1") => Some(Self::MlflowRest),
             "api" | "metrics" | "docs" => Some(Self::V1),
@@ -459,6 +522,23 @@ impl Protocol {
                 "error_code": error.kind.mlflow_code(),
                 "message": error.message,
             }),
+            Self::SageMaker => {
+                let mut body = json!({ "Message": error.message, "message": error.message });
+                if error.kind.sagemaker(error.code).1 == MODEL_ERROR {
+                    body["OriginalStatusCode"] = json!(error.kind.status().as_u16());
+                    body["OriginalMessage"] = json!(error.message);
+                    body["LogStreamArn"] = json!("");
+                }
+                body
+            }
+            Self::Vertex => json!({
+                "error": {
+                    "code": error.kind.status().as_u16(),
+                    "message": error.message,
+                    "status": error.kind.google_status(),
+                    "details": [],
+                }
+            }),
             Self::Grpc | Self::V1 => json!({
                 "error": {
                     "code": error.code,
@@ -476,6 +556,12 @@ impl Protocol {
             return tonic::Status::from(error.clone()).into_http();
         }
         let body = self.error_body(error).to_string();
+        if self == Self::SageMaker {
+            let (status, name) = error.kind.sagemaker(error.code);
+            *response.status_mut() = status;
+            let name = HeaderValue::from_static(name);
+            response.headers_mut().insert("x-amzn-errortype", name);
+        }
         let headers = response.headers_mut();
         headers.remove(header::CONTENT_LENGTH);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -582,6 +668,17 @@ mod tests {
                 Protocol::Mlflow.error_body(&error),
                 json!({"error_code": mlflow, "message": "`x` is wrong", "stack_trace": null})
             );
+            assert_eq!(
+                Protocol::Vertex.error_body(&error)["error"]["code"],
+                json!(status)
+            );
+            let rendered = Protocol::SageMaker.render(&error, kind.status().into_response());
+            let name = rendered.headers()["x-amzn-errortype"]
+                .to_str()
+                .unwrap()
+                .to_owned();
+            assert_eq!(name == "ModelError", rendered.status() == 424, "{kind:?}");
+            assert_eq!(Protocol::SageMaker.error_body(&error)["Message"], "`x` is wrong");
             assert_eq!(
                 Protocol::MlflowRest.error_body(&error),
                 json!({"error_code": mlflow, "message": "`x` is wrong"})
@@ -691,6 +788,13 @@ mod tests {
             Protocol::of_path("/ajax-api/2.0/mlflow/runs/get"),
             Some(Protocol::MlflowRest)
         );
+        let path = "/endpoints/flights/invocations";
+        assert_eq!(Protocol::of_path(path), Some(Protocol::SageMaker));
+        let path = "/v1/projects/p/locations/l/endpoints/flights:predict";
+        assert_eq!(Protocol::of_path(path), Some(Protocol::Vertex));
+        let path = "/inference.GRPCInferenceService/ModelInfer";
+        assert_eq!(Protocol::of_path(path), Some(Protocol::Grpc));
+        assert_eq!(Protocol::of_path("/endpoints/flights"), None);
         assert_eq!(Protocol::of_path("/runs/1"), None);
         assert_eq!(Protocol::of_path("/v2x"), None);
     }

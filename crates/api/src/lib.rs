@@ -2,7 +2,7 @@
 //!
 //! - [`router`]: all routes, as a table of contents; the OpenAPI document is derived from it.
 //! - `open_inference`: the Open Inference Protocol v2; `mlflow`: MLflow's scoring protocol; `v1`: our own, one file a noun; `wandb`: W&B's
-//!   client.
+//!   client; `sagemaker` and `vertex`: the runtimes of AWS and Google.
 //! - `grpc`: the Open Inference Protocol and gRPC's health, on the same port.
 //! - `infer`: the way that all prediction protocols share: a name is resolved, `tidemill_serving` asked, tensors or rows come out.
 //! - `auth`: who sends a request and what they may do, one rule a route; [`security`]: what a browser may be made to send.
@@ -26,9 +26,11 @@ mod open_inference;
 mod page;
 mod prometheus;
 pub mod router;
+mod sagemaker;
 pub mod security;
 pub mod server;
 mod v1;
+mod vertex;
 mod wandb;
 
 pub use control_plane::{ControlPlane, ListQuery, Noun};

@@ -15,7 +15,7 @@ use crate::v1::{
     clock, endpoints, events, feedback, import, lists, models, openapi, runs, spec, status, sweeps, tables,
     tokens,
 };
-use crate::{auth, docs, edge, grpc, mlflow, page, prometheus, wandb};
+use crate::{auth, docs, edge, grpc, mlflow, page, prometheus, sagemaker, vertex, wandb};
 
 /// A route, and what the OpenAPI document says of it.
 pub(crate) struct Route {
@@ -431,6 +431,14 @@ fn own_routes() -> Vec<Route> {
         get("/ping", mlflow::ping, "Whether the server can answer"),
         get("/health", mlflow::tracking::server::health, "Whether the server can answer"),
         get("/version", mlflow::tracking::server::version, "The version of MLflow that its clients may count on"),
+
+        // The SageMaker runtime
+        post("/endpoints/{endpoint}/invocations", sagemaker::invoke, "Predict, as the SageMaker runtime is asked").body("ScoringRequest"),
+        post("/endpoints/{endpoint}/invocations-response-stream", sagemaker::stream::invoke, "Predict, and get the answer in event-stream frames").body("ScoringRequest"),
+        post("/endpoints/{endpoint}/async-invocations", sagemaker::background::invoke, "Predict from a file into a file"),
+
+        // Vertex AI's prediction service
+        post("/v1/projects/{project}/locations/{location}/endpoints/{call}", vertex::call, "Predict, as Vertex AI is asked: `ENDPOINT:predict`, `:rawPredict`, `:streamRawPredict`").body("VertexRequest"),
 
         // Our own protocol
         get("/api/v1/status", status::status, "The server at a glance"),

@@ -86,6 +86,8 @@ pub(crate) enum Step {
     Clip(f64, f64),
     /// 1 if it is this, else 0.
     Equals(f64),
+    /// Less the first, times the second, in `float` (ONNX's `Scaler`).
+    Scaler(f32, f32),
 }
 
 impl Step {
@@ -102,6 +104,9 @@ impl Step {
                     *cell = cell.max(low).min(high);
                 }
             }),
+            Self::Scaler(offset, scale) => {
+                each.for_each(|cell| *cell = f64::from((*cell as f32 - offset) * scale));
+            }
             Self::Equals(value) => each.for_each(|cell| *cell = f64::from(u8::from(*cell == value))),
         }
     }
@@ -151,6 +156,11 @@ impl RowEncoder {
     /// Numbers a row.
     pub fn width(&self) -> usize {
         self.inputs.len()
+    }
+
+    /// The column that a number comes from.
+    pub fn column(&self, input: usize) -> usize {
+        self.inputs[input].column
     }
 
     /// Writes `rows` rows from `first` on into `out`, input by input.

@@ -19,6 +19,7 @@ mod error;
 mod lightgbm;
 mod manifest;
 mod native;
+mod onnx;
 mod perpetual;
 pub mod python;
 mod runtime;
@@ -29,6 +30,7 @@ mod trees;
 mod xgboost;
 
 pub use engine::Deployer;
+pub use onnx::OnnxModel;
 pub use runtime::{Runtime, SUPPORTED_FORMATS};
 pub use sklearn::SKLEARN_TREES_PY;
 pub use trainer::BuiltinTrainer;

@@ -27,9 +27,23 @@ pub(crate) struct Manifest {
     /// The inputs, in the order in which the model reads them; if there are none, those that the file names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<ManifestFeature>,
+    /// What runs an ONNX model: `onnxruntime`, or whatever is fastest if it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<Engine>,
+    /// Threads that one call of an ONNX model uses; 1 if it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
     /// What trained it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub library: Option<String>,
+}
+
+/// What runs a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Engine {
+    /// ONNX Runtime.
+    OnnxRuntime,
 }
 
 /// One input of a model.

@@ -9,6 +9,7 @@ use crate::encode::{Coding, Rounding, RowEncoder};
 use crate::error::{Broken, BundleError};
 use crate::lightgbm::{self, LightGbm};
 use crate::manifest::{self, Manifest, ManifestFeature};
+use crate::onnx;
 use crate::perpetual;
 use crate::sklearn;
 use crate::trainer::CODING;
@@ -16,7 +17,7 @@ use crate::tree_model::{Parts, TreeModel};
 use crate::xgboost;
 
 /// The values of `format` in `model.json` that [`Runtime`] loads.
-pub const SUPPORTED_FORMATS: [&str; 4] = ["perpetual", "lightgbm", "xgboost", "sklearn_trees"];
+pub const SUPPORTED_FORMATS: [&str; 5] = ["perpetual", "lightgbm", "xgboost", "sklearn_trees", "onnx"];
 
 /// Loads bundles of every supported format.
 #[derive(Debug, Clone, Copy, Default)]
@@ -24,7 +25,11 @@ pub struct Runtime;
 
 impl ModelRuntime for Runtime {
     fn load(&self, bundle: &ModelBundle) -> Result<Arc<dyn Model>, PortError> {
-        let model = load_trees(bundle)?;
+        let manifest = Manifest::read(bundle)?;
+        if manifest.format == "onnx" {
+            return onnx::load_table(&manifest, bundle);
+        }
+        let model = load_trees(&manifest, bundle)?;
         tracing::debug!(
             trees = model.trees(),
             features = model.signature().features.features.len(),
@@ -36,14 +41,13 @@ impl ModelRuntime for Runtime {
 }
 
 /// Loads a bundle of one of the tree formats.
-pub(crate) fn load_trees(bundle: &ModelBundle) -> Result<TreeModel, BundleError> {
-    let manifest = Manifest::read(bundle)?;
+fn load_trees(manifest: &Manifest, bundle: &ModelBundle) -> Result<TreeModel, BundleError> {
     let bytes = manifest::file(bundle, &manifest.file)?;
     match manifest.format.as_str() {
-        "lightgbm" => load_lightgbm(&manifest, bytes),
-        "xgboost" => load_xgboost(&manifest, bytes),
-        "sklearn_trees" => load_sklearn(&manifest, bytes),
-        _ => load_perpetual(&manifest, bytes),
+        "lightgbm" => load_lightgbm(manifest, bytes),
+        "xgboost" => load_xgboost(manifest, bytes),
+        "sklearn_trees" => load_sklearn(manifest, bytes),
+        _ => load_perpetual(manifest, bytes),
     }
 }
 

@@ -76,6 +76,8 @@ impl Trainer for BuiltinTrainer {
             task: Some(task),
             classes,
             features,
+            engine: None,
+            threads: None,
             library: Some(LIBRARY.into()),
         };
         let unwritten = |error: serde_json::Error| {

@@ -21,6 +21,7 @@ struct Case {
     rows: Frame,
     expected: Vec<f64>,
     compare: Value,
+    contributions: Option<Vec<f64>>,
 }
 
 /// The cases whose names begin so; none where there is no Python for the tests.
@@ -63,15 +64,19 @@ fn case(folder: &Path) -> Case {
     let rows = columns
         .iter()
         .map(|(name, values)| (name.as_str(), column(values.as_array().unwrap())));
-    let numbers = case["expected"].as_array().unwrap().iter();
+    let flat = |rows: &Value| {
+        let numbers = rows.as_array().unwrap().iter();
+        numbers
+            .flat_map(|row| row.as_array().unwrap())
+            .map(|number| number.as_f64().unwrap())
+            .collect()
+    };
     Case {
         name: folder.file_name().unwrap().to_str().unwrap().to_owned(),
         bundle: bundle.collect(),
         rows: frame(rows.collect()),
-        expected: numbers
-            .flat_map(|row| row.as_array().unwrap())
-            .map(|number| number.as_f64().unwrap())
-            .collect(),
+        expected: flat(&case["expected"]),
+        contributions: case.get("contributions").map(flat),
         compare: case["compare"].clone(),
     }
 }
@@ -114,6 +119,69 @@ impl Case {
     }
 }
 
+/// Contributions equal the library's own: LightGBM counts rows in `double`, XGBoost weighs them in `float`.
+fn contributions_differ(case: &Case, model: &dyn Model) -> Option<String> {
+    let expected = case.contributions.as_ref()?;
+    let tolerance = if case.name.starts_with("lightgbm") {
+        1e-9
+    } else {
+        1e-4
+    };
+    let Some(got) = model.contributions(&case.rows).unwrap() else {
+        return Some(format!("{}: no contributions", case.name));
+    };
+    let pairs = got.values.iter().zip(expected);
+    let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    let same = got.values.len() == expected.len() && worst <= tolerance;
+    (!same).then(|| {
+        let lengths = (got.values.len(), expected.len());
+        format!(
+            "{}: contributions differ by {worst}, of {lengths:?} numbers",
+            case.name
+        )
+    })
+}
+
+/// ONNX models that have to run on our own engine.
+const NATIVE: [&str; 17] = [
+    "decision_tree",
+    "extra_trees",
+    "gradient_boosting",
+    "gradient_boosting_multiclass",
+    "gradient_boosting_regressor",
+    "hist_binary",
+    "hist_regressor",
+    "lightgbm",
+    "lightgbm_multiclass",
+    "lightgbm_regressor",
+    "random_forest_binary",
+    "random_forest_regressor",
+    "random_forest_zipmap",
+    "scaled_trees",
+    "xgboost",
+    "xgboost_multiclass",
+    "xgboost_regressor",
+];
+
+/// Whatever runs an ONNX model, its answers are ONNX Runtime's to the last bit.
+fn differs_from_onnx_runtime(case: &Case) -> Option<String> {
+    let mut bundle = case.bundle.clone();
+    let mut manifest: Value = serde_json::from_slice(&bundle["model.json"]).unwrap();
+    manifest["engine"] = "onnxruntime".into();
+    bundle.insert("model.json".into(), serde_json::to_vec(&manifest).unwrap());
+    let theirs = Runtime.load(&bundle).unwrap();
+    let ours = Runtime.load(&case.bundle).unwrap();
+    let native = format!("{ours:?}").starts_with("TreeModel");
+    if native != NATIVE.contains(&case.name.trim_start_matches("onnx_")) {
+        return Some(format!("{}: runs on our own engine: {native}", case.name));
+    }
+    let (theirs, ours) = (
+        theirs.predict(&case.rows).unwrap(),
+        ours.predict(&case.rows).unwrap(),
+    );
+    (theirs != ours).then(|| format!("{}: not ONNX Runtime's answers to the last bit", case.name))
+}
+
 #[test]
 fn models_answer_as_their_python_originals_do() {
     let made = tempfile::tempdir().unwrap();
@@ -133,6 +201,7 @@ fn models_answer_as_their_python_originals_do() {
             failures.push(format!("{}: {difference}", case.name));
             continue;
         }
+        failures.extend(contributions_differ(case, model.as_ref()));
         // Row by row too, which goes another way through the engine.
         let width = case.expected.len() / case.rows.rows();
         let single = (0..case.rows.rows().min(50)).find_map(|row| {
@@ -140,6 +209,9 @@ fn models_answer_as_their_python_originals_do() {
             case.differs(model.as_ref(), &case.rows.take(&[row]), expected)
         });
         failures.extend(single.map(|difference| format!("{}, one row: {difference}", case.name)));
+    }
+    for case in cases.iter().filter(|case| case.name.starts_with("onnx_")) {
+        failures.extend(differs_from_onnx_runtime(case));
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(cases.len() >= 20, "only {} models", cases.len());

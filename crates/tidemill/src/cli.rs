@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use tidemill_core::clock::Timestamp;
 
-use crate::deploy_args::{BundleArgs, ServingArgs};
+use crate::deploy_args::{BundleArgs, DeploymentArgs};
 
 /// From a notebook to production, and good there.
 #[derive(Debug, Parser)]
@@ -57,6 +57,18 @@ pub struct Listen {
     /// Port to listen on; 0 lets the system pick one.
     #[arg(long, default_value_t = 7878)]
     pub port: u16,
+}
+
+/// How predictions are asked for.
+#[derive(Debug, Args, Clone)]
+pub struct ServingArgs {
+    /// Listen on this port too, for clients that want gRPC on one of its own; 0 lets the system pick one. The main port speaks both.
+    #[arg(long, value_name = "PORT")]
+    pub grpc_port: Option<u16>,
+    /// Let clients on this machine hand tensors over by system shared memory: this server then reads and writes the files in /dev/shm that
+    /// they name.
+    #[arg(long)]
+    pub shared_memory: bool,
 }
 
 /// How an import is done.
@@ -178,6 +190,8 @@ pub enum Command {
         project: Project,
         #[command(flatten)]
         listen: Listen,
+        #[command(flatten)]
+        serving: ServingArgs,
         #[command(flatten)]
         tracking: TrackingArgs,
         /// Run on a clock that stands at this time and is moved by a replay (or where it stood, if the data folder has one).
@@ -330,7 +344,7 @@ pub enum Command {
         #[command(flatten)]
         bundle: BundleArgs,
         #[command(flatten)]
-        serving: ServingArgs,
+        serving: DeploymentArgs,
     },
     /// What is deployed.
     Deployments {
@@ -357,7 +371,7 @@ pub enum Command {
         #[command(flatten)]
         bundle: BundleArgs,
         #[command(flatten)]
-        serving: ServingArgs,
+        serving: DeploymentArgs,
     },
     /// Start a server with nothing but these bundles, models or functions.
     Serve {
@@ -375,7 +389,7 @@ pub enum Command {
         #[command(flatten)]
         bundle: BundleArgs,
         #[command(flatten)]
-        serving: ServingArgs,
+        serving: DeploymentArgs,
     },
     /// What is served, and what the loop is doing.
     Status {

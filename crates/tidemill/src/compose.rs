@@ -33,6 +33,10 @@ pub struct Settings {
     pub tracking: TrackingOptions,
     /// Under which names the server is reached, and which pages may use it.
     pub security: Security,
+    /// Another port to listen on, for gRPC.
+    pub grpc_port: Option<u16>,
+    /// Whether clients may hand tensors over by shared memory.
+    pub shared_memory: bool,
 }
 
 /// A project on disk.
@@ -100,6 +104,8 @@ pub struct App {
     pub data: PathBuf,
     /// Under which names it is reached, and which pages may use it.
     pub security: Security,
+    /// Another port to listen on, for gRPC.
+    pub grpc_port: Option<u16>,
 }
 
 /// Opens the data folder and puts everything together.
@@ -132,12 +138,14 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
     let tracking = Tracking::new(store, clock, settings.tracking.clone());
     tracking.answer_tables(Arc::new(Tables::default()));
     tracking.prepare_users().await?;
-    let plane = Arc::new(Plane::new(control.clone(), tracking, deployments));
+    let plane =
+        Arc::new(Plane::new(control.clone(), tracking, deployments).sharing_memory(settings.shared_memory));
     Ok(App {
         control: Some(control),
         plane,
         data: project.data.clone(),
         security: settings.security.clone(),
+        grpc_port: settings.grpc_port,
     })
 }
 
@@ -152,9 +160,13 @@ pub async fn open_without_project(data: &Path, settings: &Settings) -> Result<Ap
     tracking.prepare_users().await?;
     Ok(App {
         control: None,
-        plane: Arc::new(Plane::without_project(tracking, deployments, serving, clock)),
+        plane: Arc::new(
+            Plane::without_project(tracking, deployments, serving, clock)
+                .sharing_memory(settings.shared_memory),
+        ),
         data: data.to_owned(),
         security: settings.security.clone(),
+        grpc_port: settings.grpc_port,
     })
 }
 
@@ -194,11 +206,14 @@ fn open_deployments(store: &Store, serving: &Arc<Server>, clock: &Arc<dyn Clock>
 pub struct Running {
     /// Where.
     pub address: SocketAddr,
+    /// Where gRPC is: there too, or on its own port.
+    pub grpc: SocketAddr,
     /// The loop behind it, if there is a project.
     pub control: Option<Control>,
     address_file: PathBuf,
     stop: Option<oneshot::Sender<()>>,
     server: tokio::task::JoinHandle<std::io::Result<()>>,
+    grpc_server: Option<(oneshot::Sender<()>, tokio::task::JoinHandle<std::io::Result<()>>)>,
     looping: Option<tokio::task::JoinHandle<()>>,
     webhooks: tokio::task::JoinHandle<()>,
     housekeeping: tokio::task::JoinHandle<()>,
@@ -216,6 +231,12 @@ impl Running {
         if let Some(stop) = self.stop.take() {
             // The server may have ended by itself.
             let _ = stop.send(());
+        }
+        if let Some((stop, server)) = self.grpc_server.take() {
+            let _ = stop.send(());
+            if let Ok(Err(error)) = server.await {
+                tracing::warn!(%error, "the port of gRPC failed");
+            }
         }
         let served = (&mut self.server).await;
         // What is under way and was not noted as received is sent again by the next start.
@@ -261,6 +282,22 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
     let hosting = app.plane.serving().hosting().clone();
     let hosting = tokio::spawn(async move { hosting.keep_house().await });
     let router = tidemill_api::router_with(app.plane, app.security);
+    let (grpc, grpc_server) = match app.grpc_port {
+        None => (address, None),
+        Some(port) => {
+            let wanted = SocketAddr::new(address.ip(), port);
+            let listener = TcpListener::bind(wanted).await.with_context(|| {
+                format!("cannot listen on {wanted}; choose another with `--grpc-port`, or leave it out: `--port` speaks gRPC too")
+            })?;
+            let address = listener.local_addr()?;
+            let (stop, stopped) = oneshot::channel::<()>();
+            let serving = tidemill_api::serve(listener, router.clone(), async move {
+                // A dropped sender stops the server too.
+                let _ = stopped.await;
+            });
+            (address, Some((stop, tokio::spawn(serving))))
+        }
+    };
     let server = tokio::spawn(tidemill_api::serve(listener, router, async move {
         // A dropped sender stops the server too.
         let _ = stopped.await;
@@ -272,6 +309,8 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
         .map(|control| tokio::spawn(async move { control.run().await }));
     Ok(Running {
         address,
+        grpc,
+        grpc_server,
         control: app.control,
         address_file,
         stop: Some(stop),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::{Value, json};
-use tidemill_api::{ApiError, ControlPlane, ListQuery, Noun};
+use tidemill_api::{ApiError, ControlPlane, ListQuery, Noun, SharedMemory};
 use tidemill_control::delivery::deployments::Deployments;
 use tidemill_control::tracking::Tracking;
 use tidemill_control::{Control, view};
@@ -28,6 +28,7 @@ pub struct Plane {
     deployments: Deployments,
     serving: Arc<tidemill_serving::Server>,
     clock: Arc<dyn Clock>,
+    shared_memory: Option<Arc<SharedMemory>>,
 }
 
 impl Plane {
@@ -39,6 +40,7 @@ impl Plane {
             control: Some(control),
             tracking,
             deployments,
+            shared_memory: None,
         }
     }
 
@@ -55,7 +57,14 @@ impl Plane {
             deployments,
             serving,
             clock,
+            shared_memory: None,
         }
+    }
+
+    /// The same, letting clients hand tensors over by shared memory or not.
+    pub fn sharing_memory(mut self, allowed: bool) -> Self {
+        self.shared_memory = allowed.then(Arc::default);
+        self
     }
 
     fn control(&self) -> Result<&Control, ApiError> {
@@ -293,6 +302,10 @@ impl ControlPlane for Plane {
 
     fn deployments(&self) -> &Deployments {
         &self.deployments
+    }
+
+    fn shared_memory(&self) -> Option<&SharedMemory> {
+        self.shared_memory.as_deref()
     }
 
     fn tracking(&self) -> &Tracking {

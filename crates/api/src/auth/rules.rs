@@ -136,6 +136,11 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("POST", "/v2/systemsharedmemory/*", EDITOR),
     ("POST", "/v2/cudasharedmemory/*", EDITOR),
     ("POST", "/invocations", User),
+    ("POST", "/endpoints/{}/invocations", User),
+    ("POST", "/endpoints/{}/invocations-response-stream", User),
+    // Reads and writes files that others may not be shown.
+    ("POST", "/endpoints/{}/async-invocations", EDITOR),
+    ("POST", "/v1/projects/{}/locations/{}/endpoints/{}", User),
     // The same over gRPC
     ("POST", "/inference.GRPCInferenceService/ServerLive", Public),
     ("POST", "/inference.GRPCInferenceService/ServerReady", Public),
@@ -455,6 +460,9 @@ mod tests {
             "/v2/repository/index",
             "/invocations",
             "/invocations/{endpoint}",
+            "/endpoints/{endpoint}/invocations",
+            "/endpoints/{endpoint}/invocations-response-stream",
+            "/v1/projects/{project}/locations/{location}/endpoints/{call}",
             "/api/v1/tokens",
             "/api/v1/tokens/{id}",
             "/api/3.0/mlflow/traces/search",

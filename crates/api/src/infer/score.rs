@@ -1,12 +1,11 @@
 //! Rows in, whatever stands behind the name asked: the way of the protocols that score tables (MLflow, SageMaker, Vertex AI).
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use tidemill_core::servable::{Interface, Payload};
-use tidemill_serving::{Call as HostedCall, CallAnswer, CallAnswers, InferResponse, Route};
+use tidemill_serving::{Call as HostedCall, CallAnswer, CallAnswers, InferResponse};
 
 use super::ask::call_of;
 use super::forms::csv::Header;
@@ -49,10 +48,7 @@ pub(crate) enum Kind {
 
 /// What came back.
 pub(crate) enum Scored {
-    Table {
-        route: Arc<Route>,
-        response: InferResponse,
-    },
+    Table { response: InferResponse },
     Hosted(CallAnswer),
 }
 
@@ -91,7 +87,6 @@ pub(crate) async fn score(app: &App, target: Target, scoring: Scoring) -> Result
             })
             .await?;
             Ok(Scored::Table {
-                route: answer.route,
                 response: answer.response,
             })
         }

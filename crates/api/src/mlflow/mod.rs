@@ -7,18 +7,17 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 use tidemill_core::ids::EndpointName;
 use tidemill_core::servable::Payload;
-use tidemill_serving::InferResponse;
 
 use crate::control_plane::App;
 use crate::error::ApiError;
 use crate::extract::{Inflated, media_type};
+use crate::infer::Target;
 use crate::infer::forms::csv::Header;
 use crate::infer::forms::{parquet, reply};
 use crate::infer::score::{Kind, Scored, Scoring, score};
-use crate::infer::{Target, any_degraded, labels};
 
 /// `GET /ping`
 pub(crate) async fn ping(State(app): State<App>) -> Result<&'static str, ApiError> {
@@ -76,7 +75,7 @@ pub(crate) async fn invoke(
     };
     let target = Target::of(&app, &endpoint, None)?;
     match score(&app, target, scoring).await? {
-        Scored::Table { response, .. } => Ok(Json(predictions(&response)).into_response()),
+        Scored::Table { response } => Ok(Json(reply::of_table(&response)).into_response()),
         Scored::Hosted(answer) => match answer.payload {
             // What is no JSON is the model's to name.
             Payload::Body { content_type, bytes } if !content_type.contains("json") => {
@@ -116,29 +115,4 @@ fn kind(headers: &HeaderMap) -> Result<(Kind, String), ApiError> {
         }
     };
     Ok((kind, whole.to_owned()))
-}
-
-/// What pyfunc would give: probabilities, numbers, or the classes with their probabilities beside them.
-fn predictions(response: &InferResponse) -> Value {
-    let scores = &response.scores;
-    let mut answer = Map::new();
-    match labels(scores) {
-        None => {
-            answer.insert("predictions".to_owned(), json!(scores.values()));
-        }
-        Some(labels) => {
-            let rows: Vec<&[f64]> = (0..scores.rows()).map(|row| scores.row(row)).collect();
-            answer.insert("predictions".to_owned(), json!(labels));
-            answer.insert("probabilities".to_owned(), json!(rows));
-            if let tidemill_core::frame::Scores::Multiclass { classes, .. } = scores {
-                answer.insert("classes".to_owned(), json!(classes));
-            }
-        }
-    }
-    answer.insert("prediction_ids".to_owned(), json!(response.ids));
-    answer.insert("model_versions".to_owned(), json!(response.versions));
-    if any_degraded(response) {
-        answer.insert("degraded".to_owned(), json!(response.degraded));
-    }
-    Value::Object(answer)
 }

@@ -120,7 +120,7 @@ fn written(path: &ModelPath, answer: CallAnswer) -> Result<Value, ApiError> {
         Payload::Tensors(tensors) => tensors,
         Payload::Body { content_type, bytes } => {
             if content_type.contains("json") {
-                return parse_json(&bytes).map_err(|error| ApiError::internal("bad_answer", error.message));
+                return parse_json(&bytes).map_err(|error| ApiError::internal("model_broken", error.message));
             }
             return Ok(json!({ "text_output": String::from_utf8_lossy(&bytes) }));
         }

@@ -34,6 +34,8 @@ fn operation(route: &Route) -> Value {
         Some(Protocol::OpenInference) => ("Open Inference Protocol v2", "OpenInferenceError"),
         Some(Protocol::Mlflow) => ("MLflow scoring", "MlflowError"),
         Some(Protocol::MlflowRest) => ("MLflow tracking", "MlflowError"),
+        Some(Protocol::SageMaker) => ("SageMaker runtime", "SageMakerError"),
+        Some(Protocol::Vertex) => ("Vertex AI prediction", "VertexError"),
         Some(Protocol::V1 | Protocol::Grpc) | None => ("Tidemill", "Error"),
     };
     let path = path_parameters(route.path)
@@ -132,6 +134,7 @@ fn schemas() -> Value {
     let cell = || json!({ "type": ["boolean", "number", "string", "null"] });
     let list = |items: Value| json!({ "type": "array", "items": items });
     json!({
+        "VertexRequest": object(&["instances"], json!({ "instances": list(json!({})), "parameters": { "type": "object" } })),
         "Fields": { "type": "object" },
         "RepositoryIndex": object(&[], json!({ "ready": { "type": "boolean" } })),
         "RepositoryParameters": object(&[], json!({ "parameters": { "type": "object" } })),
@@ -233,6 +236,16 @@ fn schemas() -> Value {
             "message": text(),
             "details": {},
             "docs": text(),
+        })) })),
+        "SageMakerError": object(&["Message"], json!({
+            "Message": text(),
+            "OriginalStatusCode": { "type": "integer" },
+            "OriginalMessage": text(),
+        })),
+        "VertexError": object(&["error"], json!({ "error": object(&["code", "message", "status"], json!({
+            "code": { "type": "integer" },
+            "message": text(),
+            "status": text(),
         })) })),
         "OpenInferenceError": object(&["error"], json!({ "error": text() })),
         "MlflowError": object(&["error_code", "message"], json!({

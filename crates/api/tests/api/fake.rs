@@ -181,6 +181,11 @@ impl Fake {
         self.clock.now()
     }
 
+    /// Unloads a deployment.
+    pub fn serving_unload(&self, name: &str) {
+        self.serving.hosting().unload(&name.into()).unwrap();
+    }
+
     fn note(&self, what: String) {
         self.seen.lock().unwrap().push(what);
     }

@@ -23,6 +23,10 @@ pub(crate) enum Link {
     SigmoidF32,
     /// `XGBoost`'s softmax: exponentials in `float`, their sum in `double`.
     SoftmaxF32,
+    /// ONNX Runtime's sigmoid, in `float`.
+    LogisticF32,
+    /// ONNX Runtime's softmax, all in `float`.
+    SoftmaxAllF32,
     /// `exp(x)` in `float`.
     ExpF32,
     /// 1 if above zero, else 0: `binary:hinge`.
@@ -37,11 +41,6 @@ pub(crate) enum Link {
 }
 
 impl Link {
-    /// How many numbers come of so many sums.
-    pub fn outputs(self, sums: usize) -> usize {
-        sums
-    }
-
     /// Turns the sums of one row into its answer.
     pub fn apply(self, sums: &[f64], row: &mut [f64]) {
         row.copy_from_slice(sums);
@@ -80,7 +79,15 @@ impl Link {
                     *value = -(2.0_f64.powf(-(*value / denominator))) - offset;
                 }
             }
+            Self::LogisticF32 => {
+                for value in row {
+                    let sum = *value as f32;
+                    let side = 1.0 / (1.0 + (-sum.abs()).exp());
+                    *value = f64::from(if sum < 0.0 { 1.0 - side } else { side });
+                }
+            }
             Self::SoftmaxF32 => softmax_f32(row),
+            Self::SoftmaxAllF32 => softmax_all_f32(row),
             Self::ExpF32 => {
                 for value in row {
                     *value = f64::from((*value as f32).exp());
@@ -116,6 +123,19 @@ fn softmax_f32(row: &mut [f64]) {
     }
     for value in row {
         *value = f64::from(*value as f32 / sum as f32);
+    }
+}
+
+fn softmax_all_f32(row: &mut [f64]) {
+    let largest = row.iter().fold(f32::MIN, |a, &b| a.max(b as f32));
+    let mut sum = 0.0_f32;
+    for value in row.iter_mut() {
+        let grown = (*value as f32 - largest).exp();
+        sum += grown;
+        *value = f64::from(grown);
+    }
+    for value in row {
+        *value = f64::from(*value as f32 / sum);
     }
 }
 

@@ -9,13 +9,15 @@ mod build;
 mod columns;
 mod link;
 mod marks;
+mod shap;
 mod simd;
 mod walk;
 
-pub(crate) use build::{Builder, NotATree, TreeParts};
+pub(crate) use build::{Builder, TreeParts};
 use columns::Columns;
 pub(crate) use link::Link;
 use marks::{LANES, Lanes, Marks, Mask, Ranks, Scratch};
+pub(crate) use shap::NoShap;
 use simd::Kernel;
 use walk::{SetRef, Step, descend};
 
@@ -125,8 +127,12 @@ pub(crate) struct Ensemble {
     /// Payloads of the leaves of marked trees, 32 or 64 a tree.
     payloads: Vec<f64>,
     features: usize,
+    /// Where all trees have cover counts.
+    expected: Option<shap::Expected>,
     base: Vec<f64>,
     divisor: Option<f64>,
+    /// What is added after the trees; may be shorter than the outputs.
+    offset: Vec<f64>,
     link: Link,
     precision: Precision,
 }
@@ -150,7 +156,7 @@ pub(crate) struct Workspace {
 impl Ensemble {
     /// Numbers in the answer to a row.
     pub fn outputs(&self) -> usize {
-        self.link.outputs(self.base.len())
+        self.base.len()
     }
 
     /// How many trees.
@@ -225,6 +231,12 @@ impl Ensemble {
                     Precision::F32 => f64::from(*sum as f32 / divisor as f32),
                 };
             }
+        }
+        for (sum, offset) in sums.iter_mut().zip(&self.offset) {
+            *sum = match self.precision {
+                Precision::F64 => *sum + offset,
+                Precision::F32 => f64::from(*sum as f32 + *offset as f32),
+            };
         }
         self.link.apply(sums, answer);
     }

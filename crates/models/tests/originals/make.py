@@ -19,8 +19,8 @@ FOLDER = pathlib.Path(sys.argv[1])
 SEED, ROWS, PROBES = 11, 600, 200
 
 
-def write(name, files, frame, expected, compare, labels=None):
-    """One case. `frame` holds the columns as a client would send them."""
+def write(name, files, frame, expected, compare, contributions=None):
+    """One case. `frame` holds the columns as a client would send them; `contributions` are the library's own, for some rows."""
     bundle = FOLDER / name / "bundle"
     bundle.mkdir(parents=True)
     for file, content in files.items():
@@ -33,7 +33,9 @@ def write(name, files, frame, expected, compare, labels=None):
         else:
             columns[str(column)] = [None if pd.isna(v) else str(v) for v in values]
     expected = np.asarray(expected, dtype=np.float64).reshape(len(frame), -1)
-    case = {"columns": columns, "expected": expected.tolist(), "compare": compare, "labels": labels}
+    case = {"columns": columns, "expected": expected.tolist(), "compare": compare}
+    if contributions is not None:
+        case["contributions"] = np.asarray(contributions, dtype=np.float64).reshape(len(contributions), -1).tolist()
     (FOLDER / name / "case.json").write_text(json.dumps(case))
 
 
@@ -64,7 +66,7 @@ def lightgbm_cases():
 
     def case(name, booster, rows):
         files = {"model.json": {"format": "lightgbm", "file": "model.txt"}, "model.txt": booster.model_to_string().encode()}
-        write(f"lightgbm_{name}", files, rows, booster.predict(rows), "bits")
+        write(f"lightgbm_{name}", files, rows, booster.predict(rows), "bits", booster.predict(rows, pred_contrib=True))
 
     case("binary_raw_columns", train(yes, {"objective": "binary", "min_data_per_group": 5}), probe)
     case("multiclass_raw_columns", train(three, {"objective": "multiclass", "num_class": 3, "num_leaves": 50}), probe)
@@ -83,7 +85,8 @@ def xgboost_cases():
             # We answer with the probabilities, of which the original's answer is the largest.
             booster.set_param({"objective": "multi:softprob"})
             expected = booster.predict(xgboost.DMatrix(rows, enable_categorical=True))
-        write(f"xgboost_{name}", files, rows, expected, "bits")
+        contributions = booster.predict(xgboost.DMatrix(rows, enable_categorical=True), pred_contribs=True)
+        write(f"xgboost_{name}", files, rows, expected, "bits", contributions)
 
     optimal, onehot = {"max_cat_to_onehot": 1}, {"max_cat_to_onehot": 1000}
     case("binary_json", {"objective": "binary:logistic", **optimal}, yes)
@@ -172,6 +175,102 @@ def sklearn_cases():
     case("pipeline_raw_columns", whole, yes, texts, texts_probe)
 
 
+def onnx_cases():
+    import onnx
+    import onnxmltools
+    import onnxruntime
+    import skl2onnx
+    from onnxmltools.convert.common.data_types import FloatTensorType as MlFloat
+    from skl2onnx.common.data_types import FloatTensorType, Int64TensorType, StringTensorType
+    from sklearn import cluster, compose, ensemble, impute, linear_model, naive_bayes, neighbors, neural_network, pipeline
+    from sklearn import preprocessing, svm, tree
+
+    # skl2onnx 1.20 hands NumPy's numbers and booleans to ONNX 1.23, which takes only Python's integers.
+    make_attribute = onnx.helper.make_attribute
+
+    def plain_attribute(key, value, *rest, **named):
+        if isinstance(value, list):
+            value = [item.item() if isinstance(item, np.generic) else item for item in value]
+            value = [int(item) if isinstance(item, bool) else item for item in value]
+        return make_attribute(key, value, *rest, **named)
+
+    onnx.helper.make_attribute = plain_attribute
+
+    # What `float` holds, so that rounding does not decide which way a row goes.
+    data, rows = plain.astype(np.float32).astype(float), plain_probe.astype(np.float32).astype(float)
+    holes = probe[NUMBERS].astype(np.float32).astype(float)
+    features = [{"name": name, "kind": "numeric"} for name in NUMBERS]
+    matrix = [("x", FloatTensorType([None, 4]))]
+
+    def answers(model, rows):
+        if hasattr(model, "predict_proba"):
+            given = model.predict_proba(rows)
+            return given[:, 1] if given.shape[1] == 2 else given
+        return model.decision_function(rows) if hasattr(model, "decision_function") else model.predict(rows)
+
+    def case(name, model, label, data=data, rows=rows, compare=1e-6, types=matrix, manifest={"features": features}, through=None, **options):
+        model.fit(data, label)
+        zipmap = {} if not hasattr(model, "predict_proba") else {"options": {id(model): {"zipmap": options.pop("zipmap", False)}}}
+        onnx = skl2onnx.convert_sklearn(model, initial_types=types, target_opset={"": 18, "ai.onnx.ml": 3}, **zipmap, **options)
+        files = {"model.json": {"format": "onnx", "file": "m.onnx", **manifest}, "m.onnx": onnx.SerializeToString()}
+        expected = answers(model, rows)
+        if through:
+            session = through.InferenceSession(onnx.SerializeToString())
+            expected = session.run(["probabilities"], {"x": rows.to_numpy(dtype=np.float32)})[0][:, 1]
+        write(f"onnx_{name}", files, rows, expected, compare)
+
+    def boosted(name, model, label, convert, compare=1e-6):
+        model.fit(data.to_numpy(), label)
+        onnx = convert(model, initial_types=[("x", MlFloat([None, 4]))])
+        files = {"model.json": {"format": "onnx", "file": "m.onnx", "features": features}, "m.onnx": onnx.SerializeToString()}
+        write(f"onnx_{name}", files, rows, answers(model, rows.to_numpy()), compare)
+
+    seed, scaled = {"random_state": 3}, preprocessing.StandardScaler
+    case("decision_tree", tree.DecisionTreeClassifier(max_depth=8, **seed), three)
+    case("random_forest_zipmap", ensemble.RandomForestClassifier(25, **seed), np.array(["low", "mid", "high"])[three], zipmap=True)
+    case("random_forest_binary", ensemble.RandomForestClassifier(25, **seed), yes, zipmap=True)
+    case("random_forest_regressor", ensemble.RandomForestRegressor(25, **seed), real, compare=1e-5)
+    case("extra_trees", ensemble.ExtraTreesClassifier(25, **seed), three)
+    case("gradient_boosting", ensemble.GradientBoostingClassifier(**seed), yes)
+    case("gradient_boosting_multiclass", ensemble.GradientBoostingClassifier(n_estimators=20, **seed), three)
+    case("gradient_boosting_regressor", ensemble.GradientBoostingRegressor(**seed), real, compare=1e-5)
+    case("hist_binary", ensemble.HistGradientBoostingClassifier(max_iter=30, **seed), yes, data=x[NUMBERS].astype(np.float32), rows=holes)
+    case("hist_regressor", ensemble.HistGradientBoostingRegressor(max_iter=30, **seed), real, rows=holes, compare=1e-5)
+    boosted("lightgbm", lightgbm.LGBMClassifier(n_estimators=30, verbosity=-1, n_jobs=1), yes, onnxmltools.convert_lightgbm)
+    boosted("lightgbm_multiclass", lightgbm.LGBMClassifier(n_estimators=15, verbosity=-1, n_jobs=1), three, onnxmltools.convert_lightgbm)
+    boosted("lightgbm_regressor", lightgbm.LGBMRegressor(n_estimators=30, verbosity=-1, n_jobs=1), real, onnxmltools.convert_lightgbm, 1e-5)
+    boosted("xgboost", xgboost.XGBClassifier(n_estimators=30, n_jobs=1), yes, onnxmltools.convert_xgboost)
+    boosted("xgboost_multiclass", xgboost.XGBClassifier(n_estimators=15, n_jobs=1), three, onnxmltools.convert_xgboost)
+    boosted("xgboost_regressor", xgboost.XGBRegressor(n_estimators=30, n_jobs=1), real, onnxmltools.convert_xgboost, 1e-5)
+    case("isolation_forest", ensemble.IsolationForest(n_estimators=40, **seed), None, compare=1e-5)
+    imputed = pipeline.make_pipeline(impute.SimpleImputer(), scaled(), linear_model.LogisticRegression())
+    case("imputed_scaled_logistic", imputed, three, data=x[NUMBERS].astype(np.float32), rows=holes)
+    case("mlp", pipeline.make_pipeline(scaled(), neural_network.MLPClassifier(hidden_layer_sizes=(20, 10), max_iter=300, **seed)), three)
+    case("mlp_regressor", neural_network.MLPRegressor(hidden_layer_sizes=(15,), max_iter=500, **seed), real, compare=1e-5)
+    case("svm", pipeline.make_pipeline(scaled(), svm.SVC(probability=True, **seed)), yes, compare=2e-6)
+    case("svr", pipeline.make_pipeline(scaled(), svm.SVR()), real, compare=1e-5)
+    case("naive_bayes", naive_bayes.GaussianNB(), three, compare=2e-6)
+    case("linear", linear_model.LinearRegression(), real, compare=1e-5)
+    case("neighbours", neighbors.KNeighborsClassifier(7), three)
+    # Scaled in `float` by ONNX and in `double` by scikit-learn, so that rows near a threshold go different ways: the original is the ONNX file.
+    case("scaled_trees", pipeline.make_pipeline(scaled(), ensemble.RandomForestClassifier(20, max_depth=5, **seed)), yes, through=onnxruntime)
+
+    # Raw columns: one tensor a column, texts among them.
+    raw = data.assign(colour=rng.choice(["red", "green", "blue"], ROWS), size=rng.integers(0, 4, ROWS))
+    raw_rows = raw.iloc[:PROBES].copy()
+    raw_rows.loc[raw_rows.index[:9], "colour"] = "unseen"
+    columns = compose.ColumnTransformer([
+        ("numbers", scaled(), NUMBERS),
+        ("texts", preprocessing.OneHotEncoder(handle_unknown="ignore", sparse_output=False), ["colour"]),
+        ("sizes", "passthrough", ["size"]),
+    ])
+    types = [(name, FloatTensorType([None, 1])) for name in NUMBERS]
+    types += [("colour", StringTensorType([None, 1])), ("size", Int64TensorType([None, 1]))]
+    whole = pipeline.make_pipeline(columns, linear_model.LogisticRegression(max_iter=1000))
+    case("raw_columns", whole, yes, raw, raw_rows, types=types, manifest={}, zipmap=True)
+
+
 lightgbm_cases()
 sklearn_cases()
+onnx_cases()
 xgboost_cases()

@@ -1,10 +1,13 @@
 //! A deployment's answer as the JSON value that scoring protocols call predictions.
 
 use serde_json::{Map, Value, json};
+use tidemill_core::frame::Scores;
 use tidemill_core::servable::Payload;
 use tidemill_core::tensors::{DataType, Tensor, TensorData};
+use tidemill_serving::InferResponse;
 
 use crate::error::ApiError;
+use crate::infer::{any_degraded, labels};
 
 /// The predictions of an answer: what a model's own JSON holds under `predictions`, or else all of it; the values of the only tensor;
 /// a row each of several columns; several tensors by name.
@@ -18,7 +21,7 @@ pub(crate) fn predictions(payload: &Payload) -> Result<Value, ApiError> {
             }
             let value: Value = serde_json::from_slice(bytes).map_err(|error| {
                 ApiError::internal(
-                    "bad_answer",
+                    "model_broken",
                     format!("the model's answer of type `{content_type}` is not JSON: {error}"),
                 )
             })?;
@@ -30,6 +33,68 @@ pub(crate) fn predictions(payload: &Payload) -> Result<Value, ApiError> {
             })
         }
     }
+}
+
+/// What pyfunc would give for a table: probabilities, numbers, or the classes with their probabilities beside them; and by which each
+/// row can be told again.
+pub(crate) fn of_table(response: &InferResponse) -> Map<String, Value> {
+    let scores = &response.scores;
+    let mut answer = Map::new();
+    match labels(scores) {
+        None => {
+            answer.insert("predictions".to_owned(), json!(scores.values()));
+        }
+        Some(labels) => {
+            let rows: Vec<&[f64]> = (0..scores.rows()).map(|row| scores.row(row)).collect();
+            answer.insert("predictions".to_owned(), json!(labels));
+            answer.insert("probabilities".to_owned(), json!(rows));
+            if let Scores::Multiclass { classes, .. } = scores {
+                answer.insert("classes".to_owned(), json!(classes));
+            }
+        }
+    }
+    answer.insert("prediction_ids".to_owned(), json!(response.ids));
+    answer.insert("model_versions".to_owned(), json!(response.versions));
+    if any_degraded(response) {
+        answer.insert("degraded".to_owned(), json!(response.degraded));
+    }
+    answer
+}
+
+/// Predictions as lines of CSV: a row each, its values separated by commas.
+pub(crate) fn csv_lines(predictions: &Value) -> String {
+    let one = |value: &Value| match value {
+        Value::Null => String::new(),
+        Value::String(text) if text.contains([',', '"', '\n', '\r']) => {
+            format!("\"{}\"", text.replace('"', "\"\""))
+        }
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let row = |value: &Value| match value {
+        Value::Array(values) => values.iter().map(one).collect::<Vec<_>>().join(","),
+        Value::Object(fields) => fields.values().map(one).collect::<Vec<_>>().join(","),
+        value => one(value),
+    };
+    lines(predictions, row)
+}
+
+/// Predictions as lines of JSON, a row each.
+pub(crate) fn json_lines(predictions: &Value) -> String {
+    lines(predictions, Value::to_string)
+}
+
+fn lines(predictions: &Value, line: impl Fn(&Value) -> String) -> String {
+    let rows = match predictions {
+        Value::Array(rows) => &rows[..],
+        one => std::slice::from_ref(one),
+    };
+    let mut text = String::new();
+    for row in rows {
+        text.push_str(&line(row));
+        text.push('\n');
+    }
+    text
 }
 
 fn of_tensors(tensors: &[Tensor]) -> Value {
@@ -135,6 +200,13 @@ mod tests {
         let payload = Payload::Tensors(vec![a, matrix]);
         let named = json!({"a": [1.0, 2.0], "p": [[0.5, 1.0], [null, 2.0]]});
         assert_eq!(predictions(&payload).unwrap(), named);
+    }
+
+    #[test]
+    fn predictions_are_lines_of_csv_or_json() {
+        let rows = json!([[0.5, null], {"a": "x,y"}, 3]);
+        assert_eq!(csv_lines(&rows), "0.5,\n\"x,y\"\n3\n");
+        assert_eq!(json_lines(&rows), "[0.5,null]\n{\"a\":\"x,y\"}\n3\n");
     }
 
     #[test]
