@@ -10,10 +10,10 @@ use tidemill_control::delivery::deployments::Deployments;
 use tidemill_control::tracking::{Tracking, TrackingOptions};
 use tidemill_control::{Control, Parts};
 use tidemill_core::clock::{Clock, Timestamp, VirtualClock, WallClock};
-use tidemill_core::spec::{self, Spec};
+use tidemill_core::spec::{self, LogDurability, Spec};
 use tidemill_data::{DataFusionEngine, Tables};
 use tidemill_models::{BuiltinTrainer, Deployer, Runtime};
-use tidemill_serving::{LogOptions, PredictionLog, Router, Server};
+use tidemill_serving::{Durability, LogOptions, PredictionLog, Router, Server};
 use tidemill_store::{Database, Store};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -121,7 +121,7 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
         (ClockChoice::AsStored, Some(stood)) => Arc::new(VirtualClock::new(stood)),
         (ClockChoice::AsStored, None) | (ClockChoice::Wall, _) => Arc::new(WallClock),
     };
-    let serving = open_serving(&project.data, &clock).await?;
+    let serving = open_serving(&project.data, &clock, project.spec.endpoint.log.durability).await?;
     let engine = Arc::new(DataFusionEngine::new(store.objects().clone()));
     let control = Control::open(Parts {
         spec: Arc::clone(&project.spec),
@@ -138,8 +138,9 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
     let tracking = Tracking::new(store, clock, settings.tracking.clone());
     tracking.answer_tables(Arc::new(Tables::default()));
     tracking.prepare_users().await?;
-    let plane =
-        Arc::new(Plane::new(control.clone(), tracking, deployments).sharing_memory(settings.shared_memory));
+    let plane = Arc::new(
+        Plane::new(control.clone(), tracking, deployments).sharing_memory(settings.shared_memory),
+    );
     Ok(App {
         control: Some(control),
         plane,
@@ -153,7 +154,7 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
 pub async fn open_without_project(data: &Path, settings: &Settings) -> Result<App> {
     let store = Store::open_on(data, settings.database.clone())?;
     let clock: Arc<dyn Clock> = Arc::new(WallClock);
-    let serving = open_serving(data, &clock).await?;
+    let serving = open_serving(data, &clock, LogDurability::default()).await?;
     let deployments = open_deployments(&store, &serving, &clock);
     let tracking = Tracking::new(store, Arc::clone(&clock), settings.tracking.clone());
     tracking.answer_tables(Arc::new(Tables::default()));
@@ -170,10 +171,16 @@ pub async fn open_without_project(data: &Path, settings: &Settings) -> Result<Ap
     })
 }
 
-async fn open_serving(data: &Path, clock: &Arc<dyn Clock>) -> Result<Arc<Server>> {
+async fn open_serving(data: &Path, clock: &Arc<dyn Clock>, durability: LogDurability) -> Result<Arc<Server>> {
     let wal = data.join("wal");
-    let (log, recovery) =
-        tokio::task::spawn_blocking(move || PredictionLog::open(&wal, LogOptions::default())).await??;
+    let options = LogOptions {
+        durability: match durability {
+            LogDurability::Written => Durability::default(),
+            LogDurability::Synced => Durability::Synced,
+        },
+        ..LogOptions::default()
+    };
+    let (log, recovery) = tokio::task::spawn_blocking(move || PredictionLog::open(&wal, options)).await??;
     if recovery.batches > 0 || recovery.truncated_bytes > 0 {
         tracing::info!(
             batches = recovery.batches,
@@ -218,6 +225,7 @@ pub struct Running {
     webhooks: tokio::task::JoinHandle<()>,
     housekeeping: tokio::task::JoinHandle<()>,
     hosting: tokio::task::JoinHandle<()>,
+    gauge: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
@@ -243,6 +251,7 @@ impl Running {
         self.webhooks.abort();
         self.housekeeping.abort();
         self.hosting.abort();
+        self.gauge.abort();
         if let Some(looping) = &self.looping {
             looping.abort();
         }
@@ -281,6 +290,8 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
     let housekeeping = tokio::spawn(async move { keeper.keep_house().await });
     let hosting = app.plane.serving().hosting().clone();
     let hosting = tokio::spawn(async move { hosting.keep_house().await });
+    let gauge = app.plane.serving().pressure().clone();
+    let gauge = tokio::spawn(async move { gauge.watch().await });
     let router = tidemill_api::router_with(app.plane, app.security);
     let (grpc, grpc_server) = match app.grpc_port {
         None => (address, None),
@@ -319,5 +330,6 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
         webhooks,
         housekeeping,
         hosting,
+        gauge,
     })
 }

@@ -300,12 +300,12 @@ impl ControlPlane for Plane {
         &self.serving
     }
 
-    fn deployments(&self) -> &Deployments {
-        &self.deployments
-    }
-
     fn shared_memory(&self) -> Option<&SharedMemory> {
         self.shared_memory.as_deref()
+    }
+
+    fn deployments(&self) -> &Deployments {
+        &self.deployments
     }
 
     fn tracking(&self) -> &Tracking {
