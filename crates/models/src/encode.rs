@@ -158,6 +158,11 @@ impl RowEncoder {
         self.inputs.len()
     }
 
+    /// The column that a number comes from.
+    pub fn column(&self, input: usize) -> usize {
+        self.inputs[input].column
+    }
+
     /// Writes `rows` rows from `first` on into `out`, input by input.
     pub fn encode(&self, columns: &[&Column], first: usize, rows: usize, out: &mut [f64]) {
         for (input, cells) in self.inputs.iter().zip(out.chunks_exact_mut(rows.max(1))) {

@@ -147,6 +147,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Sklearn, Broken> {
                 leaves: &read.leaves,
                 width: read.width,
                 sets: &read.sets,
+                node_cover: &read.node_cover,
+                leaf_cover: &read.leaf_cover,
             })
             .map_err(|error| told(error.to_string()))?;
     }
@@ -213,6 +215,8 @@ struct ReadTree {
     leaves: Vec<f64>,
     width: u32,
     sets: Vec<u32>,
+    node_cover: Vec<f64>,
+    leaf_cover: Vec<f64>,
 }
 
 /// The highest category of a set: more would make a small file a large model.
@@ -288,10 +292,18 @@ fn convert_tree(tree: &StoredTree, inputs: usize) -> Result<ReadTree, String> {
             test,
         });
     }
+    let covers = |leaf: bool| {
+        let of = tree.left.iter().zip(&tree.cover);
+        of.filter(|(left, _)| (**left < 0) == leaf)
+            .map(|(_, &cover)| cover)
+            .collect()
+    };
     Ok(ReadTree {
         nodes,
         leaves,
         width: width as u32,
         sets,
+        node_cover: covers(false),
+        leaf_cover: covers(true),
     })
 }

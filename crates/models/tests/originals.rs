@@ -21,6 +21,7 @@ struct Case {
     rows: Frame,
     expected: Vec<f64>,
     compare: Value,
+    contributions: Option<Vec<f64>>,
 }
 
 /// The cases whose names begin so; none where there is no Python for the tests.
@@ -63,15 +64,19 @@ fn case(folder: &Path) -> Case {
     let rows = columns
         .iter()
         .map(|(name, values)| (name.as_str(), column(values.as_array().unwrap())));
-    let numbers = case["expected"].as_array().unwrap().iter();
+    let flat = |rows: &Value| {
+        let numbers = rows.as_array().unwrap().iter();
+        numbers
+            .flat_map(|row| row.as_array().unwrap())
+            .map(|number| number.as_f64().unwrap())
+            .collect()
+    };
     Case {
         name: folder.file_name().unwrap().to_str().unwrap().to_owned(),
         bundle: bundle.collect(),
         rows: frame(rows.collect()),
-        expected: numbers
-            .flat_map(|row| row.as_array().unwrap())
-            .map(|number| number.as_f64().unwrap())
-            .collect(),
+        expected: flat(&case["expected"]),
+        contributions: case.get("contributions").map(flat),
         compare: case["compare"].clone(),
     }
 }
@@ -112,6 +117,29 @@ impl Case {
             expected[first]
         ))
     }
+}
+
+/// Contributions equal the library's own: LightGBM counts rows in `double`, XGBoost weighs them in `float`.
+fn contributions_differ(case: &Case, model: &dyn Model) -> Option<String> {
+    let expected = case.contributions.as_ref()?;
+    let tolerance = if case.name.starts_with("lightgbm") {
+        1e-9
+    } else {
+        1e-4
+    };
+    let Some(got) = model.contributions(&case.rows).unwrap() else {
+        return Some(format!("{}: no contributions", case.name));
+    };
+    let pairs = got.values.iter().zip(expected);
+    let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    let same = got.values.len() == expected.len() && worst <= tolerance;
+    (!same).then(|| {
+        let lengths = (got.values.len(), expected.len());
+        format!(
+            "{}: contributions differ by {worst}, of {lengths:?} numbers",
+            case.name
+        )
+    })
 }
 
 /// ONNX models that have to run on our own engine.
@@ -173,6 +201,7 @@ fn models_answer_as_their_python_originals_do() {
             failures.push(format!("{}: {difference}", case.name));
             continue;
         }
+        failures.extend(contributions_differ(case, model.as_ref()));
         // Row by row too, which goes another way through the engine.
         let width = case.expected.len() / case.rows.rows();
         let single = (0..case.rows.rows().min(50)).find_map(|row| {

@@ -75,6 +75,8 @@ pub(crate) fn parse(text: &str) -> Result<LightGbm, Broken> {
                 leaves: &parsed.leaves,
                 width: 1,
                 sets: &parsed.sets,
+                node_cover: &parsed.node_cover,
+                leaf_cover: &parsed.leaf_cover,
             })
             .map_err(|error| {
                 Broken::new(

@@ -252,7 +252,7 @@ fn push(
             nodes: &nodes,
             leaves: &numbers_of_leaves,
             width: outputs as u32,
-            sets: &[],
+            ..TreeParts::default()
         })
         .ok()
 }

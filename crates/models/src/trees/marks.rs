@@ -193,11 +193,6 @@ impl Ranks {
         self.hot_numbers = HashMap::new();
     }
 
-    /// How many columns.
-    pub fn len(&self) -> usize {
-        self.ranked.len() + self.hot.len()
-    }
-
     /// The column of ranks, and the rank of a threshold in it.
     fn place(&self, column: u32, threshold: f64) -> (u32, i32) {
         let number = self.ranked_numbers.get(&column).copied().unwrap_or(0);

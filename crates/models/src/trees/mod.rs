@@ -9,13 +9,15 @@ mod build;
 mod columns;
 mod link;
 mod marks;
+mod shap;
 mod simd;
 mod walk;
 
-pub(crate) use build::{Builder, NotATree, TreeParts};
+pub(crate) use build::{Builder, TreeParts};
 use columns::Columns;
 pub(crate) use link::Link;
 use marks::{LANES, Lanes, Marks, Mask, Ranks, Scratch};
+pub(crate) use shap::NoShap;
 use simd::Kernel;
 use walk::{SetRef, Step, descend};
 
@@ -125,6 +127,8 @@ pub(crate) struct Ensemble {
     /// Payloads of the leaves of marked trees, 32 or 64 a tree.
     payloads: Vec<f64>,
     features: usize,
+    /// Where all trees have cover counts.
+    expected: Option<shap::Expected>,
     base: Vec<f64>,
     divisor: Option<f64>,
     /// What is added after the trees; may be shorter than the outputs.
@@ -152,7 +156,7 @@ pub(crate) struct Workspace {
 impl Ensemble {
     /// Numbers in the answer to a row.
     pub fn outputs(&self) -> usize {
-        self.link.outputs(self.base.len())
+        self.base.len()
     }
 
     /// How many trees.

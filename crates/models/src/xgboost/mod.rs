@@ -132,6 +132,8 @@ fn convert(learner: Learner, wanted: Option<Task>) -> Result<XgBoost, Broken> {
                 leaves: &read.leaves,
                 width: 1,
                 sets: &read.sets,
+                node_cover: &read.node_cover,
+                leaf_cover: &read.leaf_cover,
             })
             .map_err(|error| broken(format!("tree {number}: {error}"), "one tree of splits and leaves"))?;
     }
@@ -273,6 +275,8 @@ struct ReadTree {
     nodes: Vec<Node>,
     leaves: Vec<f64>,
     sets: Vec<u32>,
+    node_cover: Vec<f64>,
+    leaf_cover: Vec<f64>,
 }
 
 /// Deleted nodes are left over in pruned trees; they are not reached from the root and need not make sense.
@@ -353,10 +357,26 @@ fn convert_tree(tree: &Tree, features: usize, weight: f32) -> Result<ReadTree, S
         });
     }
     // The root is node 0, and `Builder` wants it first among its kind, which it is.
+    let (mut leaf_cover, mut node_cover) = (Vec::new(), Vec::new());
+    for (&left, &cover) in tree.left_children.iter().zip(&tree.sum_hessian) {
+        let of = if left == -1 {
+            &mut leaf_cover
+        } else {
+            &mut node_cover
+        };
+        of.push(f64::from(cover));
+    }
     if tree.left_children[0] == -1 {
         nodes.clear();
+        node_cover.clear();
     }
-    Ok(ReadTree { nodes, leaves, sets })
+    Ok(ReadTree {
+        nodes,
+        leaves,
+        sets,
+        node_cover,
+        leaf_cover,
+    })
 }
 
 type SetOf = std::collections::HashMap<usize, (u32, u32)>;
