@@ -5,6 +5,7 @@
 //! tensors and `table` a table's rows, by our own tree engine where `trees` knows that it gives the same answers.
 
 mod check;
+mod columns;
 mod library;
 mod proto;
 mod servable;
