@@ -389,3 +389,6 @@ impl Number for f32 {
         f64::from(self)
     }
 }
+
+#[cfg(test)]
+mod tests;
