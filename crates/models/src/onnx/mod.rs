@@ -6,6 +6,7 @@
 
 mod check;
 mod columns;
+mod forest;
 mod library;
 mod proto;
 mod servable;

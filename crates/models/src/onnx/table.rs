@@ -9,9 +9,8 @@ use tidemill_core::tensors::{DataType, Tensor};
 
 use super::columns::{Input, default_features, fit, inputs, tensor};
 use super::proto::{Graph, Node, ValueInfo};
-use super::servable::{checked, external_files};
+use super::servable::{checked, expose, external_files};
 use super::sessions::{Sessions, Settings};
-use super::wire::Writer;
 use super::{OnnxError, tensors, trees};
 use crate::encode::{Rounding, RowEncoder, columns_for};
 use crate::error::BundleError;
@@ -245,16 +244,6 @@ pub(super) fn class_labels(graph: &Graph<'_>) -> Vec<String> {
         .map(labels)
         .find(|labels| !labels.is_empty())
         .unwrap_or_default()
-}
-
-/// Makes a value of single-precision numbers an output of the graph. Protocol buffers join messages that come twice, so a second
-/// graph that only has this output is enough.
-fn expose(model: &mut Vec<u8>, name: &str) {
-    let tensor = Writer::default().int(1, 1);
-    let kind = Writer::default().bytes(1, &tensor.0);
-    let info = Writer::default().bytes(1, name.as_bytes()).bytes(2, &kind.0);
-    let graph = Writer::default().bytes(12, &info.0);
-    model.extend_from_slice(&Writer::default().bytes(7, &graph.0).0);
 }
 
 impl OnnxTable {

@@ -165,6 +165,11 @@ impl Ensemble {
         self.base.len()
     }
 
+    /// Makes answers of the sums in another way.
+    pub fn set_link(&mut self, link: Link) {
+        self.link = link;
+    }
+
     /// How many trees.
     pub fn trees(&self) -> usize {
         self.trees.len()
