@@ -60,7 +60,9 @@ pub(crate) async fn call(
 fn unknown(verb: &str) -> ApiError {
     ApiError::not_found(
         "unknown_route",
-        format!("`{verb}` is no call of an endpoint: expected `ENDPOINT:predict`, `:rawPredict` or `:streamRawPredict`"),
+        format!(
+            "`{verb}` is no call of an endpoint: expected `ENDPOINT:predict`, `:rawPredict` or `:streamRawPredict`"
+        ),
     )
 }
 
@@ -91,7 +93,10 @@ async fn predict(
                     .collect(),
                 _ => json!(scores.values()),
             };
-            (predictions, response.versions.first().copied().unwrap_or_default())
+            (
+                predictions,
+                response.versions.first().copied().unwrap_or_default(),
+            )
         }
         Scored::Hosted(answer) => {
             let predictions = match reply::predictions(&answer.payload)? {
@@ -217,8 +222,9 @@ async fn stream_raw(
     let item = move |answer: Result<(String, Bytes), ApiError>| -> Value {
         match answer {
             Ok((content_type, bytes)) if wrapped => http_body(&content_type, &bytes),
-            Ok((_, bytes)) => parse_json(&bytes)
-                .unwrap_or_else(|_: ApiError| json!(String::from_utf8_lossy(&bytes))),
+            Ok((_, bytes)) => {
+                parse_json(&bytes).unwrap_or_else(|_: ApiError| json!(String::from_utf8_lossy(&bytes)))
+            }
             Err(error) => Protocol::Vertex.error_body(&error),
         }
     };
@@ -252,5 +258,9 @@ async fn stream_raw(
             begun = true;
             Ok::<_, std::convert::Infallible>(text)
         });
-    Ok(([(header::CONTENT_TYPE, "application/json")], Body::from_stream(whole)).into_response())
+    Ok((
+        [(header::CONTENT_TYPE, "application/json")],
+        Body::from_stream(whole),
+    )
+        .into_response())
 }

@@ -7,15 +7,22 @@
 //! - `onnx` checks ONNX files and runs them on ONNX Runtime, or on `trees` where that is exact; [`OnnxModel`] answers tensors.
 //! - `encode` turns typed columns into the numbers that trees compare.
 //!
-//! Deliberately absent: stores and files (bundles come and go as bytes), HTTP, async, clocks, batching and routing (see
-//! `serving`), and gates (see `control`).
+//! - [`python`] runs models and functions in processes of their own; [`bundle`] packs and unpacks what is deployed; [`Deployer`] is the
+//!   port over both.
+//!
+//! Deliberately absent: stores, HTTP, files and async outside those three (and the search for ONNX Runtime), clocks (but for the limits of
+//! workers), batching and routing (see `serving`), and gates (see `control`).
 
+pub mod bundle;
 mod encode;
+mod engine;
 mod error;
 mod lightgbm;
 mod manifest;
+mod native;
 mod onnx;
 mod perpetual;
+pub mod python;
 mod runtime;
 mod sklearn;
 mod trainer;
@@ -23,6 +30,7 @@ mod tree_model;
 mod trees;
 mod xgboost;
 
+pub use engine::Deployer;
 pub use onnx::OnnxModel;
 pub use runtime::{Runtime, SUPPORTED_FORMATS};
 pub use sklearn::SKLEARN_TREES_PY;

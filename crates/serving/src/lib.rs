@@ -13,11 +13,15 @@
 #![warn(missing_docs)]
 
 mod answer;
+mod breaker;
 mod error;
 mod guard;
 mod hosting;
 mod log;
 mod metrics;
+#[cfg(test)]
+mod policy_tests;
+mod pressure;
 mod routing;
 mod server;
 #[cfg(test)]
@@ -28,12 +32,13 @@ mod testing;
 
 pub use answer::{CANARY_FAILED, CHAMPION_FAILED, NO_MODEL_YET, PREVIOUS_FAILED};
 pub use error::ServeError;
-pub use guard::{Finding, MAX_FINDINGS, RawColumn, RawValue, SchemaError, coerce};
+pub use guard::{Finding, MAX_FINDINGS, RawColumn, RawValue, SchemaError, coerce, coerce_by};
 pub use hosting::{
     BatchStatistics, Call, CallAnswer, CallAnswers, DurationStatistics, Hosted, HostedVersion, Hosting,
     IndexEntry, VersionState, VersionStatistics,
 };
 pub use log::{Durability, LiveStats, LogOptions, PredictionLog, Recovery, SegmentId};
 pub use metrics::{Latency, Metrics};
-pub use routing::{Canary, Deployment, Route, Router, RoutingTable, default_row};
+pub use pressure::{Pressure, PressureGauge};
+pub use routing::{Canary, Deployment, Keep, Route, Router, RoutingTable, default_row};
 pub use server::{InferRequest, InferResponse, Server};

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use tidemill_api::{ControlPlane as _, Security};
+use tidemill_control::delivery::deployments::Deployments;
 use tidemill_control::tracking::{Tracking, TrackingOptions};
 use tidemill_control::{Control, Parts};
 use tidemill_core::clock::{Clock, Timestamp, VirtualClock, WallClock};
-use tidemill_core::spec::{self, Spec};
+use tidemill_core::spec::{self, LogDurability, Spec};
 use tidemill_data::{DataFusionEngine, Tables};
-use tidemill_models::{BuiltinTrainer, Runtime};
-use tidemill_serving::{LogOptions, PredictionLog, Router, Server};
+use tidemill_models::{BuiltinTrainer, Deployer, Runtime};
+use tidemill_serving::{Durability, LogOptions, PredictionLog, Router, Server};
 use tidemill_store::{Database, Store};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -120,7 +121,7 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
         (ClockChoice::AsStored, Some(stood)) => Arc::new(VirtualClock::new(stood)),
         (ClockChoice::AsStored, None) | (ClockChoice::Wall, _) => Arc::new(WallClock),
     };
-    let serving = open_serving(&project.data, &clock).await?;
+    let serving = open_serving(&project.data, &clock, project.spec.endpoint.log.durability).await?;
     let engine = Arc::new(DataFusionEngine::new(store.objects().clone()));
     let control = Control::open(Parts {
         spec: Arc::clone(&project.spec),
@@ -133,10 +134,13 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
         clock: Arc::clone(&clock),
     })
     .await?;
+    let deployments = open_deployments(&store, control.serving(), &clock);
     let tracking = Tracking::new(store, clock, settings.tracking.clone());
     tracking.answer_tables(Arc::new(Tables::default()));
     tracking.prepare_users().await?;
-    let plane = Arc::new(Plane::new(control.clone(), tracking).sharing_memory(settings.shared_memory));
+    let plane = Arc::new(
+        Plane::new(control.clone(), tracking, deployments).sharing_memory(settings.shared_memory),
+    );
     Ok(App {
         control: Some(control),
         plane,
@@ -150,14 +154,16 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
 pub async fn open_without_project(data: &Path, settings: &Settings) -> Result<App> {
     let store = Store::open_on(data, settings.database.clone())?;
     let clock: Arc<dyn Clock> = Arc::new(WallClock);
-    let serving = open_serving(data, &clock).await?;
+    let serving = open_serving(data, &clock, LogDurability::default()).await?;
+    let deployments = open_deployments(&store, &serving, &clock);
     let tracking = Tracking::new(store, Arc::clone(&clock), settings.tracking.clone());
     tracking.answer_tables(Arc::new(Tables::default()));
     tracking.prepare_users().await?;
     Ok(App {
         control: None,
         plane: Arc::new(
-            Plane::without_project(tracking, serving, clock).sharing_memory(settings.shared_memory),
+            Plane::without_project(tracking, deployments, serving, clock)
+                .sharing_memory(settings.shared_memory),
         ),
         data: data.to_owned(),
         security: settings.security.clone(),
@@ -165,10 +171,16 @@ pub async fn open_without_project(data: &Path, settings: &Settings) -> Result<Ap
     })
 }
 
-async fn open_serving(data: &Path, clock: &Arc<dyn Clock>) -> Result<Arc<Server>> {
+async fn open_serving(data: &Path, clock: &Arc<dyn Clock>, durability: LogDurability) -> Result<Arc<Server>> {
     let wal = data.join("wal");
-    let (log, recovery) =
-        tokio::task::spawn_blocking(move || PredictionLog::open(&wal, LogOptions::default())).await??;
+    let options = LogOptions {
+        durability: match durability {
+            LogDurability::Written => Durability::default(),
+            LogDurability::Synced => Durability::Synced,
+        },
+        ..LogOptions::default()
+    };
+    let (log, recovery) = tokio::task::spawn_blocking(move || PredictionLog::open(&wal, options)).await??;
     if recovery.batches > 0 || recovery.truncated_bytes > 0 {
         tracing::info!(
             batches = recovery.batches,
@@ -178,6 +190,23 @@ async fn open_serving(data: &Path, clock: &Arc<dyn Clock>) -> Result<Arc<Server>
     }
     let routes = Arc::new(Router::new());
     Ok(Arc::new(Server::new(routes, log, Arc::clone(clock))))
+}
+
+/// The Python of deployments that name none: `TIDEMILL_PYTHON`, or `python3`.
+fn default_python() -> PathBuf {
+    let named = std::env::var_os("TIDEMILL_PYTHON").filter(|named| !named.is_empty());
+    let python = named.map_or_else(|| PathBuf::from("python3"), PathBuf::from);
+    // A bare name is looked up in `PATH`; a path means the same wherever a worker is started.
+    if python.components().count() > 1 {
+        std::path::absolute(&python).unwrap_or(python)
+    } else {
+        python
+    }
+}
+
+fn open_deployments(store: &Store, serving: &Arc<Server>, clock: &Arc<dyn Clock>) -> Deployments {
+    let engine = Arc::new(Deployer::new(store.data_dir(), default_python()));
+    Deployments::new(store.clone(), Arc::clone(serving), engine, Arc::clone(clock))
 }
 
 /// A server that listens, until it is stopped.
@@ -196,6 +225,7 @@ pub struct Running {
     webhooks: tokio::task::JoinHandle<()>,
     housekeeping: tokio::task::JoinHandle<()>,
     hosting: tokio::task::JoinHandle<()>,
+    gauge: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
@@ -221,6 +251,7 @@ impl Running {
         self.webhooks.abort();
         self.housekeeping.abort();
         self.hosting.abort();
+        self.gauge.abort();
         if let Some(looping) = &self.looping {
             looping.abort();
         }
@@ -251,6 +282,7 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
         tracing::warn!(path = %address_file.display(), %error, "cannot write where this server listens");
     }
     let (stop, stopped) = oneshot::channel::<()>();
+    app.plane.deployments().start().await?;
     let tracking = app.plane.tracking().clone();
     tracking.send_webhooks_by(Arc::new(HttpSender));
     let keeper = tracking.clone();
@@ -258,6 +290,8 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
     let housekeeping = tokio::spawn(async move { keeper.keep_house().await });
     let hosting = app.plane.serving().hosting().clone();
     let hosting = tokio::spawn(async move { hosting.keep_house().await });
+    let gauge = app.plane.serving().pressure().clone();
+    let gauge = tokio::spawn(async move { gauge.watch().await });
     let router = tidemill_api::router_with(app.plane, app.security);
     let (grpc, grpc_server) = match app.grpc_port {
         None => (address, None),
@@ -296,5 +330,6 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
         webhooks,
         housekeeping,
         hosting,
+        gauge,
     })
 }

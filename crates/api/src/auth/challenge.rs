@@ -91,7 +91,13 @@ mod tests {
         let signed = "AWS4-HMAC-SHA256 Credential=tm_abc/20261126/eu/sagemaker/aws4_request, SignedHeaders=host, Signature=00";
         assert!(with(signed) == Some(Credentials::Token("tm_abc".into())));
         assert!(with(&basic("api:tm_abc")) == Some(Credentials::Token("tm_abc".into())));
-        for bad in ["Basic", "Basic ???", "Digest x", "AWS4-HMAC-SHA256 Signature=1", &basic("no colon")] {
+        for bad in [
+            "Basic",
+            "Basic ???",
+            "Digest x",
+            "AWS4-HMAC-SHA256 Signature=1",
+            &basic("no colon"),
+        ] {
             assert!(with(bad).is_none(), "{bad}");
         }
         assert!(credentials(&HeaderMap::new()).is_none());

@@ -26,7 +26,7 @@ use tidemill_core::frame::{FeatureKind, FeatureSchema, Frame, Scores};
 use tidemill_core::ids::VersionNumber;
 use tidemill_core::predictions::Role;
 use tidemill_serving::{
-    Finding, InferRequest, InferResponse, MAX_FINDINGS, RawColumn, Route, SchemaError, ServeError, coerce,
+    Finding, InferRequest, InferResponse, MAX_FINDINGS, RawColumn, Route, SchemaError, ServeError, coerce_by,
 };
 
 pub(crate) use cell::{Cell, Cells, FlatCells, Record};
@@ -125,7 +125,8 @@ where
             Rows::Frame(frame) => (Keys::new(), frame),
             Rows::Columns(columns) => {
                 let (keys, columns) = split_keys(&call, columns)?;
-                let frame = coerce(&call.route.schema, columns).map_err(ServeError::from)?;
+                let frame =
+                    coerce_by(call.route.inputs, &call.route.schema, columns).map_err(ServeError::from)?;
                 (keys, frame)
             }
         };

@@ -48,9 +48,7 @@ pub(crate) enum Kind {
 
 /// What came back.
 pub(crate) enum Scored {
-    Table {
-        response: InferResponse,
-    },
+    Table { response: InferResponse },
     Hosted(CallAnswer),
 }
 

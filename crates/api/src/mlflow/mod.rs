@@ -14,10 +14,10 @@ use tidemill_core::servable::Payload;
 use crate::control_plane::App;
 use crate::error::ApiError;
 use crate::extract::{Inflated, media_type};
+use crate::infer::Target;
 use crate::infer::forms::csv::Header;
 use crate::infer::forms::{parquet, reply};
 use crate::infer::score::{Kind, Scored, Scoring, score};
-use crate::infer::Target;
 
 /// `GET /ping`
 pub(crate) async fn ping(State(app): State<App>) -> Result<&'static str, ApiError> {

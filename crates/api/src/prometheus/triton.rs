@@ -10,15 +10,21 @@ type Number = fn(&VersionStatistics) -> f64;
 
 /// Name, kind, help, and the number of a version.
 const METRICS: [(&str, &str, &str, Number); 14] = [
-    ("nv_inference_request_success", "counter", "Requests that were answered.", |s| {
-        s.success.count as f64
-    }),
+    (
+        "nv_inference_request_success",
+        "counter",
+        "Requests that were answered.",
+        |s| s.success.count as f64,
+    ),
     ("nv_inference_count", "counter", "Rows that were answered.", |s| {
         s.inference_count as f64
     }),
-    ("nv_inference_exec_count", "counter", "Batches that a model was given.", |s| {
-        s.execution_count as f64
-    }),
+    (
+        "nv_inference_exec_count",
+        "counter",
+        "Batches that a model was given.",
+        |s| s.execution_count as f64,
+    ),
     (
         "nv_inference_pending_request_count",
         "gauge",

@@ -91,7 +91,10 @@ impl Place {
                 if folder.keep(arrived, path).await?.is_err() {
                     return Err(ApiError::internal(
                         "internal",
-                        format!("`{path}` cannot be a file's name in `{}`", folder.root().display()),
+                        format!(
+                            "`{path}` cannot be a file's name in `{}`",
+                            folder.root().display()
+                        ),
                     ));
                 }
             }
@@ -109,7 +112,8 @@ pub(crate) async fn invoke(
     let target = target(&app, &name, &headers)?;
     let Some(input) = text(&headers, "x-amzn-sagemaker-inputlocation") else {
         return Err(wrong(
-            "`X-Amzn-SageMaker-InputLocation` is missing: name the file that holds the request's body".to_owned(),
+            "`X-Amzn-SageMaker-InputLocation` is missing: name the file that holds the request's body"
+                .to_owned(),
         ));
     };
     let (place, path) = Place::of(app.tracking(), input)?;
@@ -136,12 +140,17 @@ pub(crate) async fn invoke(
     let mut response = (StatusCode::ACCEPTED, axum::Json(json!({ "InferenceId": id }))).into_response();
     let said = response.headers_mut();
     said.insert("x-amzn-sagemaker-outputlocation", value(&place.location(&output)));
-    said.insert("x-amzn-sagemaker-failurelocation", value(&place.location(&failure)));
+    said.insert(
+        "x-amzn-sagemaker-failurelocation",
+        value(&place.location(&failure)),
+    );
 
     let content_type = text(&headers, "x-amzn-sagemaker-content-type")
         .unwrap_or_default()
         .to_owned();
-    let accept = text(&headers, "x-amzn-sagemaker-accept").unwrap_or_default().to_owned();
+    let accept = text(&headers, "x-amzn-sagemaker-accept")
+        .unwrap_or_default()
+        .to_owned();
     tokio::spawn(async move {
         let _permit = permit;
         let work = async {

@@ -132,7 +132,9 @@ fn scoring(headers: &HeaderMap, content_type: &str, bytes: Bytes) -> Result<Scor
     let bare = content_type.split(';').next().unwrap_or_default().trim();
     let header = content_type.split(';').skip(1).find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("header").then(|| value.trim().to_owned())
+        name.trim()
+            .eq_ignore_ascii_case("header")
+            .then(|| value.trim().to_owned())
     });
     let kind = match bare.to_ascii_lowercase().as_str() {
         // boto3 names this type where nobody says another.

@@ -44,7 +44,9 @@ pub(crate) async fn invoke(
                 Some(first) => Some(first?),
                 None => None,
             };
-            let variant = first.as_ref().map_or_else(String::new, |one| one.version.to_string());
+            let variant = first
+                .as_ref()
+                .map_or_else(String::new, |one| one.version.to_string());
             let kind = match first.as_ref().map(|one| &one.payload) {
                 Some(Payload::Body { content_type, .. }) => content_type.clone(),
                 _ => "application/jsonlines".to_owned(),
@@ -134,7 +136,9 @@ mod tests {
     #[test]
     fn a_frame_without_headers_and_payload_has_the_known_checksums() {
         // The smallest message of the encoding's own test vectors.
-        let expected = [0, 0, 0, 16, 0, 0, 0, 0, 0x05, 0xc2, 0x48, 0xeb, 0x7d, 0x98, 0xc8, 0xff];
+        let expected = [
+            0, 0, 0, 16, 0, 0, 0, 0, 0x05, 0xc2, 0x48, 0xeb, 0x7d, 0x98, 0xc8, 0xff,
+        ];
         assert_eq!(frame(&[], &[])[..], expected);
     }
 }

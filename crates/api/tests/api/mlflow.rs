@@ -210,11 +210,20 @@ async fn a_deployment_is_scored_in_every_form_as_pyfunc_would() {
         json!({"instances": [[2, 1], [4, 3]]}),
     ] {
         let reply = app.post("/invocations/add", form.clone()).await;
-        assert_eq!(reply.json(), json!({"predictions": [3.0, 7.0]}), "{form}: {}", reply.text);
+        assert_eq!(
+            reply.json(),
+            json!({"predictions": [3.0, 7.0]}),
+            "{form}: {}",
+            reply.text
+        );
     }
-    let csv = app.post_as("/invocations/add", "text/csv", "a,b\n1,2\n3,\n").await;
+    let csv = app
+        .post_as("/invocations/add", "text/csv", "a,b\n1,2\n3,\n")
+        .await;
     assert_eq!(csv.json(), json!({"predictions": [3.0, null]}));
-    let matrix = app.post("/invocations/double", json!({"instances": [[1, 2, 3]]})).await;
+    let matrix = app
+        .post("/invocations/double", json!({"instances": [[1, 2, 3]]}))
+        .await;
     assert_eq!(matrix.json(), json!({"predictions": [[2.0, 4.0, 6.0]]}));
     // A function without declared inputs gets the body as it came.
     let body = json!({"inputs": ["hello"], "params": {"temperature": 0.5}});
@@ -234,7 +243,10 @@ async fn a_deployment_is_scored_in_every_form_as_pyfunc_would() {
     }
     let kind = "application/json; charset=latin-1";
     assert_eq!(app.post_as("/invocations/add", kind, "{}").await.status, 415);
-    assert_eq!(app.post_as("/invocations/add", "text/xml", "<a/>").await.status, 415);
+    assert_eq!(
+        app.post_as("/invocations/add", "text/xml", "<a/>").await.status,
+        415
+    );
     // This server of the tests has no engine for tables.
     let parquet = "application/vnd.apache.parquet";
     assert_eq!(app.post_as("/invocations/add", parquet, "PAR1").await.status, 501);

@@ -23,7 +23,13 @@ async fn an_endpoint_answers_in_the_type_that_is_accepted_and_says_which_variant
     let app = App::new();
     let path = "/endpoints/prices/invocations";
     let attributes = ("x-amzn-sagemaker-custom-attributes", "trace=1");
-    let reply = send(&app, path, &[JSON, attributes], r#"{"instances": [[1, 2], [3, 4]]}"#).await;
+    let reply = send(
+        &app,
+        path,
+        &[JSON, attributes],
+        r#"{"instances": [[1, 2], [3, 4]]}"#,
+    )
+    .await;
     assert_eq!(reply.status, 200, "{}", reply.text);
     assert_eq!(reply.json()["predictions"], json!([2.0, 6.0]));
     assert_eq!(reply.header("x-amzn-invoked-production-variant"), "champion");
@@ -32,9 +38,16 @@ async fn an_endpoint_answers_in_the_type_that_is_accepted_and_says_which_variant
     for body in ["1,2\n3,4\n", "b,a\n2,1\n4,3\n"] {
         let csv = [("content-type", "text/csv"), ("accept", "text/csv")];
         let reply = send(&app, path, &csv, body).await;
-        assert_eq!((reply.header("content-type"), reply.text.as_str()), ("text/csv", "2.0\n6.0\n"), "{body}");
+        assert_eq!(
+            (reply.header("content-type"), reply.text.as_str()),
+            ("text/csv", "2.0\n6.0\n"),
+            "{body}"
+        );
     }
-    let lines = [("content-type", "application/jsonlines"), ("accept", "application/jsonlines")];
+    let lines = [
+        ("content-type", "application/jsonlines"),
+        ("accept", "application/jsonlines"),
+    ];
     let reply = send(&app, path, &lines, "{\"features\": [1, 2]}\n[3, 4]\n").await;
     assert_eq!(reply.text, "2.0\n6.0\n");
     let reply = send(&app, path, &[JSON], "[[1, 2]]").await;
@@ -42,11 +55,19 @@ async fn an_endpoint_answers_in_the_type_that_is_accepted_and_says_which_variant
 
     for variant in ["3", "champion", "AllTraffic"] {
         let headers = [JSON, ("x-amzn-sagemaker-target-variant", variant)];
-        assert_eq!(send(&app, path, &headers, "[[1, 2]]").await.status, 200, "{variant}");
+        assert_eq!(
+            send(&app, path, &headers, "[[1, 2]]").await.status,
+            200,
+            "{variant}"
+        );
     }
     let id = [JSON, ("x-amzn-sagemaker-inference-id", "i-1")];
     let first = send(&app, path, &id, "[[1, 2]]").await.json();
-    assert_eq!(send(&app, path, &id, "[[1, 2]]").await.json(), first, "the same id, the same answer");
+    assert_eq!(
+        send(&app, path, &id, "[[1, 2]]").await.json(),
+        first,
+        "the same id, the same answer"
+    );
     let session = [JSON, ("x-amzn-sagemaker-session-id", "NEW_SESSION")];
     let reply = send(&app, path, &session, "[[1, 2]]").await;
     assert_eq!(reply.header("x-amzn-sagemaker-new-session-id").len(), 32);
@@ -69,8 +90,14 @@ async fn a_deployment_gets_its_tensors_or_the_body_as_it_came() {
     ];
     let reply = send(&app, "/endpoints/echo/invocations", &headers, "plain").await;
     let told = reply.json();
-    assert_eq!((&told["body"], &told["type"]), (&json!("plain"), &json!("application/x-anything")));
-    assert_eq!((&told["parameters"]["custom_attributes"], &told["id"]), (&json!("k=v"), &json!("i-2")));
+    assert_eq!(
+        (&told["body"], &told["type"]),
+        (&json!("plain"), &json!("application/x-anything"))
+    );
+    assert_eq!(
+        (&told["parameters"]["custom_attributes"], &told["id"]),
+        (&json!("k=v"), &json!("i-2"))
+    );
     assert_eq!(reply.header("x-amzn-invoked-production-variant"), "2");
 }
 
@@ -82,27 +109,66 @@ async fn errors_have_the_runtimes_names() {
     let model = [JSON, ("x-amzn-sagemaker-target-model", "a.tar.gz")];
     app.fake.serving_unload("double");
     let cases: [(&str, &[(&str, &str)], &str, u16, &str); 8] = [
-        ("/endpoints/nobody/invocations", &[JSON], "[[1, 2]]", 400, "ValidationError"),
+        (
+            "/endpoints/nobody/invocations",
+            &[JSON],
+            "[[1, 2]]",
+            400,
+            "ValidationError",
+        ),
         (prices, &variant("green"), "[[1, 2]]", 400, "ValidationError"),
         (prices, &variant("9"), "[[1, 2]]", 400, "ValidationError"),
         (prices, &model, "[[1, 2]]", 400, "ValidationError"),
         (prices, &[JSON], r#"[["far", 2]]"#, 424, "ModelError"),
         (prices, &[("content-type", "image/png")], "x", 424, "ModelError"),
-        ("/endpoints/empty/invocations", &[JSON], "[[1, \"UA\"]]", 429, "ModelNotReadyException"),
-        ("/endpoints/double/invocations", &[JSON], "[[1, 2, 3]]", 429, "ModelNotReadyException"),
+        (
+            "/endpoints/empty/invocations",
+            &[JSON],
+            "[[1, \"UA\"]]",
+            429,
+            "ModelNotReadyException",
+        ),
+        (
+            "/endpoints/double/invocations",
+            &[JSON],
+            "[[1, 2, 3]]",
+            429,
+            "ModelNotReadyException",
+        ),
     ];
     for (path, headers, body, status, name) in cases {
         let reply = send(&app, path, headers, body).await;
-        assert_eq!((reply.status.as_u16(), reply.header("x-amzn-errortype")), (status, name), "{path} {}", reply.text);
+        assert_eq!(
+            (reply.status.as_u16(), reply.header("x-amzn-errortype")),
+            (status, name),
+            "{path} {}",
+            reply.text
+        );
         let error = reply.json();
-        assert_eq!(error["OriginalStatusCode"].is_u64(), name == "ModelError", "{error}");
-        assert!(error["Message"].as_str().is_some_and(|message| !message.is_empty()));
+        assert_eq!(
+            error["OriginalStatusCode"].is_u64(),
+            name == "ModelError",
+            "{error}"
+        );
+        assert!(
+            error["Message"]
+                .as_str()
+                .is_some_and(|message| !message.is_empty())
+        );
     }
     let reply = send(&app, prices, &[JSON], r#"[["far", 2]]"#).await.json();
     assert_eq!(reply["OriginalStatusCode"], 400);
-    assert!(reply["OriginalMessage"].as_str().unwrap().contains("`far` is not a number"));
+    assert!(
+        reply["OriginalMessage"]
+            .as_str()
+            .unwrap()
+            .contains("`far` is not a number")
+    );
     // The page's own addresses below `/endpoints` stay the page's.
-    assert_eq!(app.get("/endpoints/prices").await.header("content-type"), "text/html; charset=utf-8");
+    assert_eq!(
+        app.get("/endpoints/prices").await.header("content-type"),
+        "text/html; charset=utf-8"
+    );
 }
 
 /// The headers and the payload of each frame.
@@ -128,7 +194,10 @@ async fn a_stream_comes_in_frames_and_its_error_is_one() {
     let path = "/endpoints/count/invocations-response-stream";
     let reply = send(&app, path, &headers, r#"{"instances": [5]}"#).await;
     assert_eq!(reply.header("content-type"), "application/vnd.amazon.eventstream");
-    assert_eq!(reply.header("x-amzn-sagemaker-content-type"), "application/jsonlines");
+    assert_eq!(
+        reply.header("x-amzn-sagemaker-content-type"),
+        "application/jsonlines"
+    );
     assert_eq!(reply.header("x-amzn-sagemaker-custom-attributes"), "a");
     let parts = frames(&reply.bytes);
     assert_eq!(parts.len(), 5);
@@ -175,8 +244,14 @@ async fn an_asynchronous_request_reads_and_writes_only_where_it_may() {
         panic!("{path} never came");
     };
     let reply = ask(&format!("file://{}/in.json", root.display()), "job-1").await;
-    assert_eq!((reply.status.as_u16(), reply.json()), (202, json!({"InferenceId": "job-1"})));
-    assert_eq!(read(reply.header("x-amzn-sagemaker-outputlocation")).await["predictions"], json!([2.0]));
+    assert_eq!(
+        (reply.status.as_u16(), reply.json()),
+        (202, json!({"InferenceId": "job-1"}))
+    );
+    assert_eq!(
+        read(reply.header("x-amzn-sagemaker-outputlocation")).await["predictions"],
+        json!([2.0])
+    );
     for (input, expected) in [("bad.json", "not valid JSON"), ("none.json", "there is no file")] {
         let reply = ask(&format!("file://{}/{input}", root.display()), input).await;
         let error = read(reply.header("x-amzn-sagemaker-failurelocation")).await;
@@ -186,16 +261,26 @@ async fn an_asynchronous_request_reads_and_writes_only_where_it_may() {
         ("file:///etc/passwd", "x", "may not read"),
         ("s3://elsewhere/x", "x", "may not read"),
         ("", "x", "may not read"),
-        (&*format!("file://{}/in.json", root.display()), "../x", "expected at most 64 letters"),
+        (
+            &*format!("file://{}/in.json", root.display()),
+            "../x",
+            "expected at most 64 letters",
+        ),
     ] {
         let reply = ask(location, id).await;
-        assert_eq!((reply.status.as_u16(), reply.header("x-amzn-errortype")), (400, "ValidationError"));
+        assert_eq!(
+            (reply.status.as_u16(), reply.header("x-amzn-errortype")),
+            (400, "ValidationError")
+        );
         assert!(reply.text.contains(expected), "{}", reply.text);
     }
     let outside = ask(&format!("file://{}/../../etc/passwd", root.display()), "out").await;
     if outside.status == 202 {
         let error = read(outside.header("x-amzn-sagemaker-failurelocation")).await;
-        assert!(error["Message"].as_str().unwrap().contains("there is no file"), "{error}");
+        assert!(
+            error["Message"].as_str().unwrap().contains("there is no file"),
+            "{error}"
+        );
     }
 }
 
@@ -204,14 +289,43 @@ async fn a_signed_requests_access_key_is_a_token() {
     let app = App::with_users("READ").await;
     let path = "/endpoints/prices/invocations";
     let reply = send(&app, path, &[JSON], "[[1, 2]]").await;
-    assert_eq!((reply.status.as_u16(), reply.header("x-amzn-errortype")), (403, "AccessDeniedException"));
+    assert_eq!(
+        (reply.status.as_u16(), reply.header("x-amzn-errortype")),
+        (403, "AccessDeniedException")
+    );
     use base64::Engine as _;
     let basic = base64::engine::general_purpose::STANDARD.encode(format!("admin:{ADMIN_PASSWORD}"));
     let admin = format!("Basic {basic}");
-    let made = send(&app, "/api/v1/tokens", &[JSON, ("authorization", &admin)], r#"{"name": "aws"}"#).await;
+    let made = send(
+        &app,
+        "/api/v1/tokens",
+        &[JSON, ("authorization", &admin)],
+        r#"{"name": "aws"}"#,
+    )
+    .await;
     let token = made.json()["token"].as_str().unwrap().to_owned();
-    let signed = |key: &str| format!("AWS4-HMAC-SHA256 Credential={key}/20130517/eu-west-1/sagemaker/aws4_request, SignedHeaders=host, Signature=ab");
-    let reply = send(&app, path, &[JSON, ("authorization", &signed(&token))], "[[1, 2]]").await;
+    let signed = |key: &str| {
+        format!(
+            "AWS4-HMAC-SHA256 Credential={key}/20130517/eu-west-1/sagemaker/aws4_request, SignedHeaders=host, Signature=ab"
+        )
+    };
+    let reply = send(
+        &app,
+        path,
+        &[JSON, ("authorization", &signed(&token))],
+        "[[1, 2]]",
+    )
+    .await;
     assert_eq!(reply.status, 200, "{}", reply.text);
-    assert_eq!(send(&app, path, &[JSON, ("authorization", &signed("AKIA"))], "[[1, 2]]").await.status, 403);
+    assert_eq!(
+        send(
+            &app,
+            path,
+            &[JSON, ("authorization", &signed("AKIA"))],
+            "[[1, 2]]"
+        )
+        .await
+        .status,
+        403
+    );
 }
