@@ -59,6 +59,8 @@ def server(tmp_path_factory):
     # The server's own Python is that of these tests.
     env = {"TIDEMILL_PYTHON": os.environ.get("TIDEMILL_PYTHON") or sys.executable}
     env["TIDEMILL_UV"] = str(Path(sys.executable).with_name("uv"))
+    if runtime := list(Path(np.__file__).parents[1].glob("onnxruntime/capi/libonnxruntime.so.*")):
+        env["TIDEMILL_ONNXRUNTIME"] = str(runtime[0])
     project = Project(folder, "", env)
     (folder / "app.py").write_text(APP)
     (folder / "weights.txt").write_text("2.5")
@@ -206,6 +208,65 @@ def test_a_pickle_is_deployed_and_answers_as_in_python(server):
     print(f"from zero: {min(times) * 1000:.0f} ms at best, {max(times) * 1000:.0f} ms at worst")
     # A debug build beside other tests; the figure of a release build stands in docs/benchmarks.md.
     assert min(times) < 1.0
+
+
+def test_a_file_of_lightgbm_answers_without_python_and_exactly(server):
+    import lightgbm
+
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(400, 3))
+    booster = lightgbm.train({"objective": "binary", "verbose": -1}, lightgbm.Dataset(x, x[:, 0] > 0), 10)
+    booster.save_model(server.folder / "trees.txt")
+    deployed = json.loads(deploy(server, "trees.txt"))
+    assert "python" not in deployed["versions"][0]["manifest"]
+    body = {"dataframe_split": {"columns": ["Column_0", "Column_1", "Column_2"], "data": x[:20].tolist()}}
+    answer = requests.post(f"{server.url}/invocations/trees", json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["predictions"] == booster.predict(x[:20]).tolist()
+    assert "this model does not" in failing(server, "trees.txt", "--python", "python3")
+
+
+def test_a_graph_of_onnx_answers_tensors(server):
+    from skl2onnx import to_onnx
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(100, 4)).astype(np.float32)
+    model = LogisticRegression().fit(x, x[:, 0] > 0)
+    graph = to_onnx(model, x[:1], options={"zipmap": False})
+    (server.folder / "line.onnx").write_bytes(graph.SerializeToString())
+    deploy(server, "line.onnx")
+    with triton.InferenceServerClient(server.host) as client:
+        rows = triton.InferInput("X", [5, 4], "FP32")
+        rows.set_data_from_numpy(x[:5])
+        got = client.infer("line", [rows]).as_numpy("probabilities")
+    assert np.abs(got - model.predict_proba(x[:5])).max() < 1e-6
+
+
+def test_a_version_of_the_registry_is_deployed_by_its_alias(server):
+    import mlflow
+    import pandas as pd
+    from mlflow.models import infer_signature
+    from sklearn.linear_model import LinearRegression
+
+    rows = pd.DataFrame({"rooms": [1.0, 2.0, 3.0], "floor": [3, 1, 2]})
+    model = LinearRegression().fit(rows, [1.0, 2.0, 3.5])
+    mlflow.set_tracking_uri(server.url)
+    with mlflow.start_run():
+        mlflow.sklearn.log_model(
+            model, name="m", registered_model_name="houses", signature=infer_signature(rows, model.predict(rows)),
+            pip_requirements=[],
+        )
+    mlflow.MlflowClient().set_registered_model_alias("houses", "champion", 1)
+    deployed = json.loads(deploy(server, "models:/houses@champion", "--memory", "2GiB"))
+    assert deployed["versions"][0]["source"] == "models:/houses/1"
+    body = {"dataframe_split": rows.to_dict(orient="split", index=False)}
+    answer = requests.post(f"{server.url}/invocations/houses", json=body)
+    assert answer.status_code == 200, answer.text
+    assert np.allclose(answer.json()["predictions"], model.predict(rows))
+    with triton.InferenceServerClient(server.host) as client:
+        names = [(i["name"], i["datatype"]) for i in client.get_model_metadata("houses")["inputs"]]
+    assert names == [("rooms", "FP64"), ("floor", "INT64")]
 
 
 def test_a_bundle_runs_elsewhere_and_a_restarted_server_remembers(server, tmp_path):

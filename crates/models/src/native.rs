@@ -1,6 +1,6 @@
 //! Model files that need no Python, as deployments: a table of features in, the model's answers out.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,7 +10,8 @@ use tidemill_core::ports::{Model, ModelBundle, ModelRuntime as _, ModelSignature
 use tidemill_core::servable::{CallContext, Interface, Loader, Payload, Servable, Work};
 use tidemill_core::tensors::{DataType, Tensor, TensorData, TensorSpec};
 
-use crate::Runtime;
+use crate::bundle::has_extension;
+use crate::{OnnxModel, Runtime};
 
 /// The name of the one output.
 const OUTPUT: &str = "output";
@@ -29,17 +30,14 @@ impl Loader for NativeLoader {
     async fn load(&self) -> Result<Arc<dyn Servable>, PortError> {
         let (folder, file) = (self.folder.clone(), self.file.clone());
         let work = move || -> Result<Arc<dyn Servable>, PortError> {
-            let bytes = std::fs::read(folder.join(&file)).map_err(|error| {
-                PortError::upstream("bundle_io", format!("cannot read `{file}`: {error}"))
-            })?;
-            let format = format_of(&file, &bytes)?;
-            let manifest = json!({ "format": format, "file": file });
-            let bundle: ModelBundle = [
-                ("model.json".to_owned(), manifest.to_string().into_bytes()),
-                (file, bytes),
-            ]
-            .into();
-            let size = bundle.values().map(Vec::len).sum::<usize>() as u64;
+            let mut bundle = read(&folder, &file)?;
+            if has_extension(&file, "onnx") {
+                return Ok(Arc::new(OnnxModel::load(&bundle, name_of(&file))?));
+            }
+            let bytes = bundle.get(name_of(&file)).map_or(&[][..], Vec::as_slice);
+            let (format, size) = (format_of(&file, bytes)?, bytes.len() as u64);
+            let manifest = json!({ "format": format, "file": name_of(&file) });
+            bundle.insert("model.json".to_owned(), manifest.to_string().into_bytes());
             let model = Runtime.load(&bundle)?;
             Ok(Arc::new(Tabular {
                 interface: interface(model.signature(), format),
@@ -53,6 +51,37 @@ impl Loader for NativeLoader {
     }
 }
 
+fn name_of(file: &str) -> &str {
+    file.rsplit('/').next().unwrap_or(file)
+}
+
+/// The model's file, and for a format that may keep its weights elsewhere what lies beside it.
+fn read(folder: &Path, file: &str) -> Result<ModelBundle, PortError> {
+    let failed = |path: &Path, error: std::io::Error| {
+        PortError::upstream("bundle_io", format!("cannot read `{}`: {error}", path.display()))
+    };
+    let path = folder.join(file);
+    let mut bundle = ModelBundle::new();
+    if has_extension(file, "onnx") {
+        let beside = path.parent().unwrap_or(folder);
+        for entry in std::fs::read_dir(beside).map_err(|error| failed(beside, error))? {
+            let found = entry.map_err(|error| failed(beside, error))?.path();
+            if let Some(name) = found.file_name().and_then(|name| name.to_str())
+                && found.is_file()
+            {
+                bundle.insert(
+                    name.to_owned(),
+                    std::fs::read(&found).map_err(|error| failed(&found, error))?,
+                );
+            }
+        }
+        return Ok(bundle);
+    }
+    let bytes = std::fs::read(&path).map_err(|error| failed(&path, error))?;
+    bundle.insert(name_of(file).to_owned(), bytes);
+    Ok(bundle)
+}
+
 fn format_of(file: &str, bytes: &[u8]) -> Result<&'static str, PortError> {
     if bytes.starts_with(b"tree\n") {
         return Ok("lightgbm");
@@ -64,7 +93,7 @@ fn format_of(file: &str, bytes: &[u8]) -> Result<&'static str, PortError> {
     Err(PortError::caller(
         "model_unknown",
         format!(
-            "`{file}` is no model that is known here without Python: expected LightGBM's text, or XGBoost's JSON or UBJ"
+            "`{file}` is no model that is known here without Python: expected LightGBM's text, XGBoost's JSON or UBJ, or ONNX"
         ),
     ))
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use tidemill_core::clock::Timestamp;
 
-use crate::deploy_args::{BundleArgs, ServingArgs};
+use crate::deploy_args::{BundleArgs, DeploymentArgs};
 
 /// From a notebook to production, and good there.
 #[derive(Debug, Parser)]
@@ -344,7 +344,7 @@ pub enum Command {
         #[command(flatten)]
         bundle: BundleArgs,
         #[command(flatten)]
-        serving: ServingArgs,
+        serving: DeploymentArgs,
     },
     /// What is deployed.
     Deployments {
@@ -371,7 +371,7 @@ pub enum Command {
         #[command(flatten)]
         bundle: BundleArgs,
         #[command(flatten)]
-        serving: ServingArgs,
+        serving: DeploymentArgs,
     },
     /// Start a server with nothing but these bundles, models or functions.
     Serve {
@@ -389,7 +389,7 @@ pub enum Command {
         #[command(flatten)]
         bundle: BundleArgs,
         #[command(flatten)]
-        serving: ServingArgs,
+        serving: DeploymentArgs,
     },
     /// What is served, and what the loop is doing.
     Status {

@@ -138,9 +138,8 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
     let tracking = Tracking::new(store, clock, settings.tracking.clone());
     tracking.answer_tables(Arc::new(Tables::default()));
     tracking.prepare_users().await?;
-    let plane = Arc::new(
-        Plane::new(control.clone(), tracking, deployments).sharing_memory(settings.shared_memory),
-    );
+    let plane =
+        Arc::new(Plane::new(control.clone(), tracking, deployments).sharing_memory(settings.shared_memory));
     Ok(App {
         control: Some(control),
         plane,

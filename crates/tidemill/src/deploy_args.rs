@@ -36,7 +36,7 @@ pub struct BundleArgs {
 
 /// How it is served.
 #[derive(Debug, Args, Clone, Default)]
-pub struct ServingArgs {
+pub struct DeploymentArgs {
     /// CPU cores a worker.
     #[arg(long)]
     pub cpu: Option<f64>,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -115,6 +115,43 @@ pub struct Deployments {
     place: Place,
     /// Held while what is stored and what is served are made the same.
     changing: Arc<tokio::sync::Mutex<()>>,
+    /// Held while an archive is unpacked, so that it is unpacked once.
+    unpacking: Arc<tokio::sync::Mutex<()>>,
+    /// Bundles that no version needs yet.
+    underway: Underway,
+}
+
+/// Bundles that are being deployed, each as often as it is.
+#[derive(Debug, Clone, Default)]
+struct Underway(Arc<Mutex<Vec<Digest>>>);
+
+/// Keeps a bundle from being forgotten.
+struct Kept {
+    digest: Digest,
+    underway: Underway,
+}
+
+impl Underway {
+    fn digests(&self) -> MutexGuard<'_, Vec<Digest>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, digest: Digest) -> Kept {
+        self.digests().push(digest);
+        Kept {
+            digest,
+            underway: self.clone(),
+        }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let mut digests = self.underway.digests();
+        if let Some(position) = digests.iter().position(|digest| *digest == self.digest) {
+            digests.swap_remove(position);
+        }
+    }
 }
 
 impl Deployments {
@@ -139,6 +176,8 @@ impl Deployments {
             clock,
             place,
             changing: Arc::default(),
+            unpacking: Arc::default(),
+            underway: Underway::default(),
         }
     }
 
@@ -239,13 +278,16 @@ impl Deployments {
         by: &str,
     ) -> Result<DeploymentView> {
         let (digest, size) = (arrived.digest, arrived.size);
+        let underway = self.underway.keep(digest);
         let kept = self.place.archives().keep(arrived, &archive_name(digest)).await?;
         kept.map_err(|_| ControlError::internal("the folder of bundles is not as it should be"))?;
         let deployed = self.deploy_kept(digest, size, request, source, by).await;
-        if deployed.is_err()
-            && let Err(error) = self.forget_unused().await
-        {
-            tracing::debug!(%error, "a bundle that could not be deployed is still there");
+        drop(underway);
+        if deployed.is_err() {
+            let _same = self.changing.lock().await;
+            if let Err(error) = self.forget_unused().await {
+                tracing::debug!(%error, "a bundle that could not be deployed is still there");
+            }
         }
         deployed
     }
@@ -334,19 +376,15 @@ impl Deployments {
     /// What an archive says of itself, after unpacking it if that has not been done.
     async fn unpacked(&self, digest: Digest) -> Result<BundleManifest> {
         let folder = self.place.unpacked(digest);
+        let _once = self.unpacking.lock().await;
         if let Ok(text) = std::fs::read(folder.join(MANIFEST_FILE)) {
             return Ok(BundleManifest::parse(&text)?);
         }
         if let Some(parent) = folder.parent() {
             std::fs::create_dir_all(parent).map_err(|error| io("create", parent, &error))?;
         }
-        let unpacked = self.engine.unpack(&self.place.archive(digest), &folder).await;
-        match unpacked {
-            Ok(manifest) => Ok(manifest),
-            // Somebody else unpacked the same meanwhile.
-            Err(_) if folder.join(MANIFEST_FILE).is_file() => Box::pin(self.unpacked(digest)).await,
-            Err(error) => Err(error.into()),
-        }
+        let archive = self.place.archive(digest);
+        Ok(self.engine.unpack(&archive, &folder).await?)
     }
 
     async fn hosted(
@@ -472,11 +510,10 @@ impl Deployments {
         self.forget_unused().await
     }
 
-    /// Removes archives that no version needs, and what was unpacked of them.
+    /// Removes archives that no version needs, and what was unpacked of them. Only while `changing` is held: no version is added meanwhile.
     async fn forget_unused(&self) -> Result<()> {
         let needed = self.store.read(deployments::digests).await?;
-        let needed: Vec<String> = needed.iter().map(ToString::to_string).collect();
-        let place = self.place.clone();
+        let (place, underway) = (self.place.clone(), self.underway.clone());
         let forgotten = tokio::task::spawn_blocking(move || {
             for folder in ["archives", "unpacked"] {
                 let Ok(entries) = std::fs::read_dir(place.0.join(folder)) else {
@@ -484,12 +521,13 @@ impl Deployments {
                 };
                 for entry in entries.flatten() {
                     let name = entry.file_name().to_string_lossy().into_owned();
-                    let digest: String = name.chars().take(64).collect();
                     // What does not begin with a digest is on its way.
-                    if digest.parse::<Digest>().is_err()
-                        || needed.contains(&digest)
-                        || name.contains(".unpacking")
-                    {
+                    let Ok(digest) = name.chars().take(64).collect::<String>().parse() else {
+                        continue;
+                    };
+                    // Held until it is removed: a bundle of that name that arrives meanwhile waits, and is written again.
+                    let digests = underway.digests();
+                    if needed.contains(&digest) || digests.contains(&digest) {
                         continue;
                     }
                     let removed = match entry.file_type() {

@@ -105,10 +105,10 @@ pub fn recognise(path: &Path) -> Result<Recognised, PortError> {
     Err(unknown("is no model that is known here"))
 }
 
-/// The file of a flavour that needs no Python and whose answers are then the same as those of `mlflow.pyfunc`: a booster of LightGBM's
-/// or XGBoost's own. Their classes with scikit-learn's ways answer with labels, and what was pickled needs Python.
+/// The file of a flavour that needs no Python and whose answers are then the same as those of `mlflow.pyfunc`: a graph of ONNX, a booster of
+/// LightGBM's or XGBoost's own. Their classes with scikit-learn's ways answer with labels, and what was pickled needs Python.
 fn native_flavor(folder: &Path, flavors: &Value) -> Option<String> {
-    for name in ["lightgbm", "xgboost"] {
+    for name in ["lightgbm", "xgboost", "onnx"] {
         let flavor = &flavors[name];
         let class = flavor["model_class"].as_str().unwrap_or(".Booster");
         let file = flavor["data"]
@@ -119,8 +119,9 @@ fn native_flavor(folder: &Path, flavors: &Value) -> Option<String> {
         }
         let found = file.filter(|file| !file.contains("..")).and_then(|file| {
             let found = recognise(&folder.join(file)).ok()?;
-            let begins = std::fs::read(folder.join(file))
-                .is_ok_and(|bytes| bytes.starts_with(b"{") || bytes.starts_with(b"tree\n"));
+            let begins = has_extension(file, "onnx")
+                || std::fs::read(folder.join(file))
+                    .is_ok_and(|bytes| bytes.starts_with(b"{") || bytes.starts_with(b"tree\n"));
             (!found.python && begins).then(|| file.to_owned())
         });
         if found.is_some() {

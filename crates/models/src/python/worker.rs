@@ -86,6 +86,8 @@ struct InFlight {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cause {
     Memory(u64),
+    /// It could get no more memory itself.
+    Exhausted,
     Time(Duration),
 }
 
@@ -224,10 +226,12 @@ impl Worker {
         // Wherever the receiver is gone, nobody wants to know any more.
         match (done.reply, kind) {
             (Reply::Load(sender), Kind::Ready) => drop(sender.send(Ok(frame.meta))),
-            (Reply::Load(sender), Kind::Error) => drop(sender.send(Err(self.failure(&frame.meta)?))),
+            (Reply::Load(sender), Kind::Error) => drop(sender.send(Err(self.failure(call, &frame.meta)?))),
             (Reply::One(sender), Kind::Answer) => drop(sender.send(Ok(frame.payload()?))),
-            (Reply::One(sender), Kind::Error) => drop(sender.send(Err(self.failure(&frame.meta)?))),
-            (Reply::Many(receiving), Kind::Error) => receiving.end_with(Err(self.failure(&frame.meta)?)),
+            (Reply::One(sender), Kind::Error) => drop(sender.send(Err(self.failure(call, &frame.meta)?))),
+            (Reply::Many(receiving), Kind::Error) => {
+                receiving.end_with(Err(self.failure(call, &frame.meta)?))
+            }
             (Reply::Many(receiving), Kind::Answer) => receiving.end_with(Ok(frame.payload()?)),
             (Reply::Many(receiving), Kind::End) => receiving.whole.store(true, Ordering::Release),
             (Reply::One(_), Kind::End) => {}
@@ -258,7 +262,7 @@ impl Worker {
         Ok(())
     }
 
-    fn failure(&self, meta: &[u8]) -> io::Result<PortError> {
+    fn failure(&self, call: u32, meta: &[u8]) -> io::Result<PortError> {
         let failure: Failure = serde_json::from_slice(meta)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         let name = &self.deployment.name;
@@ -271,7 +275,11 @@ impl Worker {
                 PortError::upstream("worker_start", message)
             }
             "arguments" => PortError::caller("function_arguments", failure.message),
-            "memory" => self.too_large(&failure.message),
+            "memory" => {
+                // It leaves by itself; until it has, no other call must go to it.
+                self.state().ended.get_or_insert((call, Cause::Exhausted));
+                self.too_large(&failure.message)
+            }
             _ => PortError::internal("function_raised", format!("`{name}` raised {}", failure.message)),
         })
     }
@@ -291,6 +299,7 @@ impl Worker {
         let name = &self.deployment.name;
         let ended = self.state().ended;
         match ended {
+            Some((_, Cause::Exhausted)) => return self.too_large("it could get no more"),
             Some((_, Cause::Memory(bytes))) => {
                 return self.too_large(&format!("it took {} MiB", bytes >> 20));
             }

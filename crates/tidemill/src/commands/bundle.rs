@@ -11,7 +11,7 @@ use tidemill_core::digest::Digest;
 use tidemill_core::tensors::{DataType, TensorSpec};
 use tidemill_models::bundle::{Include, collect, pack, recognise};
 
-use crate::deploy_args::{BundleArgs, ServingArgs};
+use crate::deploy_args::{BundleArgs, DeploymentArgs};
 use crate::exit::{BadInput, Code, bad_input};
 
 /// Something that can be sent to a server.
@@ -48,7 +48,7 @@ pub fn run(
     what: &str,
     name: Option<&str>,
     args: &BundleArgs,
-    serving_args: &ServingArgs,
+    serving_args: &DeploymentArgs,
     output: &Path,
     json: bool,
 ) -> Result<Code> {
@@ -337,7 +337,7 @@ fn tensor_specs(inputs: &[String]) -> Result<Vec<TensorSpec>> {
 }
 
 /// The settings that the command line gives, as parts of a `ServingSpec`.
-pub fn serving(args: &ServingArgs) -> Result<Map<String, Value>> {
+pub fn serving(args: &DeploymentArgs) -> Result<Map<String, Value>> {
     let mut whole = match &args.serving {
         Some(path) => {
             let text = std::fs::read_to_string(path)

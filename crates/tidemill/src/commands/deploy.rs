@@ -9,7 +9,7 @@ use tidemill_store::Database;
 use super::bundle;
 use crate::cli::Target;
 use crate::client::{Client, encoded};
-use crate::deploy_args::{BundleArgs, ServingArgs};
+use crate::deploy_args::{BundleArgs, DeploymentArgs};
 use crate::exit::Code;
 use crate::output;
 use crate::session::Session;
@@ -20,7 +20,7 @@ pub struct Args<'a> {
     pub what: &'a str,
     pub name: Option<&'a str>,
     pub bundle: &'a BundleArgs,
-    pub serving: &'a ServingArgs,
+    pub serving: &'a DeploymentArgs,
 }
 
 pub async fn run(args: Args<'_>, json: bool) -> Result<Code> {

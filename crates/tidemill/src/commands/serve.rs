@@ -10,7 +10,7 @@ use super::{bundle, deploy, up};
 use crate::cli::Listen;
 use crate::client::Client;
 use crate::compose::{self, Settings};
-use crate::deploy_args::{BundleArgs, ServingArgs};
+use crate::deploy_args::{BundleArgs, DeploymentArgs};
 use crate::exit::{Code, bad_input};
 
 /// What `serve` was asked.
@@ -20,7 +20,7 @@ pub struct Args<'a> {
     pub data: Option<PathBuf>,
     pub no_auth: bool,
     pub bundle: &'a BundleArgs,
-    pub serving: &'a ServingArgs,
+    pub serving: &'a DeploymentArgs,
 }
 
 pub async fn run(args: Args<'_>, json: bool) -> Result<Code> {
