@@ -155,7 +155,7 @@ impl Kind {
             }
             _ if matches!(
                 code,
-                "bad_header" | "bad_request_id" | "bad_encoding" | "body_interrupted"
+                "bad_request_header" | "bad_request_id" | "bad_encoding" | "body_interrupted"
             ) =>
             {
                 (StatusCode::BAD_REQUEST, "ValidationError")

@@ -91,7 +91,8 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    fn apply(self, cells: &mut [f64]) {
+    /// Does it to all of these.
+    pub fn apply(self, cells: &mut [f64]) {
         let each = cells.iter_mut();
         match self {
             Self::Impute(value) => each.filter(|cell| cell.is_nan()).for_each(|cell| *cell = value),

@@ -12,7 +12,7 @@ use tidemill_core::frame::{FeatureKind, Task};
 use crate::encode::{Input, Read, Rounding, Step};
 use crate::error::Broken;
 use crate::manifest::ManifestFeature;
-use crate::trees::{Builder, Child, Ensemble, Link, Node, Precision, Test, TreeParts};
+use crate::trees::{Builder, Child, Ensemble, Link, MOST_SET_WORDS, Node, Precision, Test, TreeParts};
 
 /// The program that makes these files, for the user's own Python: `sklearn_trees.py MODEL.joblib OUT.json`, or `convert(model)`.
 pub const SKLEARN_TREES_PY: &str = include_str!("python/sklearn_trees.py");
@@ -274,6 +274,9 @@ fn convert_tree(tree: &StoredTree, inputs: usize) -> Result<ReadTree, String> {
                     return Err(format!("node {node} has category {highest}"));
                 }
                 let start = sets.len();
+                if start > MOST_SET_WORDS {
+                    return Err("its sets of categories are too large".into());
+                }
                 sets.resize(start + (highest as usize >> 5) + 1, 0);
                 for &code in codes {
                     sets[start + (code as usize >> 5)] |= 1 << (code & 31);

@@ -4,15 +4,19 @@
 
 mod common;
 
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use common::{frame, manifest_dir};
 use serde_json::Value;
 use tidemill_core::frame::{Column, Frame};
 use tidemill_core::ports::{Model, ModelBundle, ModelRuntime};
-use tidemill_models::Runtime;
+use tidemill_core::servable::{CallContext, Payload, Servable};
+use tidemill_core::tensors::{DataType, Tensor};
+use tidemill_models::{OnnxModel, Runtime};
 
 /// A trained model, rows, and the answers of its library.
 struct Case {
@@ -179,7 +183,77 @@ fn differs_from_onnx_runtime(case: &Case) -> Option<String> {
         theirs.predict(&case.rows).unwrap(),
         ours.predict(&case.rows).unwrap(),
     );
-    (theirs != ours).then(|| format!("{}: not ONNX Runtime's answers to the last bit", case.name))
+    if theirs != ours {
+        return Some(format!(
+            "{}: not ONNX Runtime's answers to the last bit",
+            case.name
+        ));
+    }
+
+    // As tensors: labels and scores of all classes.
+    let theirs = OnnxModel::load_on_onnx_runtime(&case.bundle, "m.onnx").unwrap();
+    let ours = OnnxModel::load(&case.bundle, "m.onnx").unwrap();
+    if (ours.interface().platform == "tidemill_trees") != native {
+        return Some(format!(
+            "{}: as tensors on {}",
+            case.name,
+            ours.interface().platform
+        ));
+    }
+    let all: Vec<usize> = (0..700).map(|row| row % case.rows.rows()).collect();
+    [case.rows.clone(), case.rows.take(&[3]), case.rows.take(&all)]
+        .into_iter()
+        .find_map(|rows| {
+            let (theirs, ours) = (answers(&theirs, &rows), answers(&ours, &rows));
+            (theirs != ours).then(|| {
+                let rows = rows.rows();
+                format!("{}: not ONNX Runtime's tensors, of {rows} rows", case.name)
+            })
+        })
+}
+
+/// The outputs of a graph for the rows of a table.
+fn answers(model: &OnnxModel, rows: &Frame) -> Vec<Tensor> {
+    let columns = rows.columns();
+    let inputs = &model.interface().inputs;
+    let tensors = inputs.iter().zip(0..).map(|(input, first)| {
+        let width = if inputs.len() == 1 { columns.len() } else { 1 };
+        let shape = vec![rows.rows(), width];
+        let cells = |row: usize| {
+            columns[first..first + width]
+                .iter()
+                .map(move |column| (column, row))
+        };
+        let numbers = (0..rows.rows())
+            .flat_map(cells)
+            .map(|(column, row)| match column {
+                Column::Numeric(values) => values[row],
+                Column::Categorical(_) => f64::NAN,
+            });
+        match (input.datatype, &columns[first]) {
+            (DataType::Bytes, Column::Categorical(texts)) => {
+                let texts = texts
+                    .iter()
+                    .map(|text| Some(text.as_deref().unwrap().to_owned().into()));
+                Tensor::strings(input.name.as_str(), shape, texts.collect()).unwrap()
+            }
+            (DataType::Int64, _) => {
+                let bytes: Vec<u8> = numbers.flat_map(|number| (number as i64).to_le_bytes()).collect();
+                Tensor::fixed(input.name.as_str(), DataType::Int64, shape, bytes.into()).unwrap()
+            }
+            _ => {
+                let numbers: Vec<f32> = numbers.map(|number| number as f32).collect();
+                Tensor::of_f32(input.name.as_str(), shape, &numbers).unwrap()
+            }
+        }
+    });
+    let asked = Payload::Tensors(tensors.collect());
+    let context = CallContext::default();
+    let mut call = std::pin::pin!(model.call(asked, &context));
+    match call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Ok(Payload::Tensors(answers))) => answers,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

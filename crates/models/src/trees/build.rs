@@ -4,7 +4,7 @@ use super::columns::{ALWAYS_LEFT, Columns, Fill};
 use super::marks::{MOST_WORDS, Marks, Ranks};
 use super::shap::Expected;
 use super::walk::{BY_SET, COLUMN, MISSING_LEFT, SetRef, Step};
-use super::{Child, Ensemble, Form, Link, Node, Precision, Sets, Test, Tree};
+use super::{Child, Ensemble, Form, Link, MOST_SET_WORDS, Node, Precision, Sets, Test, Tree};
 
 /// A tree in the terms of its format. `nodes` and `leaves` refer to each other by their positions, `InSet` to `sets`; node 0 is
 /// the root, and a tree without nodes is its first leaf.
@@ -29,8 +29,8 @@ pub(crate) struct TreeParts<'a> {
 /// Why nodes and leaves are no tree that can be held.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotATree {
-    /// More nodes than an index can hold.
-    #[error("the model has more than a thousand million nodes")]
+    /// More nodes or words than an index can hold.
+    #[error("the model has more nodes or sets of categories than can be held")]
     TooLarge,
     /// A cycle, or a node with two parents.
     #[error("the tree reaches a node or a leaf twice")]
@@ -116,7 +116,7 @@ impl Builder {
                 && tree.leaf_cover.len() == tree.leaves.len() / width as usize
                 && self.cover.len() == self.steps.len(),
         };
-        if tree.sets.len() > MOST_STEPS {
+        if self.sets.0.len() + tree.sets.len() > MOST_SET_WORDS {
             return Err(NotATree::TooLarge);
         }
         let first = if tree.nodes.is_empty() { !0 } else { 0 };

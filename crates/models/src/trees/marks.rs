@@ -149,8 +149,8 @@ impl<M: Mask> Marks<M> {
     pub fn tree(&self, number: u32) -> Splits<'_, M> {
         let tree = self.trees[number as usize];
         Splits {
-            splits: &self.splits[tree.splits.0 as usize..tree.splits.1 as usize],
-            set_splits: &self.set_splits[tree.set_splits.0 as usize..tree.set_splits.1 as usize],
+            by_rank: &self.splits[tree.splits.0 as usize..tree.splits.1 as usize],
+            by_set: &self.set_splits[tree.set_splits.0 as usize..tree.set_splits.1 as usize],
             words: &self.words,
         }
     }

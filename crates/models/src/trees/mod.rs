@@ -5,6 +5,9 @@
 //! ([`walk`]: single rows, large trees), and as marks for finding the leaves of many rows at once ([`marks`]: trees of up to 64
 //! leaves). In both, a missing value costs nothing: [`columns`] makes numbers of which it is known that they lead the right way.
 
+// What is called from `simd` has to become part of its callers, or it is not compiled for wider vectors.
+#![allow(clippy::inline_always)]
+
 mod build;
 mod columns;
 mod link;
@@ -137,6 +140,9 @@ pub(crate) struct Ensemble {
     precision: Precision,
 }
 
+/// Words of all sets of a model: 64 MiB. A few bytes of a hostile file could ask for a large set.
+pub(crate) const MOST_SET_WORDS: usize = 1 << 24;
+
 /// Up to so many rows are answered one by one; a block of marks costs as much however few rows are in it.
 const FEW: usize = 4;
 
@@ -157,6 +163,11 @@ impl Ensemble {
     /// Numbers in the answer to a row.
     pub fn outputs(&self) -> usize {
         self.base.len()
+    }
+
+    /// Makes answers of the sums in another way.
+    pub fn set_link(&mut self, link: Link) {
+        self.link = link;
     }
 
     /// How many trees.
@@ -383,3 +394,6 @@ impl Number for f32 {
         f64::from(self)
     }
 }
+
+#[cfg(test)]
+mod tests;

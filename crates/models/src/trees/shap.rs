@@ -76,7 +76,9 @@ impl Ensemble {
         for (position, ((output, &value), &base)) in outputs.enumerate() {
             output[width - 1] += value;
             if let Some(divisor) = self.divisor {
-                output.iter_mut().for_each(|number| *number /= divisor);
+                for number in output.iter_mut() {
+                    *number /= divisor;
+                }
             }
             output[width - 1] += base + self.offset.get(position).copied().unwrap_or(0.0);
         }
