@@ -2,6 +2,8 @@
 //!
 //! A column of a table is a tensor of one dimension, so a tabular request fits here too.
 
+mod cast;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 

@@ -29,8 +29,9 @@ pub use answer::{CANARY_FAILED, CHAMPION_FAILED, NO_MODEL_YET, PREVIOUS_FAILED};
 pub use error::ServeError;
 pub use guard::{Finding, MAX_FINDINGS, RawColumn, RawValue, SchemaError, coerce};
 pub use hosting::{
-    BatchStatistics, Call, CallAnswer, CallAnswers, DurationStatistics, Hosted, HostedVersion, Hosting,
-    IndexEntry, VersionState, VersionStatistics,
+    BanditArm, BanditState, BatchStatistics, BreakerState, BreakerStatistics, Call, CallAnswer, CallAnswers,
+    DurationStatistics, Hosted, HostedVersion, Hosting, IndexEntry, RoutingStatistics, ShadowStatistics,
+    VersionState, VersionStatistics,
 };
 pub use log::{Durability, LiveStats, LogOptions, PredictionLog, Recovery, SegmentId};
 pub use metrics::{Latency, Metrics};

@@ -1,6 +1,7 @@
 //! `tidemill.yaml`: one model's whole life, declared. The JSON Schema for editors is generated from these types.
 
 mod load;
+mod routing;
 mod serving;
 mod span;
 mod training;
@@ -12,6 +13,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use load::{SpecError, json_schema, load, parse};
+pub use routing::{
+    BanditSpec, BreakerSpec, ConditionSpec, FallbackSpec, Finding, RoutingSpec, RuleSpec, ShadowCopySpec, SourceSpec,
+};
 pub use serving::{
     BatchingSpec, CacheSpec, QueueSpec, RateLimitSpec, ScalingSpec, ServingSpec, VersionPolicy, WarmupSpec,
     WorkerSpec,
