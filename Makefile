@@ -6,7 +6,7 @@ TARGET := $(CARGO_TARGET_DIR)
 ALL := --workspace --all-targets
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-tools test-build test-python test-postgres test-page test-rust bench bench-tracking fmt lint clean
+.PHONY: help demo test test-tools test-build test-python test-postgres test-page test-rust bench bench-tracking bench-trees fmt lint clean
 
 help: ## Show this
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,7 +45,7 @@ test-page: ## The page in Chromium, against its fixture and against a real serve
 
 test-rust: ## Documentation tests, then everything else
 	cargo test --doc --workspace
-	TIDEMILL_PYTHON="$$(scripts/test-venv.sh)/bin/python" cargo nextest run --workspace
+	TIDEMILL_PYTHON="$$(scripts/test-venv.sh)/bin/python" ORT_DYLIB_PATH="$$(scripts/onnxruntime.sh)" cargo nextest run --workspace
 
 bench: ## Measure: the year's replay and what it earned, memory, start
 	cargo build --release -p tidemill
@@ -54,6 +54,11 @@ bench: ## Measure: the year's replay and what it earned, memory, start
 bench-tracking: ## Measure tracking beside a stock MLflow server
 	cargo build --release -p tidemill
 	python3 benches/tracking.py $(TARGET)/release/tidemill "$$(scripts/test-venv.sh)/bin/mlflow" $(ARGS)
+
+# Cargo names the compiled bench in its messages.
+bench-trees: ## Measure tree models on one core beside ONNX Runtime
+	"$$(scripts/test-venv.sh)/bin/python" benches/trees.py "$$(cargo build --release -p tidemill-models --bench trees \
+	    --message-format json | sed -n 's/.*"executable":"\([^"]*trees-[^"]*\)".*/\1/p')" $(ARGS)
 
 fmt: ## Format the code
 	cargo fmt --all

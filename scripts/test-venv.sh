@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Prints the folder of a Python environment with tests/clients/requirements.txt in it, after making it if it is not there.
+# Prints the folder of a Python environment with tests/clients/requirements.txt in it, after making it if it is not there; with a name,
+# requirements-NAME.txt.
 # It lies under the target directory, keyed by the requirements and the Python version, so a change makes a new one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-requirements=tests/clients/requirements.txt
+requirements=tests/clients/requirements${1:+-$1}.txt
 python=${PYTHON:-python3}
 command -v "$python" >/dev/null || { echo "error: no \`$python\`; install Python 3.11 or newer, or set PYTHON" >&2; exit 1; }
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||

@@ -33,6 +33,7 @@ class Project:
     env: dict = field(default_factory=dict)
     process: subprocess.Popen | None = None
     url: str = ""
+    grpc: str = ""
 
     def run(self, *args: str, code: int = 0) -> str:
         done = subprocess.run(
@@ -52,7 +53,8 @@ class Project:
         )
         line = self.process.stdout.readline()
         assert line, f"the server did not start:\n{(self.folder / 'server.log').read_text()}"
-        self.url = json.loads(line)["url"]
+        told = json.loads(line)
+        self.url, self.grpc = told["url"], told["grpc"]
         return self
 
     def stop(self) -> None:
@@ -116,6 +118,53 @@ def colours(tmp_path_factory, frame) -> Project:
     project.run("train")
     yield project.up()
     project.stop()
+
+
+NUMBERS = """\
+name: numbers
+data:
+  source: rows.csv
+  time: at
+label:
+  name: y
+  task: multiclass
+features:
+  a: numeric
+  b: numeric
+  c: numeric
+  d: numeric
+training:
+  budget: 0.1
+  iterations: 10
+"""
+
+
+def numbers_in(folder: Path) -> Project:
+    """A small trained project of three classes that takes only numbers."""
+    n = 300
+    frame = pd.DataFrame({"at": pd.date_range("2024-01-01", periods=n, freq="h").strftime("%Y-%m-%dT%H:%M:%SZ")})
+    for i, name in enumerate("abcd"):
+        frame[name] = [(row * (31 + 2 * i)) % 100 / 10 for row in range(n)]
+    frame["y"] = pd.cut(frame["a"] + frame["b"], 3, labels=["low", "middle", "high"])
+    frame.to_csv(folder / "rows.csv", index=False)
+    (folder / "tidemill.yaml").write_text(NUMBERS)
+    project = Project(folder, "numbers")
+    project.run("train")
+    return project
+
+
+@pytest.fixture(scope="session")
+def numbers(tmp_path_factory) -> Project:
+    """The same, served with a port for gRPC and with shared memory."""
+    project = numbers_in(tmp_path_factory.mktemp("numbers"))
+    yield project.up("--grpc-port", "0", "--shared-memory")
+    project.stop()
+
+
+@pytest.fixture(scope="session")
+def numbers_folder(tmp_path_factory) -> Path:
+    """Another one that no server uses."""
+    return numbers_in(tmp_path_factory.mktemp("more-numbers")).folder
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ use tidemill_store::events::Event;
 use tokio::sync::broadcast;
 
 use crate::error::ApiError;
+use crate::infer::shared::SharedMemory;
 
 /// The things that can be listed or looked up by id.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -125,6 +126,10 @@ pub trait ControlPlane: Send + Sync + 'static {
     fn ready(&self) -> bool;
     /// The hot path.
     fn serving(&self) -> &Arc<tidemill_serving::Server>;
+    /// Shared memory of this machine that clients may hand tensors over by; `None` where the operator has not allowed it.
+    fn shared_memory(&self) -> Option<&SharedMemory> {
+        None
+    }
     /// Experiments, runs, registry and artifacts.
     fn tracking(&self) -> &Tracking;
     /// The endpoint meant where a request names none.

@@ -99,6 +99,70 @@ impl Kind {
         }
     }
 
+    /// gRPC's code for it.
+    fn grpc_code(self) -> tonic::Code {
+        use tonic::Code;
+        match self {
+            Self::BadRequest | Self::InvalidParameter | Self::UnsupportedMediaType => Code::InvalidArgument,
+            Self::AlreadyExists => Code::AlreadyExists,
+            Self::Unauthenticated => Code::Unauthenticated,
+            Self::Denied => Code::PermissionDenied,
+            Self::NotFound => Code::NotFound,
+            Self::NoRoute | Self::MethodNotAllowed | Self::NotImplemented => Code::Unimplemented,
+            Self::Conflict => Code::Aborted,
+            Self::TooLarge | Self::TooMany | Self::InsufficientStorage => Code::ResourceExhausted,
+            Self::FailedDependency | Self::InvalidState => Code::FailedPrecondition,
+            Self::Internal => Code::Internal,
+            Self::Unavailable => Code::Unavailable,
+            Self::Timeout => Code::DeadlineExceeded,
+        }
+    }
+
+    /// Google's word for it (`google.rpc.Code`).
+    fn google_status(self) -> &'static str {
+        use tonic::Code;
+        match self.grpc_code() {
+            Code::InvalidArgument => "INVALID_ARGUMENT",
+            Code::AlreadyExists => "ALREADY_EXISTS",
+            Code::Unauthenticated => "UNAUTHENTICATED",
+            Code::PermissionDenied => "PERMISSION_DENIED",
+            Code::NotFound => "NOT_FOUND",
+            Code::Unimplemented => "UNIMPLEMENTED",
+            Code::Aborted => "ABORTED",
+            Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+            Code::FailedPrecondition => "FAILED_PRECONDITION",
+            Code::Unavailable => "UNAVAILABLE",
+            Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            _ => "INTERNAL",
+        }
+    }
+
+    /// The SageMaker runtime's status and name of an error. What is wrong with a body is the model's error there: only a container reads
+    /// bodies.
+    fn sagemaker(self, code: &str) -> (StatusCode, &'static str) {
+        match self {
+            Self::Unauthenticated | Self::Denied => (StatusCode::FORBIDDEN, "AccessDeniedException"),
+            Self::TooMany => (StatusCode::TOO_MANY_REQUESTS, "ThrottlingException"),
+            Self::Unavailable if matches!(code, "no_model" | "unloaded" | "load_failed") => {
+                (StatusCode::TOO_MANY_REQUESTS, "ModelNotReadyException")
+            }
+            Self::Unavailable | Self::InsufficientStorage => {
+                (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable")
+            }
+            Self::NotFound | Self::NoRoute | Self::MethodNotAllowed | Self::Conflict | Self::TooLarge => {
+                (StatusCode::BAD_REQUEST, "ValidationError")
+            }
+            _ if matches!(
+                code,
+                "bad_header" | "bad_request_id" | "bad_encoding" | "body_interrupted"
+            ) =>
+            {
+                (StatusCode::BAD_REQUEST, "ValidationError")
+            }
+            _ => (StatusCode::FAILED_DEPENDENCY, MODEL_ERROR),
+        }
+    }
+
     /// MLflow's own word for it (`mlflow.protos.databricks_pb2.ErrorCode`).
     fn mlflow_code(self) -> &'static str {
         match self {
@@ -346,6 +410,15 @@ impl From<ServeError> for ApiError {
     }
 }
 
+impl From<ApiError> for tonic::Status {
+    fn from(error: ApiError) -> Self {
+        let mut status = Self::new(error.kind.grpc_code(), error.message);
+        let code = tonic::metadata::MetadataValue::from_static(error.code);
+        status.metadata_mut().insert("x-tidemill-error", code);
+        status
+    }
+}
+
 /// The bare status, with the error as an extension: [`crate::edge`] gives it the shape of the protocol that was spoken.
 /// In an error's details: after so many seconds it is worth trying again. The header `Retry-After` says the same.
 const RETRY_AFTER_S: &str = "retry_after_s";
@@ -365,6 +438,18 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// SageMaker's name of an error of the model.
+const MODEL_ERROR: &str = "ModelError";
+
+/// Whether a path below `/endpoints` is a call of the SageMaker runtime; the page has others there.
+fn is_invocation(path: &str) -> bool {
+    let last = path.rsplit('/').next().unwrap_or_default();
+    matches!(
+        last,
+        "invocations" | "async-invocations" | "invocations-response-stream"
+    )
+}
+
 /// The protocols, told apart by path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Protocol {
@@ -374,6 +459,12 @@ pub(crate) enum Protocol {
     Mlflow,
     /// MLflow's tracking and registry.
     MlflowRest,
+    /// The SageMaker runtime.
+    SageMaker,
+    /// Vertex AI's prediction service.
+    Vertex,
+    /// gRPC, whose errors stand in headers under a status of 200.
+    Grpc,
     /// Our own.
     V1,
 }
@@ -384,7 +475,10 @@ impl Protocol {
         let first = path.trim_start_matches('/').split('/').next().unwrap_or("");
         match first {
             "v2" => Some(Self::OpenInference),
+            crate::grpc::INFERENCE | crate::grpc::HEALTH => Some(Self::Grpc),
             "invocations" | "ping" | "health" | "version" => Some(Self::Mlflow),
+            "endpoints" if is_invocation(path) => Some(Self::SageMaker),
+            "v1" if path.trim_start_matches('/').starts_with("v1/projects/") => Some(Self::Vertex),
             "ajax-api" | "get-artifact" | "model-versions" | "graphql" => Some(Self::MlflowRest),
             "api" if !path.trim_start_matches('/').starts_with("api/v1") => Some(Self::MlflowRest),
             "api" | "metrics" | "docs" => Some(Self::V1),
@@ -405,7 +499,24 @@ impl Protocol {
                 "error_code": error.kind.mlflow_code(),
                 "message": error.message,
             }),
-            Self::V1 => json!({
+            Self::SageMaker => {
+                let mut body = json!({ "Message": error.message, "message": error.message });
+                if error.kind.sagemaker(error.code).1 == MODEL_ERROR {
+                    body["OriginalStatusCode"] = json!(error.kind.status().as_u16());
+                    body["OriginalMessage"] = json!(error.message);
+                    body["LogStreamArn"] = json!("");
+                }
+                body
+            }
+            Self::Vertex => json!({
+                "error": {
+                    "code": error.kind.status().as_u16(),
+                    "message": error.message,
+                    "status": error.kind.google_status(),
+                    "details": [],
+                }
+            }),
+            Self::Grpc | Self::V1 => json!({
                 "error": {
                     "code": error.code,
                     "message": error.message,
@@ -418,7 +529,16 @@ impl Protocol {
 
     /// Writes an error into the response that carried it, keeping headers such as `Allow`.
     pub(crate) fn render(self, error: &ApiError, mut response: Response) -> Response {
+        if self == Self::Grpc {
+            return tonic::Status::from(error.clone()).into_http();
+        }
         let body = self.error_body(error).to_string();
+        if self == Self::SageMaker {
+            let (status, name) = error.kind.sagemaker(error.code);
+            *response.status_mut() = status;
+            let name = HeaderValue::from_static(name);
+            response.headers_mut().insert("x-amzn-errortype", name);
+        }
         let headers = response.headers_mut();
         headers.remove(header::CONTENT_LENGTH);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -440,29 +560,70 @@ mod tests {
     /// Every kind, its status, and its shape in every protocol.
     #[test]
     fn every_kind_of_error_has_its_status_and_its_shape_in_every_protocol() {
+        use tonic::Code;
         let table = [
-            (Kind::BadRequest, 400, "BAD_REQUEST"),
-            (Kind::InvalidParameter, 400, "INVALID_PARAMETER_VALUE"),
-            (Kind::AlreadyExists, 400, "RESOURCE_ALREADY_EXISTS"),
-            (Kind::Unauthenticated, 401, "UNAUTHENTICATED"),
-            (Kind::Denied, 403, "PERMISSION_DENIED"),
-            (Kind::NotFound, 404, "RESOURCE_DOES_NOT_EXIST"),
-            (Kind::NoRoute, 404, "ENDPOINT_NOT_FOUND"),
-            (Kind::MethodNotAllowed, 405, "BAD_REQUEST"),
-            (Kind::Conflict, 409, "RESOURCE_CONFLICT"),
-            (Kind::TooLarge, 413, "BAD_REQUEST"),
-            (Kind::UnsupportedMediaType, 415, "BAD_REQUEST"),
-            (Kind::FailedDependency, 424, "INTERNAL_ERROR"),
-            (Kind::TooMany, 429, "REQUEST_LIMIT_EXCEEDED"),
-            (Kind::InvalidState, 500, "INVALID_STATE"),
-            (Kind::Internal, 500, "INTERNAL_ERROR"),
-            (Kind::NotImplemented, 501, "NOT_IMPLEMENTED"),
-            (Kind::Unavailable, 503, "TEMPORARILY_UNAVAILABLE"),
-            (Kind::Timeout, 504, "DEADLINE_EXCEEDED"),
-            (Kind::InsufficientStorage, 507, "TEMPORARILY_UNAVAILABLE"),
+            (Kind::BadRequest, 400, "BAD_REQUEST", Code::InvalidArgument),
+            (
+                Kind::InvalidParameter,
+                400,
+                "INVALID_PARAMETER_VALUE",
+                Code::InvalidArgument,
+            ),
+            (
+                Kind::AlreadyExists,
+                400,
+                "RESOURCE_ALREADY_EXISTS",
+                Code::AlreadyExists,
+            ),
+            (
+                Kind::Unauthenticated,
+                401,
+                "UNAUTHENTICATED",
+                Code::Unauthenticated,
+            ),
+            (Kind::Denied, 403, "PERMISSION_DENIED", Code::PermissionDenied),
+            (Kind::NotFound, 404, "RESOURCE_DOES_NOT_EXIST", Code::NotFound),
+            (Kind::NoRoute, 404, "ENDPOINT_NOT_FOUND", Code::Unimplemented),
+            (Kind::MethodNotAllowed, 405, "BAD_REQUEST", Code::Unimplemented),
+            (Kind::Conflict, 409, "RESOURCE_CONFLICT", Code::Aborted),
+            (Kind::TooLarge, 413, "BAD_REQUEST", Code::ResourceExhausted),
+            (
+                Kind::UnsupportedMediaType,
+                415,
+                "BAD_REQUEST",
+                Code::InvalidArgument,
+            ),
+            (
+                Kind::FailedDependency,
+                424,
+                "INTERNAL_ERROR",
+                Code::FailedPrecondition,
+            ),
+            (
+                Kind::TooMany,
+                429,
+                "REQUEST_LIMIT_EXCEEDED",
+                Code::ResourceExhausted,
+            ),
+            (Kind::InvalidState, 500, "INVALID_STATE", Code::FailedPrecondition),
+            (Kind::Internal, 500, "INTERNAL_ERROR", Code::Internal),
+            (Kind::NotImplemented, 501, "NOT_IMPLEMENTED", Code::Unimplemented),
+            (
+                Kind::Unavailable,
+                503,
+                "TEMPORARILY_UNAVAILABLE",
+                Code::Unavailable,
+            ),
+            (Kind::Timeout, 504, "DEADLINE_EXCEEDED", Code::DeadlineExceeded),
+            (
+                Kind::InsufficientStorage,
+                507,
+                "TEMPORARILY_UNAVAILABLE",
+                Code::ResourceExhausted,
+            ),
         ];
         assert_eq!(table.map(|row| row.0), Kind::ALL);
-        for (kind, status, mlflow) in table {
+        for (kind, status, mlflow, grpc) in table {
             let error = ApiError {
                 blame: Blame::Caller,
                 kind,
@@ -471,6 +632,11 @@ mod tests {
                 details: Some(json!({"field": "x"})),
             };
             assert_eq!(kind.status().as_u16(), status);
+            let over_grpc = tonic::Status::from(error.clone());
+            assert_eq!((over_grpc.code(), over_grpc.message()), (grpc, "`x` is wrong"));
+            let rendered = Protocol::Grpc.render(&error, kind.status().into_response());
+            assert_eq!(rendered.status(), StatusCode::OK);
+            assert_eq!(rendered.headers()["grpc-status"], (grpc as i32).to_string());
             assert_eq!(
                 Protocol::OpenInference.error_body(&error),
                 json!({"error": "`x` is wrong"})
@@ -479,6 +645,17 @@ mod tests {
                 Protocol::Mlflow.error_body(&error),
                 json!({"error_code": mlflow, "message": "`x` is wrong", "stack_trace": null})
             );
+            assert_eq!(
+                Protocol::Vertex.error_body(&error)["error"]["code"],
+                json!(status)
+            );
+            let rendered = Protocol::SageMaker.render(&error, kind.status().into_response());
+            let name = rendered.headers()["x-amzn-errortype"]
+                .to_str()
+                .unwrap()
+                .to_owned();
+            assert_eq!(name == "ModelError", rendered.status() == 424, "{kind:?}");
+            assert_eq!(Protocol::SageMaker.error_body(&error)["Message"], "`x` is wrong");
             assert_eq!(
                 Protocol::MlflowRest.error_body(&error),
                 json!({"error_code": mlflow, "message": "`x` is wrong"})
@@ -588,6 +765,13 @@ mod tests {
             Protocol::of_path("/ajax-api/2.0/mlflow/runs/get"),
             Some(Protocol::MlflowRest)
         );
+        let path = "/endpoints/flights/invocations";
+        assert_eq!(Protocol::of_path(path), Some(Protocol::SageMaker));
+        let path = "/v1/projects/p/locations/l/endpoints/flights:predict";
+        assert_eq!(Protocol::of_path(path), Some(Protocol::Vertex));
+        let path = "/inference.GRPCInferenceService/ModelInfer";
+        assert_eq!(Protocol::of_path(path), Some(Protocol::Grpc));
+        assert_eq!(Protocol::of_path("/endpoints/flights"), None);
         assert_eq!(Protocol::of_path("/runs/1"), None);
         assert_eq!(Protocol::of_path("/v2x"), None);
     }

@@ -1,6 +1,7 @@
 //! Bodies, queries and path segments, with errors that name the place.
 
 use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
 
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
@@ -30,6 +31,103 @@ impl<S: Send + Sync> FromRequest<S> for Body {
                 format!("the body could not be read to its end: {error}"),
             )),
         }
+    }
+}
+
+/// The body of a request as it was before it was compressed, by gzip or deflate (zlib's form): at most [`BODY_LIMIT`] long, however
+/// small it came.
+pub(crate) struct Inflated(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Inflated {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let coding = request.headers().get(header::CONTENT_ENCODING).cloned();
+        let Body(bytes) = Body::from_request(request, state).await?;
+        let Some(coding) = coding else {
+            return Ok(Self(bytes));
+        };
+        let coding = coding.to_str().unwrap_or_default().trim().to_ascii_lowercase();
+        let inflate = move || inflated(&coding, bytes);
+        // A small body may hold a large one.
+        tokio::task::spawn_blocking(inflate)
+            .await
+            .map_err(|error| ApiError::internal("internal", format!("inflating the body failed: {error}")))?
+            .map(Self)
+    }
+}
+
+fn inflated(coding: &str, bytes: Bytes) -> Result<Bytes, ApiError> {
+    let mut whole = Vec::new();
+    // One more than may be, to tell what is too long.
+    let most = BODY_LIMIT as u64 + 1;
+    let read = match coding {
+        "" | "identity" => return Ok(bytes),
+        "gzip" | "x-gzip" => flate2::read::MultiGzDecoder::new(&bytes[..])
+            .take(most)
+            .read_to_end(&mut whole),
+        "deflate" => flate2::read::ZlibDecoder::new(&bytes[..])
+            .take(most)
+            .read_to_end(&mut whole),
+        other => {
+            return Err(ApiError::unsupported_media_type(format!(
+                "the content encoding is `{other}`: send `gzip`, `deflate` or none"
+            )));
+        }
+    };
+    if whole.len() > BODY_LIMIT {
+        return Err(ApiError::too_large(BODY_LIMIT));
+    }
+    match read {
+        Ok(_) => Ok(whole.into()),
+        Err(error) => Err(ApiError::bad_request(
+            "bad_encoding",
+            format!("the body says it is `{coding}`, and cannot be read as that: {error}"),
+        )),
+    }
+}
+
+/// Answers shorter than this are not compressed: it would cost more than it saves.
+const WORTH_COMPRESSING: usize = 1024;
+
+/// The body of an answer, compressed where it pays and the client takes it, with the name of how.
+pub(crate) fn deflated(request: &HeaderMap, body: Vec<u8>) -> (Option<&'static str>, Vec<u8>) {
+    if body.len() < WORTH_COMPRESSING {
+        return (None, body);
+    }
+    let Some(accepted) = request
+        .get(header::ACCEPT_ENCODING)
+        .and_then(|value| value.to_str().ok())
+    else {
+        return (None, body);
+    };
+    let takes = |wanted: &str| {
+        accepted.split(',').any(|one| {
+            let (name, quality) = one.split_once(';').unwrap_or((one, ""));
+            name.trim().eq_ignore_ascii_case(wanted) && quality.trim() != "q=0"
+        })
+    };
+    let level = flate2::Compression::fast();
+    let capacity = body.len() / 2;
+    let written = if takes("gzip") {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(capacity), level);
+        encoder
+            .write_all(&body)
+            .and_then(|()| encoder.finish())
+            .map(|bytes| ("gzip", bytes))
+    } else if takes("deflate") {
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::with_capacity(capacity), level);
+        encoder
+            .write_all(&body)
+            .and_then(|()| encoder.finish())
+            .map(|bytes| ("deflate", bytes))
+    } else {
+        return (None, body);
+    };
+    match written {
+        Ok((name, bytes)) => (Some(name), bytes),
+        // Writing into memory does not fail.
+        Err(_) => (None, body),
     }
 }
 

@@ -1,4 +1,6 @@
-//! `GET /metrics`: what serving has counted, in Prometheus' text format.
+//! `GET /metrics`: what serving has counted, in Prometheus' text format, under our own names and under [Triton's](triton).
+
+mod triton;
 
 use std::fmt::Write as _;
 
@@ -8,6 +10,7 @@ use axum::response::IntoResponse;
 use tidemill_serving::{Latency, Metrics, Route};
 
 use crate::control_plane::App;
+use crate::infer::describe::statistics;
 
 /// `GET /metrics`
 pub(crate) async fn metrics(State(app): State<App>) -> impl IntoResponse {
@@ -25,6 +28,9 @@ pub(crate) async fn metrics(State(app): State<App>) -> impl IntoResponse {
     let mut routes: Vec<&Route> = table.routes.values().map(AsRef::as_ref).collect();
     routes.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
     page.routes(&routes);
+    if let Ok(all) = statistics(&app, None) {
+        page.triton(&all);
+    }
     if let Some(bytes) = resident_bytes() {
         page.gauge(
             "process_resident_memory_bytes",

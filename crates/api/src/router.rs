@@ -15,7 +15,7 @@ use crate::v1::{
     clock, endpoints, events, feedback, import, lists, models, openapi, runs, spec, status, sweeps, tables,
     tokens,
 };
-use crate::{auth, docs, edge, mlflow, open_inference, page, prometheus, wandb};
+use crate::{auth, docs, edge, grpc, mlflow, page, prometheus, sagemaker, vertex, wandb};
 
 /// A route, and what the OpenAPI document says of it.
 pub(crate) struct Route {
@@ -108,6 +108,7 @@ const TABLE_OF_MODEL: &[&str] = &[
 /// The whole API.
 pub(crate) fn routes() -> Vec<Route> {
     [
+        open_inference_routes(),
         own_routes(),
         tracking_routes(),
         registry_routes(),
@@ -375,27 +376,69 @@ fn wandb_routes() -> Vec<Route> {
     ]
 }
 
+/// The Open Inference Protocol v2, with Triton's extensions.
+#[rustfmt::skip]
+fn open_inference_routes() -> Vec<Route> {
+    use crate::open_inference::{about, generate, infer, memory, repository, settings};
+    vec![
+        get("/v2", about::server, "The server's name, version and extensions"),
+        get("/v2/health/live", about::live, "Whether the server runs"),
+        get("/v2/health/ready", about::ready, "Whether the server can answer"),
+        get("/v2/models/{model}", about::model, "An endpoint's inputs and outputs"),
+        get("/v2/models/{model}/ready", about::model_ready, "Whether an endpoint can answer"),
+        post("/v2/models/{model}/infer", infer::infer, "Predict").body("InferenceRequest"),
+        get("/v2/models/{model}/versions/{version}", about::model, "A loaded version's inputs and outputs"),
+        get("/v2/models/{model}/versions/{version}/ready", about::model_ready, "Whether a version is loaded"),
+        post("/v2/models/{model}/versions/{version}/infer", infer::infer, "Predict with one version").body("InferenceRequest"),
+        get("/v2/models/{model}/config", about::config, "An endpoint's configuration, in Triton's shape"),
+        get("/v2/models/{model}/versions/{version}/config", about::config, "A version's configuration, in Triton's shape"),
+        get("/v2/models/stats", about::all_stats, "What has been counted of every version"),
+        get("/v2/models/{model}/stats", about::stats, "What has been counted of an endpoint's versions"),
+        get("/v2/models/{model}/versions/{version}/stats", about::stats, "What has been counted of a version"),
+        post("/v2/models/{model}/generate", generate::generate, "Ask a deployment by a JSON object of its inputs").body("Fields"),
+        post("/v2/models/{model}/versions/{version}/generate", generate::generate, "Ask a version by a JSON object of its inputs").body("Fields"),
+        post("/v2/models/{model}/generate_stream", generate::generate_stream, "Ask a deployment, and get its answers as server-sent events").body("Fields"),
+        post("/v2/models/{model}/versions/{version}/generate_stream", generate::generate_stream, "Ask a version, and get its answers as server-sent events").body("Fields"),
+        post("/v2/repository/index", repository::index, "Every version of every endpoint").body("RepositoryIndex"),
+        post("/v2/repository/models/{model}/load", repository::load, "Load a deployment").body("RepositoryParameters"),
+        post("/v2/repository/models/{model}/unload", repository::unload, "Unload a deployment").body("RepositoryParameters"),
+        get("/v2/trace/setting", settings::trace, "The settings of tracing"),
+        post("/v2/trace/setting", settings::set_trace, "The settings of tracing, which are the operator's").body("Fields"),
+        get("/v2/models/{model}/trace/setting", settings::model_trace, "An endpoint's settings of tracing"),
+        post("/v2/models/{model}/trace/setting", settings::set_model_trace, "An endpoint's settings of tracing, which are the operator's").body("Fields"),
+        get("/v2/logging", settings::logging, "The settings of logging"),
+        post("/v2/logging", settings::set_logging, "The settings of logging, which are the operator's").body("Fields"),
+        get("/v2/systemsharedmemory/status", memory::status, "The regions of shared memory that are registered"),
+        get("/v2/systemsharedmemory/region/{region}/status", memory::status, "A region of shared memory"),
+        post("/v2/systemsharedmemory/region/{region}/register", memory::register, "Register a region of shared memory").body("SharedMemoryRegion"),
+        post("/v2/systemsharedmemory/unregister", memory::unregister, "Forget every region of shared memory"),
+        post("/v2/systemsharedmemory/region/{region}/unregister", memory::unregister, "Forget a region of shared memory"),
+        get("/v2/cudasharedmemory/status", memory::cuda_status, "Regions of a GPU's memory: none"),
+        get("/v2/cudasharedmemory/region/{region}/status", memory::cuda_status, "A region of a GPU's memory: none"),
+        post("/v2/cudasharedmemory/region/{region}/register", memory::cuda_register, "Refused: no GPU's memory is shared").body("SharedMemoryRegion"),
+        post("/v2/cudasharedmemory/unregister", memory::cuda_unregister, "Forget every region of a GPU's memory"),
+        post("/v2/cudasharedmemory/region/{region}/unregister", memory::cuda_unregister, "Forget a region of a GPU's memory"),
+    ]
+}
+
 /// Serving and our own protocol.
 #[rustfmt::skip] // a table reads better with one route a line
 fn own_routes() -> Vec<Route> {
     vec![
-        // The Open Inference Protocol v2
-        get("/v2", open_inference::server_metadata, "The server's name, version and extensions"),
-        get("/v2/health/live", open_inference::live, "Whether the server runs"),
-        get("/v2/health/ready", open_inference::ready, "Whether the server can answer"),
-        get("/v2/models/{model}", open_inference::model_metadata, "An endpoint's inputs and outputs"),
-        get("/v2/models/{model}/ready", open_inference::model_ready, "Whether an endpoint can answer"),
-        post("/v2/models/{model}/infer", open_inference::infer, "Predict").body("InferenceRequest"),
-        get("/v2/models/{model}/versions/{version}", open_inference::model_metadata, "A loaded version's inputs and outputs"),
-        get("/v2/models/{model}/versions/{version}/ready", open_inference::model_ready, "Whether a version is loaded"),
-        post("/v2/models/{model}/versions/{version}/infer", open_inference::infer, "Predict with one version").body("InferenceRequest"),
-
         // MLflow's scoring protocol
         post("/invocations", mlflow::invoke_default, "Predict with the only endpoint").body("ScoringRequest"),
         post("/invocations/{endpoint}", mlflow::invoke, "Predict").body("ScoringRequest"),
         get("/ping", mlflow::ping, "Whether the server can answer"),
         get("/health", mlflow::tracking::server::health, "Whether the server can answer"),
         get("/version", mlflow::tracking::server::version, "The version of MLflow that its clients may count on"),
+
+        // The SageMaker runtime
+        post("/endpoints/{endpoint}/invocations", sagemaker::invoke, "Predict, as the SageMaker runtime is asked").body("ScoringRequest"),
+        post("/endpoints/{endpoint}/invocations-response-stream", sagemaker::stream::invoke, "Predict, and get the answer in event-stream frames").body("ScoringRequest"),
+        post("/endpoints/{endpoint}/async-invocations", sagemaker::background::invoke, "Predict from a file into a file"),
+
+        // Vertex AI's prediction service
+        post("/v1/projects/{project}/locations/{location}/endpoints/{call}", vertex::call, "Predict, as Vertex AI is asked: `ENDPOINT:predict`, `:rawPredict`, `:streamRawPredict`").body("VertexRequest"),
 
         // Our own protocol
         get("/api/v1/status", status::status, "The server at a glance"),
@@ -458,13 +501,17 @@ pub fn router_with(control: Arc<dyn ControlPlane>, security: Security) -> axum::
                 .chain(twin)
                 .map(|path| (&route.method, path))
         });
-        auth::Guard::new(Arc::clone(&control), paths)
+        let grpc = grpc::paths().map(|path| (&Method::POST, path));
+        auth::Guard::new(Arc::clone(&control), paths.chain(grpc))
     };
     for route in routes {
         if let Some(twin) = route.twin() {
             router = router.route(&twin, route.handler.clone());
         }
         router = router.route(route.path, route.handler);
+    }
+    for path in grpc::paths() {
+        router = router.route(&path, on(MethodFilter::POST, grpc::call));
     }
     let router: axum::Router = router
         .method_not_allowed_fallback(edge::method_not_allowed)

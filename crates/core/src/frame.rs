@@ -209,6 +209,19 @@ impl Frame {
         }
     }
 
+    /// The same rows with all values of the features at these positions missing.
+    pub fn without(&self, features: &[usize]) -> Self {
+        let mut frame = self.clone();
+        for &feature in features {
+            match frame.columns.get_mut(feature) {
+                Some(Column::Numeric(values)) => values.fill(f64::NAN),
+                Some(Column::Categorical(values)) => values.fill(None),
+                None => {}
+            }
+        }
+        frame
+    }
+
     /// Appends the rows of a frame of the same schema.
     ///
     /// # Errors

@@ -15,75 +15,213 @@ pub(crate) const LIGHTGBM_ZERO: f64 = 1e-35_f32 as f64;
 pub(crate) struct Coding {
     /// The code of the first level; the others follow.
     pub first_code: u32,
-    /// Whether tiny numbers are read as zero.
-    pub tiny_is_zero: bool,
+    /// What happens to numbers.
+    pub rounding: Rounding,
+}
+
+/// How numbers are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rounding {
+    /// As they are.
+    None,
+    /// Tiny ones are zero (`LightGBM`).
+    TinyIsZero,
+    /// As `float` (`XGBoost`, scikit-learn's trees, ONNX).
+    F32,
 }
 
 /// The codes of a categorical column's levels.
 pub(crate) type Codes = HashMap<Box<str>, f64>;
 
-/// How one input becomes a number.
+/// How a value of a column is read.
 #[derive(Debug)]
-enum Encoder {
+pub(crate) enum Read {
+    /// A number as it is.
     Number,
-    Code(Codes),
+    /// A text as the code of its level,
+    Texts {
+        /// which are these,
+        codes: Codes,
+        /// or as this if it is missing,
+        missing: f64,
+        /// or as this if training never saw it.
+        unknown: f64,
+    },
+    /// A number as the position of its level.
+    Levels {
+        /// The levels.
+        levels: Vec<f64>,
+        /// What a missing number is read as.
+        missing: f64,
+        /// What another number is read as.
+        unknown: f64,
+    },
+}
+
+impl Read {
+    /// Texts as the positions of these levels.
+    pub fn texts(levels: &[String], missing: f64, unknown: f64) -> Self {
+        Self::Texts {
+            codes: codes(levels, 0),
+            missing,
+            unknown,
+        }
+    }
+}
+
+/// What is done with a number before trees compare it, as scikit-learn's transformers do it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Step {
+    /// This instead of a missing value.
+    Impute(f64),
+    /// Less this.
+    Subtract(f64),
+    /// Divided by this.
+    Divide(f64),
+    /// Times this.
+    Multiply(f64),
+    /// Plus this.
+    Add(f64),
+    /// Between these.
+    Clip(f64, f64),
+    /// 1 if it is this, else 0.
+    Equals(f64),
+    /// Less the first, times the second, in `float` (ONNX's `Scaler`).
+    Scaler(f32, f32),
+}
+
+impl Step {
+    fn apply(self, cells: &mut [f64]) {
+        let each = cells.iter_mut();
+        match self {
+            Self::Impute(value) => each.filter(|cell| cell.is_nan()).for_each(|cell| *cell = value),
+            Self::Subtract(value) => each.for_each(|cell| *cell -= value),
+            Self::Divide(value) => each.for_each(|cell| *cell /= value),
+            Self::Multiply(value) => each.for_each(|cell| *cell *= value),
+            Self::Add(value) => each.for_each(|cell| *cell += value),
+            Self::Clip(low, high) => each.for_each(|cell| {
+                if !cell.is_nan() {
+                    *cell = cell.max(low).min(high);
+                }
+            }),
+            Self::Scaler(offset, scale) => {
+                each.for_each(|cell| *cell = f64::from((*cell as f32 - offset) * scale));
+            }
+            Self::Equals(value) => each.for_each(|cell| *cell = f64::from(u8::from(*cell == value))),
+        }
+    }
+}
+
+/// A number that trees compare.
+#[derive(Debug)]
+pub(crate) struct Input {
+    /// The column that it comes from.
+    pub column: usize,
+    /// How that is read.
+    pub read: Read,
+    /// What is done with it.
+    pub steps: Vec<Step>,
 }
 
 /// How a row becomes numbers, in the order in which the model reads them.
 #[derive(Debug)]
 pub(crate) struct RowEncoder {
-    encoders: Vec<Encoder>,
-    tiny_is_zero: bool,
+    inputs: Vec<Input>,
+    rounding: Rounding,
 }
 
 impl RowEncoder {
-    /// From a manifest's features.
+    /// From a manifest's features, one number each.
     pub fn new(features: &[ManifestFeature], coding: Coding) -> Self {
-        let encoders = features
-            .iter()
-            .map(|feature| match feature.kind {
-                FeatureKind::Numeric => Encoder::Number,
-                FeatureKind::Categorical => Encoder::Code(codes(&feature.categories, coding.first_code)),
-            })
-            .collect();
-        Self {
-            encoders,
-            tiny_is_zero: coding.tiny_is_zero,
-        }
+        let inputs = features.iter().enumerate().map(|(column, feature)| Input {
+            column,
+            read: match feature.kind {
+                FeatureKind::Numeric => Read::Number,
+                FeatureKind::Categorical => Read::Texts {
+                    codes: codes(&feature.categories, coding.first_code),
+                    missing: f64::NAN,
+                    unknown: f64::NAN,
+                },
+            },
+            steps: Vec::new(),
+        });
+        Self::of(inputs.collect(), coding.rounding)
+    }
+
+    /// From inputs of columns that are there.
+    pub fn of(inputs: Vec<Input>, rounding: Rounding) -> Self {
+        Self { inputs, rounding }
     }
 
     /// Numbers a row.
     pub fn width(&self) -> usize {
-        self.encoders.len()
+        self.inputs.len()
     }
 
-    /// Writes the rows from `first` on into `out`, row-major, as many as fit. A level that training never saw is missing.
-    pub fn encode(&self, columns: &[&Column], first: usize, out: &mut [f64]) {
-        let width = self.width();
-        for (position, (encoder, column)) in self.encoders.iter().zip(columns).enumerate() {
-            let cells = out.iter_mut().skip(position).step_by(width);
-            match (encoder, column) {
-                (Encoder::Number, Column::Numeric(values)) if self.tiny_is_zero => {
-                    for (cell, &value) in cells.zip(&values[first..]) {
-                        *cell = if value.abs() <= LIGHTGBM_ZERO { 0.0 } else { value };
+    /// Writes `rows` rows from `first` on into `out`, input by input.
+    pub fn encode(&self, columns: &[&Column], first: usize, rows: usize, out: &mut [f64]) {
+        for (input, cells) in self.inputs.iter().zip(out.chunks_exact_mut(rows.max(1))) {
+            read(&input.read, columns[input.column], first, cells);
+            for step in &input.steps {
+                step.apply(cells);
+            }
+            match self.rounding {
+                Rounding::None => {}
+                Rounding::TinyIsZero => {
+                    for cell in cells.iter_mut().filter(|cell| cell.abs() <= LIGHTGBM_ZERO) {
+                        *cell = 0.0;
                     }
                 }
-                (Encoder::Number, Column::Numeric(values)) => {
-                    for (cell, &value) in cells.zip(&values[first..]) {
-                        *cell = value;
+                Rounding::F32 => {
+                    for cell in cells {
+                        *cell = f64::from(*cell as f32);
                     }
-                }
-                (Encoder::Code(codes), Column::Categorical(levels)) => {
-                    for (cell, level) in cells.zip(&levels[first..]) {
-                        *cell = code_of(codes, level.as_deref());
-                    }
-                }
-                // `columns_for` lets no other pair through.
-                (Encoder::Number, Column::Categorical(_)) | (Encoder::Code(_), Column::Numeric(_)) => {
-                    debug_assert!(false, "a column of another kind came past `columns_for`");
-                    cells.for_each(|cell| *cell = f64::NAN);
                 }
             }
+        }
+    }
+}
+
+fn read(read: &Read, column: &Column, first: usize, cells: &mut [f64]) {
+    match (read, column) {
+        (Read::Number, Column::Numeric(values)) => cells.copy_from_slice(&values[first..][..cells.len()]),
+        (
+            Read::Texts {
+                codes,
+                missing,
+                unknown,
+            },
+            Column::Categorical(levels),
+        ) => {
+            for (cell, level) in cells.iter_mut().zip(&levels[first..]) {
+                *cell = match level {
+                    None => *missing,
+                    Some(level) => codes.get(level.as_ref()).copied().unwrap_or(*unknown),
+                };
+            }
+        }
+        (
+            Read::Levels {
+                levels,
+                missing,
+                unknown,
+            },
+            Column::Numeric(values),
+        ) => {
+            for (cell, value) in cells.iter_mut().zip(&values[first..]) {
+                let place = levels.iter().position(|level| level == value);
+                *cell = match place {
+                    Some(place) => place as f64,
+                    None if value.is_nan() => *missing,
+                    None => *unknown,
+                };
+            }
+        }
+        // `columns_for` lets no other pair through.
+        (Read::Number | Read::Levels { .. }, Column::Categorical(_))
+        | (Read::Texts { .. }, Column::Numeric(_)) => {
+            debug_assert!(false, "a column of another kind came past `columns_for`");
+            cells.fill(f64::NAN);
         }
     }
 }

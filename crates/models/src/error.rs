@@ -24,8 +24,8 @@ pub(crate) enum BundleError {
     Contradiction(String),
     /// No engine for this format.
     #[error(
-        "`model.json` has format `{0}`, which this version cannot load; expected `perpetual` or `lightgbm` (ONNX comes \
-         with a later release)"
+        "`model.json` has format `{0}`, which this version cannot load; expected one of {formats}",
+        formats = crate::SUPPORTED_FORMATS.join(", ")
     )]
     UnknownFormat(String),
     /// The model file is damaged or from another program.

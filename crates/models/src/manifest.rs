@@ -24,11 +24,26 @@ pub(crate) struct Manifest {
     /// The classes, in the order of the model's outputs.
     #[serde(default, deserialize_with = "texts", skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<String>,
-    /// The inputs, in the order in which the model reads them.
+    /// The inputs, in the order in which the model reads them; if there are none, those that the file names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<ManifestFeature>,
+    /// What runs an ONNX model: `onnxruntime`, or whatever is fastest if it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<Engine>,
+    /// Threads that one call of an ONNX model uses; 1 if it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
     /// What trained it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub library: Option<String>,
+}
+
+/// What runs a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Engine {
+    /// ONNX Runtime.
+    OnnxRuntime,
 }
 
 /// One input of a model.
@@ -63,11 +78,6 @@ impl Manifest {
     }
 
     fn check(&self) -> Result<(), String> {
-        if self.features.is_empty() {
-            return Err(
-                "`features` is empty; list the model's inputs in the order in which it reads them".into(),
-            );
-        }
         let mut names = HashSet::new();
         for feature in &self.features {
             if !names.insert(feature.name.as_str()) {
@@ -92,17 +102,33 @@ impl Manifest {
         }
     }
 
-    /// The inputs without their levels.
-    pub fn schema(&self) -> FeatureSchema {
-        let features = self.features.iter();
-        FeatureSchema {
-            features: features
-                .map(|feature| Feature {
-                    name: feature.name.clone(),
-                    kind: feature.kind,
-                })
-                .collect(),
+    /// The inputs: as listed, or else as the file has them.
+    pub fn features_or(
+        &self,
+        read: impl FnOnce() -> Vec<ManifestFeature>,
+    ) -> Result<Vec<ManifestFeature>, BundleError> {
+        let features = if self.features.is_empty() {
+            read()
+        } else {
+            self.features.clone()
+        };
+        if features.is_empty() {
+            return Err(BundleError::Contradiction(
+                "`features` is empty; list the model's inputs in the order in which it reads them".into(),
+            ));
         }
+        Ok(features)
+    }
+}
+
+/// Inputs without their levels.
+pub(crate) fn schema(features: &[ManifestFeature]) -> FeatureSchema {
+    let features = features.iter().map(|feature| Feature {
+        name: feature.name.clone(),
+        kind: feature.kind,
+    });
+    FeatureSchema {
+        features: features.collect(),
     }
 }
 

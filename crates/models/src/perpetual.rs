@@ -14,7 +14,7 @@ use serde_json::Value;
 use tidemill_core::frame::Task;
 
 use crate::error::Broken;
-use crate::trees::{Child, Ensemble, Link, Node, Test};
+use crate::trees::{Builder, Child, Ensemble, Link, Node, Precision, Test, TreeParts};
 
 // ---- out ----
 
@@ -156,7 +156,7 @@ pub(crate) fn from_json(bytes: &[u8], task: Task, features: usize) -> Result<Ens
         ));
     }
     let base = boosters.iter().map(|booster| booster.base_score).collect();
-    let mut ensemble = Ensemble::new(base, link);
+    let mut builder = Builder::new(features, base, link, Precision::F64);
     for (booster, output) in boosters.iter().zip(0_u32..) {
         for (number, tree) in booster.trees.iter().enumerate() {
             let (nodes, leaves, sets) = convert(tree, features).map_err(|reason| {
@@ -166,12 +166,24 @@ pub(crate) fn from_json(bytes: &[u8], task: Task, features: usize) -> Result<Ens
                     "a tree as perpetual saves it",
                 )
             })?;
-            ensemble
-                .push_tree(output, &nodes, &leaves, &sets)
-                .map_err(|error| Broken::new(1, error.to_string(), "a smaller model"))?;
+            builder
+                .push(TreeParts {
+                    output,
+                    nodes: &nodes,
+                    leaves: &leaves,
+                    width: 1,
+                    sets: &sets,
+                })
+                .map_err(|error| {
+                    Broken::new(
+                        1,
+                        format!("tree {number}: {error}"),
+                        "one tree of splits and leaves",
+                    )
+                })?;
         }
     }
-    Ok(ensemble)
+    Ok(builder.finish())
 }
 
 type Converted = (Vec<Node>, Vec<f64>, Vec<u32>);

@@ -2,26 +2,22 @@
 
 use std::sync::Arc;
 
-use rayon::prelude::*;
-use tidemill_core::frame::{Column, Frame, Scores, Task};
-use tidemill_core::ports::{Model, ModelBundle, ModelRuntime, ModelSignature, PortError};
+use tidemill_core::frame::{FeatureKind, Task};
+use tidemill_core::ports::{Model, ModelBundle, ModelRuntime, PortError};
 
-use crate::encode::{Coding, RowEncoder, columns_for};
+use crate::encode::{Coding, Rounding, RowEncoder};
 use crate::error::{Broken, BundleError};
 use crate::lightgbm::{self, LightGbm};
-use crate::manifest::{self, Manifest};
+use crate::manifest::{self, Manifest, ManifestFeature};
+use crate::onnx;
 use crate::perpetual;
+use crate::sklearn;
 use crate::trainer::CODING;
-use crate::trees::Ensemble;
+use crate::tree_model::{Parts, TreeModel};
+use crate::xgboost;
 
 /// The values of `format` in `model.json` that [`Runtime`] loads.
-pub const SUPPORTED_FORMATS: [&str; 2] = ["perpetual", "lightgbm"];
-
-/// Rows that one thread encodes and answers at a time: small enough to stay in the cache.
-const BLOCK: usize = 64;
-
-/// Batches of up to this many rows are answered on the calling thread; handing out work would cost more than it saves.
-const PARALLEL_FROM: usize = 512;
+pub const SUPPORTED_FORMATS: [&str; 5] = ["perpetual", "lightgbm", "xgboost", "sklearn_trees", "onnx"];
 
 /// Loads bundles of every supported format.
 #[derive(Debug, Clone, Copy, Default)]
@@ -29,24 +25,29 @@ pub struct Runtime;
 
 impl ModelRuntime for Runtime {
     fn load(&self, bundle: &ModelBundle) -> Result<Arc<dyn Model>, PortError> {
-        let model = load(bundle)?;
+        let manifest = Manifest::read(bundle)?;
+        if manifest.format == "onnx" {
+            return onnx::load_table(&manifest, bundle);
+        }
+        let model = load_trees(&manifest, bundle)?;
         tracing::debug!(
-            trees = model.ensemble.trees(),
-            features = model.signature.features.features.len(),
-            task = ?model.signature.task,
+            trees = model.trees(),
+            features = model.signature().features.features.len(),
+            task = ?model.signature().task,
             "model loaded"
         );
         Ok(Arc::new(model))
     }
 }
 
-fn load(bundle: &ModelBundle) -> Result<TreeModel, BundleError> {
-    let manifest = Manifest::read(bundle)?;
+/// Loads a bundle of one of the tree formats.
+fn load_trees(manifest: &Manifest, bundle: &ModelBundle) -> Result<TreeModel, BundleError> {
     let bytes = manifest::file(bundle, &manifest.file)?;
-    if manifest.format == "lightgbm" {
-        load_lightgbm(&manifest, bytes)
-    } else {
-        load_perpetual(&manifest, bytes)
+    match manifest.format.as_str() {
+        "lightgbm" => load_lightgbm(manifest, bytes),
+        "xgboost" => load_xgboost(manifest, bytes),
+        "sklearn_trees" => load_sklearn(manifest, bytes),
+        _ => load_perpetual(manifest, bytes),
     }
 }
 
@@ -63,55 +64,94 @@ fn load_lightgbm(manifest: &Manifest, bytes: &[u8]) -> Result<TreeModel, BundleE
             "LightGBM's text format, as `Booster.save_model` writes it",
         ))
     })?;
-    let model = lightgbm::parse(text).map_err(broken)?;
-    check_lightgbm_features(manifest, &model)?;
-    let task = match (manifest.task, model.task) {
-        (Some(said), Some(read)) if said != read => {
-            return Err(mismatch(
-                manifest,
-                format!(
-                    "its objective answers {read:?}, `task` says {said:?}; drop `task` or train with another objective"
-                ),
-            ));
-        }
-        (_, Some(read)) => read,
-        (Some(Task::Regression), None) => Task::Regression,
+    let mut model = lightgbm::parse(text).map_err(broken)?;
+    let features = manifest.features_or(|| {
+        let names = std::mem::take(&mut model.feature_names);
+        let categories = model.categories.drain(..).chain(std::iter::repeat_with(Vec::new));
+        names
+            .into_iter()
+            .zip(categories)
+            .map(|(name, levels)| feature(name, levels))
+            .collect()
+    })?;
+    check_features(manifest, &features, model.features, &model.feature_names)?;
+    let task = lightgbm_task(manifest, &model)?;
+    TreeModel::assemble(Parts {
+        file: manifest.file.clone(),
+        task,
+        classes: manifest.classes.clone(),
+        encoder: RowEncoder::new(
+            &features,
+            Coding {
+                first_code: 0,
+                rounding: Rounding::TinyIsZero,
+            },
+        ),
+        features,
+        ensemble: model.ensemble,
+    })
+}
+
+fn lightgbm_task(manifest: &Manifest, model: &LightGbm) -> Result<Task, BundleError> {
+    match (manifest.task, model.task) {
+        (Some(said), Some(read)) if said != read => Err(task_differs(manifest, read, said)),
+        (_, Some(read)) => Ok(read),
+        (Some(Task::Regression), None) => Ok(Task::Regression),
         (said, None) => {
             let said = said.map_or_else(|| "missing".to_owned(), |task| format!("{task:?}"));
-            return Err(mismatch(
+            Err(mismatch(
                 manifest,
                 format!(
                     "it has no objective of LightGBM's own, so its raw sums can only answer `\"task\": \"regression\"`, and \
                      `task` is {said}; save the model with a built-in objective"
                 ),
-            ));
+            ))
         }
-    };
-    let coding = Coding {
-        first_code: 0,
-        tiny_is_zero: true,
-    };
-    TreeModel::assemble(manifest, task, model.ensemble, coding)
+    }
 }
 
-fn check_lightgbm_features(manifest: &Manifest, model: &LightGbm) -> Result<(), BundleError> {
-    if manifest.features.len() != model.features {
+/// An input as a model file describes it.
+fn feature(name: String, categories: Vec<String>) -> ManifestFeature {
+    let kind = if categories.is_empty() {
+        FeatureKind::Numeric
+    } else {
+        FeatureKind::Categorical
+    };
+    ManifestFeature {
+        name,
+        kind,
+        categories,
+    }
+}
+
+fn task_differs(manifest: &Manifest, read: Task, said: Task) -> BundleError {
+    mismatch(
+        manifest,
+        format!(
+            "its objective answers {read:?}, `task` says {said:?}; drop `task` or train with another objective"
+        ),
+    )
+}
+
+/// Whether the listed inputs are those that the file reads. Names of its own (`Column_0`, or with blanks replaced) say nothing;
+/// the same names in another order are a mistake.
+fn check_features(
+    manifest: &Manifest,
+    features: &[ManifestFeature],
+    count: usize,
+    names: &[String],
+) -> Result<(), BundleError> {
+    if features.len() != count {
         return Err(mismatch(
             manifest,
             format!(
-                "it reads {} features, `features` lists {}; list them all, in the order of training",
-                model.features,
-                manifest.features.len()
+                "it reads {count} features, `features` lists {}; list them all, in the order of training",
+                features.len()
             ),
         ));
     }
-    // Names of its own (`Column_0`, or with blanks replaced) say nothing; the same names in another order are a mistake.
-    let listed: Vec<&str> = manifest
-        .features
-        .iter()
-        .map(|feature| feature.name.as_str())
-        .collect();
-    let read: Vec<&str> = model.feature_names.iter().map(String::as_str).collect();
+    let listed: Vec<&str> = features.iter().map(|feature| feature.name.as_str()).collect();
+    let read: Vec<&str> = names.iter().map(String::as_str).collect();
     let sorted = |names: &[&str]| {
         let mut names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         names.sort_unstable();
@@ -129,135 +169,116 @@ fn check_lightgbm_features(manifest: &Manifest, model: &LightGbm) -> Result<(), 
     Ok(())
 }
 
+fn load_xgboost(manifest: &Manifest, bytes: &[u8]) -> Result<TreeModel, BundleError> {
+    let model = xgboost::parse(bytes, manifest.task).map_err(|broken| BundleError::Broken {
+        file: manifest.file.clone(),
+        broken,
+    })?;
+    if let Some(said) = manifest.task
+        && said != model.task
+    {
+        return Err(task_differs(manifest, model.task, said));
+    }
+    let features = manifest.features_or(|| {
+        let named = model.feature_names.len() == model.features;
+        let categories = model.categories.iter().cloned().enumerate();
+        categories
+            .map(|(position, levels)| {
+                let name = if named {
+                    model.feature_names[position].clone()
+                } else {
+                    format!("f{position}")
+                };
+                feature(name, levels)
+            })
+            .collect()
+    })?;
+    check_features(manifest, &features, model.features, &model.feature_names)?;
+    TreeModel::assemble(Parts {
+        file: manifest.file.clone(),
+        task: model.task,
+        classes: manifest.classes.clone(),
+        encoder: RowEncoder::new(
+            &features,
+            Coding {
+                first_code: 0,
+                rounding: Rounding::F32,
+            },
+        ),
+        features,
+        ensemble: model.ensemble,
+    })
+}
+
+/// The file says it all; a manifest may name classes and inputs otherwise, if it names as many.
+fn load_sklearn(manifest: &Manifest, bytes: &[u8]) -> Result<TreeModel, BundleError> {
+    let model = sklearn::parse(bytes).map_err(|broken| BundleError::Broken {
+        file: manifest.file.clone(),
+        broken,
+    })?;
+    if let Some(said) = manifest.task
+        && said != model.task
+    {
+        return Err(task_differs(manifest, model.task, said));
+    }
+    let kinds: Vec<FeatureKind> = model.features.iter().map(|feature| feature.kind).collect();
+    let names: Vec<String> = model
+        .features
+        .iter()
+        .map(|feature| feature.name.clone())
+        .collect();
+    let features = manifest.features_or(|| model.features)?;
+    check_features(manifest, &features, names.len(), &names)?;
+    if let Some((feature, _)) = features
+        .iter()
+        .zip(&kinds)
+        .find(|(feature, kind)| feature.kind != **kind)
+    {
+        let name = &feature.name;
+        return Err(mismatch(
+            manifest,
+            format!("it was trained with another kind of feature `{name}`; leave `features` out"),
+        ));
+    }
+    TreeModel::assemble(Parts {
+        file: manifest.file.clone(),
+        task: model.task,
+        classes: if manifest.classes.is_empty() {
+            model.classes
+        } else {
+            manifest.classes.clone()
+        },
+        encoder: RowEncoder::of(model.inputs, model.rounding),
+        features,
+        ensemble: model.ensemble,
+    })
+}
+
 fn load_perpetual(manifest: &Manifest, bytes: &[u8]) -> Result<TreeModel, BundleError> {
     let task = manifest.task.ok_or_else(|| {
         BundleError::Contradiction(
             "`task` is missing; expected `binary`, `multiclass` or `regression`".into(),
         )
     })?;
+    let features = manifest.features_or(Vec::new)?;
     let ensemble =
-        perpetual::from_json(bytes, task, manifest.features.len()).map_err(|broken| BundleError::Broken {
+        perpetual::from_json(bytes, task, features.len()).map_err(|broken| BundleError::Broken {
             file: manifest.file.clone(),
             broken,
         })?;
-    TreeModel::assemble(manifest, task, ensemble, CODING)
+    TreeModel::assemble(Parts {
+        file: manifest.file.clone(),
+        task,
+        classes: manifest.classes.clone(),
+        encoder: RowEncoder::new(&features, CODING),
+        features,
+        ensemble,
+    })
 }
 
-fn mismatch(manifest: &Manifest, reason: String) -> BundleError {
+fn mismatch(manifest: &Manifest, reason: impl Into<String>) -> BundleError {
     BundleError::Mismatch {
         file: manifest.file.clone(),
-        reason,
-    }
-}
-
-/// A tree ensemble with what it needs and gives.
-#[derive(Debug)]
-struct TreeModel {
-    signature: ModelSignature,
-    encoder: RowEncoder,
-    ensemble: Ensemble,
-}
-
-impl TreeModel {
-    fn assemble(
-        manifest: &Manifest,
-        task: Task,
-        ensemble: Ensemble,
-        coding: Coding,
-    ) -> Result<Self, BundleError> {
-        let outputs = ensemble.outputs();
-        let wanted_outputs = if task == Task::Multiclass {
-            manifest.classes.len()
-        } else {
-            1
-        };
-        let unnamed = task == Task::Multiclass && manifest.classes.is_empty();
-        if !unnamed && outputs != wanted_outputs {
-            return Err(mismatch(
-                manifest,
-                format!(
-                    "it gives {outputs} numbers a row, `model.json` wants {wanted_outputs}; list one class a number"
-                ),
-            ));
-        }
-        if outputs == 0 {
-            return Err(mismatch(manifest, "it gives no number".into()));
-        }
-        if task == Task::Binary && !matches!(manifest.classes.len(), 0 | 2) {
-            return Err(BundleError::Contradiction(format!(
-                "`classes` of a binary model has {} names; expected none or two, the negative one first",
-                manifest.classes.len()
-            )));
-        }
-        let classes: Arc<[String]> = match task {
-            Task::Multiclass if unnamed => (0..outputs).map(|class| class.to_string()).collect(),
-            Task::Multiclass => manifest.classes.as_slice().into(),
-            Task::Binary | Task::Regression => Arc::default(),
-        };
-        Ok(Self {
-            signature: ModelSignature {
-                features: Arc::new(manifest.schema()),
-                task,
-                classes,
-            },
-            encoder: RowEncoder::new(&manifest.features, coding),
-            ensemble,
-        })
-    }
-
-    fn answer_block(&self, columns: &[&Column], first: usize, scratch: &mut [f64], out: &mut [f64]) {
-        let rows = out.len() / self.ensemble.outputs();
-        let numbers = &mut scratch[..rows * self.encoder.width()];
-        self.encoder.encode(columns, first, numbers);
-        self.ensemble.predict(numbers, self.encoder.width(), out);
-    }
-
-    fn answers(&self, columns: &[&Column], rows: usize) -> Vec<f64> {
-        let outputs = self.ensemble.outputs();
-        let mut out = vec![0.0; rows * outputs];
-        let scratch = || vec![0.0; rows.min(BLOCK) * self.encoder.width()];
-        if rows > PARALLEL_FROM {
-            out.par_chunks_mut(BLOCK * outputs).enumerate().for_each_init(
-                scratch,
-                |scratch, (block, out)| {
-                    self.answer_block(columns, block * BLOCK, scratch, out);
-                },
-            );
-        } else {
-            let mut scratch = scratch();
-            for (block, out) in out.chunks_mut(BLOCK * outputs).enumerate() {
-                self.answer_block(columns, block * BLOCK, &mut scratch, out);
-            }
-        }
-        out
-    }
-}
-
-impl Model for TreeModel {
-    fn signature(&self) -> &ModelSignature {
-        &self.signature
-    }
-
-    fn predict(&self, rows: &Frame) -> Result<Scores, PortError> {
-        let columns = columns_for(&self.signature.features, rows)?;
-        let values = self.answers(&columns, rows.rows());
-        if let Some(position) = values.iter().position(|value| !value.is_finite()) {
-            return Err(PortError::internal(
-                "model_non_finite",
-                format!(
-                    "the model answered `{}` for row {}; look at that row for extreme numbers, and roll back if they are normal",
-                    values[position],
-                    position / self.ensemble.outputs()
-                ),
-            ));
-        }
-        Ok(match self.signature.task {
-            Task::Binary => Scores::Binary(values),
-            Task::Regression => Scores::Regression(values),
-            Task::Multiclass => Scores::Multiclass {
-                classes: Arc::clone(&self.signature.classes),
-                probabilities: values,
-            },
-        })
+        reason: reason.into(),
     }
 }

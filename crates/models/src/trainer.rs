@@ -9,7 +9,7 @@ use perpetual::{ColumnarMatrix, PerpetualBooster};
 use tidemill_core::frame::{Column, FeatureKind, Frame, Labels, Task};
 use tidemill_core::ports::{ModelBundle, PortError, TrainOutput, TrainRequest, Trainer};
 
-use crate::encode::{Coding, code_of, codes};
+use crate::encode::{Coding, Rounding, code_of, codes};
 use crate::manifest::{MANIFEST_FILE, Manifest, ManifestFeature};
 use crate::perpetual::to_json;
 
@@ -17,7 +17,7 @@ use crate::perpetual::to_json;
 /// category itself; the two agree only if the codes are 1, 2, 3, … without a gap.
 pub(crate) const CODING: Coding = Coding {
     first_code: 1,
-    tiny_is_zero: false,
+    rounding: Rounding::None,
 };
 
 const LIBRARY: &str = "perpetual 2.3.0";
@@ -76,6 +76,8 @@ impl Trainer for BuiltinTrainer {
             task: Some(task),
             classes,
             features,
+            engine: None,
+            threads: None,
             library: Some(LIBRARY.into()),
         };
         let unwritten = |error: serde_json::Error| {

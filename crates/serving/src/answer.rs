@@ -6,11 +6,12 @@ use std::sync::Arc;
 use tidemill_core::digest::sticky_position;
 use tidemill_core::frame::{Frame, Scores};
 use tidemill_core::ids::VersionNumber;
-use tidemill_core::ports::PortError;
+use tidemill_core::ports::{Blame, PortError};
 use tidemill_core::predictions::{Role, ShadowScores};
 
 use crate::error::ServeError;
 use crate::metrics::{Counter, Counters};
+use crate::pressure::Pressure;
 use crate::routing::{Deployment, Route};
 
 /// How `degraded` starts for a row that was the canary's and that it failed to answer.
@@ -43,7 +44,12 @@ pub(crate) struct Answered {
     pub shadows: Vec<ShadowScores>,
 }
 
-pub(crate) fn answer(route: &Route, ask: &Ask, counters: &Counters) -> Result<Answered, ServeError> {
+pub(crate) fn answer(
+    route: &Route,
+    ask: &Ask,
+    counters: &Counters,
+    pressure: Pressure,
+) -> Result<Answered, ServeError> {
     let rows = ask.rows.rows();
     let mut sheet = Sheet::new(route, &ask.rows, counters);
     let mut canary_share = 0.0;
@@ -52,6 +58,12 @@ pub(crate) fn answer(route: &Route, ask: &Ask, counters: &Counters) -> Result<An
         sheet.fill((0..rows).collect(), Attempt::of(deployment, role, "", None));
     } else {
         let (canary_rows, champion_rows) = split(route, ask);
+        if pressure >= Pressure::Canary && champion_rows.is_empty() {
+            return Err(ServeError::Overloaded {
+                endpoint: route.endpoint.clone(),
+                why: "this machine is behind, and the units of a version under trial wait first".to_owned(),
+            });
+        }
         canary_share = route.canary.as_ref().map_or(0.0, |canary| canary.share);
         by_fallbacks(route, &mut sheet, canary_rows, champion_rows);
     }
@@ -62,7 +74,12 @@ pub(crate) fn answer(route: &Route, ask: &Ask, counters: &Counters) -> Result<An
         degraded,
         scores,
         canary_share,
-        shadows: shadows(route, &ask.rows, counters),
+        shadows: if pressure >= Pressure::Shadows && !route.shadows.is_empty() {
+            counters.shadows_shed.add(1);
+            Vec::new()
+        } else {
+            shadows(route, &ask.rows, counters)
+        },
     })
 }
 
@@ -304,8 +321,32 @@ impl<'a> Sheet<'a> {
     }
 }
 
-/// Calls a model and checks its answer: a panic, another shape or a number that is not finite is a failure like any other.
+/// Asks a deployment, unless it has failed too often of late.
 fn guarded(route: &Route, deployment: &Deployment, rows: &Frame) -> Result<Scores, PortError> {
+    if !deployment.breaker.admits() {
+        let version = deployment.version;
+        return Err(PortError::internal(
+            "model_broken",
+            format!("version {version} has failed time and again and is left alone for some seconds"),
+        ));
+    }
+    let answer = checked(route, deployment, rows);
+    match &answer {
+        Ok(_) => deployment.breaker.answered(),
+        // What the caller sent is nobody else's fault.
+        Err(error) if error.blame == Blame::Caller => {}
+        Err(_) => {
+            if deployment.breaker.failed() {
+                let (endpoint, version) = (&route.endpoint, deployment.version);
+                tracing::warn!(%endpoint, %version, "a deployment fails time and again and is left alone for some seconds");
+            }
+        }
+    }
+    answer
+}
+
+/// Calls a model and checks its answer: a panic, another shape or a number that is not finite is a failure like any other.
+fn checked(route: &Route, deployment: &Deployment, rows: &Frame) -> Result<Scores, PortError> {
     let broken = |message: String| PortError::internal("model_broken", message);
     let version = deployment.version;
     let scores = catch_unwind(AssertUnwindSafe(|| deployment.model.predict(rows)))
@@ -381,10 +422,7 @@ mod tests {
     fn an_answer_of_another_shape_or_without_a_finite_number_is_a_failure() {
         let rows = testing::frame(3);
         let model = testing::model(f64::NAN);
-        let broken = Deployment {
-            version: VersionNumber(4),
-            model,
-        };
+        let broken = Deployment::new(VersionNumber(4), model);
         let mut route = testing::route();
         let error = guarded(&route, &broken, &rows).unwrap_err();
         assert_eq!(
@@ -408,7 +446,7 @@ mod tests {
             keys: vec![None],
             version: None,
         };
-        let error = answer(&route, &ask, &Counters::default()).unwrap_err();
+        let error = answer(&route, &ask, &Counters::default(), Pressure::None).unwrap_err();
         assert!(
             error
                 .to_string()

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tidemill_core::frame::{Column, FeatureKind, FeatureSchema, Frame};
+use tidemill_core::spec::{InputSpec, NullPolicy, TextPolicy};
 
 /// So many findings are told; the rest is counted.
 pub const MAX_FINDINGS: usize = 20;
@@ -105,6 +106,18 @@ impl SchemaError {
 /// # Errors
 /// All that does not fit, up to [`MAX_FINDINGS`].
 pub fn coerce(schema: &Arc<FeatureSchema>, columns: Vec<RawColumn>) -> Result<Frame, SchemaError> {
+    coerce_by(InputSpec::default(), schema, columns)
+}
+
+/// As [`coerce`], by the endpoint's own rules for texts and missing values.
+///
+/// # Errors
+/// All that does not fit, up to [`MAX_FINDINGS`].
+pub fn coerce_by(
+    rules: InputSpec,
+    schema: &Arc<FeatureSchema>,
+    columns: Vec<RawColumn>,
+) -> Result<Frame, SchemaError> {
     let mut error = SchemaError::default();
     let rows = columns.first().map_or(0, |column| column.values.len());
     if rows == 0 && !columns.is_empty() {
@@ -143,7 +156,7 @@ pub fn coerce(schema: &Arc<FeatureSchema>, columns: Vec<RawColumn>) -> Result<Fr
             continue;
         };
         typed.push(match feature.kind {
-            FeatureKind::Numeric => numeric(&raw, &mut error),
+            FeatureKind::Numeric => numeric(rules, &raw, &mut error),
             FeatureKind::Categorical => categorical(raw, &mut error),
         });
     }
@@ -221,7 +234,7 @@ fn wrong_value(name: &str, row: usize, value: &RawValue, expected: &'static str)
 
 const FINITE: &str = "a finite number; send null for a missing value";
 
-fn numeric(raw: &RawColumn, error: &mut SchemaError) -> Column {
+fn numeric(rules: InputSpec, raw: &RawColumn, error: &mut SchemaError) -> Column {
     let mut values = Vec::with_capacity(raw.values.len());
     for (row, value) in raw.values.iter().enumerate() {
         values.push(match value {
@@ -232,6 +245,9 @@ fn numeric(raw: &RawColumn, error: &mut SchemaError) -> Column {
                 error.push(wrong_value(&raw.name, row, value, FINITE));
                 f64::NAN
             }
+            RawValue::Text(text) if rules.texts == TextPolicy::Read && reads(text).is_some() => {
+                reads(text).unwrap_or(f64::NAN)
+            }
             RawValue::Text(_) => {
                 error.push(wrong_value(&raw.name, row, value, "a number"));
                 f64::NAN
@@ -239,6 +255,42 @@ fn numeric(raw: &RawColumn, error: &mut SchemaError) -> Column {
         });
     }
     Column::Numeric(values)
+}
+
+/// The number that a text stands for: missing if it is empty; `None` if it is something else.
+fn reads(text: &str) -> Option<f64> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Some(f64::NAN);
+    }
+    text.parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+/// Refuses rows with a missing value, where the endpoint says so.
+pub(crate) fn check_nulls(rules: InputSpec, rows: &Frame) -> Result<(), SchemaError> {
+    if rules.nulls == NullPolicy::Take {
+        return Ok(());
+    }
+    let mut error = SchemaError::default();
+    for (feature, column) in rows.schema().features.iter().zip(rows.columns()) {
+        let missing: Vec<usize> = match column {
+            Column::Numeric(values) => (0..values.len()).filter(|&row| values[row].is_nan()).collect(),
+            Column::Categorical(values) => (0..values.len()).filter(|&row| values[row].is_none()).collect(),
+        };
+        for row in missing {
+            error.push(wrong_value(
+                &feature.name,
+                row,
+                &RawValue::Null,
+                kind_name(feature.kind),
+            ));
+        }
+    }
+    if error.findings.is_empty() {
+        Ok(())
+    } else {
+        Err(error)
+    }
 }
 
 fn categorical(raw: RawColumn, error: &mut SchemaError) -> Column {
@@ -347,6 +399,33 @@ mod tests {
         );
         assert_eq!(error.findings[1].row, Some(0));
         assert_eq!(error.findings[1].value.as_deref(), Some("12"));
+    }
+
+    #[test]
+    fn an_endpoint_may_read_texts_as_numbers_and_refuse_missing_values() {
+        let columns = |distance: &str| {
+            vec![
+                column("distance", vec![RawValue::Text(distance.into())]),
+                column("carrier", vec![RawValue::Text("UA".into())]),
+            ]
+        };
+        let rules = InputSpec {
+            texts: TextPolicy::Read,
+            nulls: NullPolicy::Refuse,
+        };
+        let frame = coerce_by(rules, &schema(), columns(" 12.5 ")).unwrap();
+        assert_eq!(frame.columns()[0], Column::Numeric(vec![12.5]));
+        assert!(check_nulls(rules, &frame).is_ok());
+        for wrong in ["twelve", "inf", "NaN"] {
+            assert!(coerce_by(rules, &schema(), columns(wrong)).is_err(), "{wrong}");
+        }
+        let missing = coerce_by(rules, &schema(), columns("")).unwrap();
+        let error = check_nulls(rules, &missing).unwrap_err();
+        assert_eq!(
+            error.findings[0].message,
+            "field `distance` row 0: `null` is not a number"
+        );
+        assert!(check_nulls(InputSpec::default(), &missing).is_ok());
     }
 
     #[test]

@@ -13,21 +13,26 @@
 #![warn(missing_docs)]
 
 mod answer;
+mod breaker;
 mod error;
 mod guard;
 mod hosting;
 mod log;
 mod metrics;
+#[cfg(test)]
+mod policy_tests;
+mod pressure;
 mod routing;
 mod server;
 #[cfg(test)]
 mod server_tests;
+mod tallies;
 #[cfg(test)]
 mod testing;
 
 pub use answer::{CANARY_FAILED, CHAMPION_FAILED, NO_MODEL_YET, PREVIOUS_FAILED};
 pub use error::ServeError;
-pub use guard::{Finding, MAX_FINDINGS, RawColumn, RawValue, SchemaError, coerce};
+pub use guard::{Finding, MAX_FINDINGS, RawColumn, RawValue, SchemaError, coerce, coerce_by};
 pub use hosting::{
     BanditArm, BanditState, BatchStatistics, BreakerState, BreakerStatistics, Call, CallAnswer, CallAnswers,
     DurationStatistics, Hosted, HostedVersion, Hosting, IndexEntry, RoutingStatistics, ShadowStatistics,
@@ -35,5 +40,6 @@ pub use hosting::{
 };
 pub use log::{Durability, LiveStats, LogOptions, PredictionLog, Recovery, SegmentId};
 pub use metrics::{Latency, Metrics};
-pub use routing::{Canary, Deployment, Route, Router, RoutingTable, default_row};
+pub use pressure::{Pressure, PressureGauge};
+pub use routing::{Canary, Deployment, Keep, Route, Router, RoutingTable, default_row};
 pub use server::{InferRequest, InferResponse, Server};

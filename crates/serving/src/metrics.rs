@@ -27,6 +27,12 @@ pub struct Metrics {
     pub default_rows: u64,
     /// Batches that a shadow failed to answer.
     pub shadow_failures: u64,
+    /// Batches that shadows did not answer because the machine was behind.
+    pub shadows_shed: u64,
+    /// Requests refused because the machine was behind.
+    pub requests_shed: u64,
+    /// Requests that the endpoint's sampling left out of the log.
+    pub unsampled_requests: u64,
     /// Batches in the log.
     pub appended_batches: u64,
     /// Rows in the log.
@@ -35,7 +41,7 @@ pub struct Metrics {
     pub appended_bytes: u64,
     /// Times the log was forced to disk.
     pub fsyncs: u64,
-    /// Rows that the log refused; their requests were refused too.
+    /// Rows that the log refused; their requests were refused too, unless the endpoint answers all the same.
     pub dropped_rows: u64,
     /// From a request's arrival to its answer.
     pub latency: Latency,
@@ -83,6 +89,9 @@ pub(crate) struct Counters {
     pub previous_failed_rows: Counter,
     pub default_rows: Counter,
     pub shadow_failures: Counter,
+    pub shadows_shed: Counter,
+    pub requests_shed: Counter,
+    pub unsampled_requests: Counter,
     pub appended_batches: Counter,
     pub appended_rows: Counter,
     pub appended_bytes: Counter,
@@ -125,6 +134,9 @@ impl Counters {
             previous_failed_rows: self.previous_failed_rows.get(),
             default_rows: self.default_rows.get(),
             shadow_failures: self.shadow_failures.get(),
+            shadows_shed: self.shadows_shed.get(),
+            requests_shed: self.requests_shed.get(),
+            unsampled_requests: self.unsampled_requests.get(),
             appended_batches: self.appended_batches.get(),
             appended_rows: self.appended_rows.get(),
             appended_bytes: self.appended_bytes.get(),

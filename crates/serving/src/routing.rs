@@ -7,7 +7,9 @@ use arc_swap::ArcSwap;
 use tidemill_core::frame::{FeatureSchema, Scores, Task};
 use tidemill_core::ids::{EndpointName, ModelName, VersionNumber};
 use tidemill_core::ports::{Model, PortError};
-use tidemill_core::spec::DefaultAnswer;
+use tidemill_core::spec::{DefaultAnswer, InputSpec};
+
+use crate::breaker::Breaker;
 
 /// A loaded model version behind an endpoint.
 #[derive(Debug)]
@@ -16,12 +18,17 @@ pub struct Deployment {
     pub version: VersionNumber,
     /// The model itself.
     pub model: Arc<dyn Model>,
+    pub(crate) breaker: Breaker,
 }
 
 impl Deployment {
     /// A deployment, ready to be shared.
     pub fn new(version: VersionNumber, model: Arc<dyn Model>) -> Arc<Self> {
-        Arc::new(Self { version, model })
+        Arc::new(Self {
+            version,
+            model,
+            breaker: Breaker::default(),
+        })
     }
 }
 
@@ -34,6 +41,27 @@ pub struct Canary {
     pub share: f64,
     /// Mixes the units anew for each rollout; constant during one, so that raising the share keeps all earlier units.
     pub salt: String,
+}
+
+/// What is kept of a request in the prediction log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Keep {
+    /// The share of requests that are recorded, 0 to 1.
+    pub sample: f64,
+    /// The positions of features that are recorded as missing.
+    pub redact: Vec<usize>,
+    /// Answer also what cannot be recorded, and count it.
+    pub answer_unrecorded: bool,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self {
+            sample: 1.0,
+            redact: Vec::new(),
+            answer_unrecorded: false,
+        }
+    }
 }
 
 /// What stands behind an endpoint.
@@ -59,6 +87,10 @@ pub struct Route {
     pub shadows: Vec<Arc<Deployment>>,
     /// The answer while no model can give one: one row of scores, see [`default_row`].
     pub default: Option<Vec<f64>>,
+    /// What is taken from a request.
+    pub inputs: InputSpec,
+    /// What is kept of a request.
+    pub keep: Keep,
     /// Grows with each change; an older route never replaces a newer one.
     pub generation: i64,
 }
@@ -83,6 +115,8 @@ impl Route {
             canary: None,
             shadows: Vec::new(),
             default: None,
+            inputs: InputSpec::default(),
+            keep: Keep::default(),
             generation: 0,
         }
     }

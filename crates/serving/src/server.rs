@@ -1,20 +1,23 @@
 //! One request from its arrival to its recorded answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidemill_core::clock::{Clock, Stopwatch, Timestamp};
-use tidemill_core::digest::Digest;
+use tidemill_core::digest::{Digest, sticky_position};
 use tidemill_core::frame::{Column, Frame, Scores};
 use tidemill_core::ids::{self, EndpointName, PredictionId, VersionNumber};
 use tidemill_core::predictions::{PredictionBatch, Role};
 
 use crate::answer::{self, Answered, Ask};
 use crate::error::ServeError;
-use crate::guard::{Finding, SchemaError};
-use crate::hosting::Hosting;
+use crate::guard::{self, Finding, SchemaError};
+use crate::hosting::{Hosting, VersionStatistics};
 use crate::log::{Claim, Claimed, PredictionLog, RequestKey};
 use crate::metrics::{Counters, Metrics};
+use crate::pressure::{Pressure, PressureGauge};
 use crate::routing::{Route, Router};
+use crate::tallies::Tallies;
 
 /// Batches of more rows than this are computed on a blocking thread, so that they do not hold up small ones.
 const HEAVY_ROWS: usize = 256;
@@ -75,6 +78,8 @@ pub struct Server {
     router: Arc<Router>,
     log: PredictionLog,
     hosting: Hosting,
+    tallies: Arc<Tallies>,
+    pressure: PressureGauge,
     clock: Arc<dyn Clock>,
 }
 
@@ -86,6 +91,8 @@ impl Server {
             router,
             log,
             hosting,
+            tallies: Arc::default(),
+            pressure: PressureGauge::default(),
             clock,
         }
     }
@@ -105,9 +112,19 @@ impl Server {
         &self.log
     }
 
+    /// How far this machine is behind. Somebody has to [`PressureGauge::watch`].
+    pub fn pressure(&self) -> &PressureGauge {
+        &self.pressure
+    }
+
     /// What has been counted so far.
     pub fn metrics(&self) -> Metrics {
         self.log.metrics()
+    }
+
+    /// What has been counted of the versions behind one endpoint or all, by name and version.
+    pub fn statistics(&self, endpoint: Option<&EndpointName>) -> Vec<VersionStatistics> {
+        self.tallies.snapshot(&self.router, endpoint)
     }
 
     /// Answers a request and records the answer; once this returns, the answer survives kill -9.
@@ -115,27 +132,73 @@ impl Server {
     /// # Errors
     /// If there is no such endpoint or version, nothing that could answer, or the answer could not be recorded.
     pub async fn predict(&self, request: InferRequest) -> Result<InferResponse, ServeError> {
-        let received = request.received;
+        let (received, version) = (request.received, request.version);
         let counters = self.log.counters();
-        let result = self.answer_and_record(request).await;
-        match &result {
-            Ok(_) => counters.requests.add(1),
-            Err(_) => counters.errors.add(1),
-        }
-        counters.observe_latency(received.micros());
-        result
-    }
-
-    async fn answer_and_record(&self, request: InferRequest) -> Result<InferResponse, ServeError> {
         let Some(route) = self.router.route(&request.endpoint) else {
+            counters.errors.add(1);
             return Err(ServeError::UnknownEndpoint {
                 name: request.endpoint,
                 known: self.router.names(),
             });
         };
-        let request = check(&route, request)?;
+        let result = self.answer_and_record(&route, request).await;
+        let total = received.elapsed();
+        let result = match result {
+            Ok((response, infer)) => {
+                counters.requests.add(1);
+                self.tallies.answered(&route, &response, infer, total);
+                Ok(response)
+            }
+            Err(error) => {
+                counters.errors.add(1);
+                self.tallies.failed(&route, version, total);
+                Err(error)
+            }
+        };
+        counters.observe_latency(u64::try_from(total.as_micros()).unwrap_or(u64::MAX));
+        result
+    }
+
+    /// Records a batch as the endpoint wants it.
+    async fn record(
+        &self,
+        route: &Route,
+        batch: PredictionBatch,
+        claim: Option<Claim>,
+    ) -> Result<(), ServeError> {
+        let keep = &route.keep;
+        // By the request's id, so that a repeated request is left out again.
+        if keep.sample < 1.0 && sticky_position("log", &batch.request_id) >= keep.sample {
+            self.log.counters().unsampled_requests.add(1);
+            return Ok(());
+        }
+        let batch = redacted(batch, &keep.redact);
+        match self.log.append_claimed(batch, claim).await {
+            Err(error) if keep.answer_unrecorded => {
+                tracing::warn!(endpoint = %route.endpoint, %error, "answered without a record");
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// The answer, and how long the models took.
+    async fn answer_and_record(
+        &self,
+        route: &Arc<Route>,
+        request: InferRequest,
+    ) -> Result<(InferResponse, Duration), ServeError> {
+        let pressure = self.pressure.now();
+        if pressure == Pressure::All {
+            self.log.counters().requests_shed.add(1);
+            return Err(ServeError::Overloaded {
+                endpoint: route.endpoint.clone(),
+                why: "this machine is behind with its work".to_owned(),
+            });
+        }
+        let request = check(route, request)?;
         if request.rows.rows() == 0 {
-            return Err(no_rows(&route).into());
+            return Err(no_rows(route).into());
         }
 
         let mut claim = None;
@@ -144,7 +207,7 @@ impl Server {
             match self.log.claim(key).await? {
                 Claimed::Served(response) => {
                     self.log.counters().repeats.add(1);
-                    return Ok(response);
+                    return Ok((response, Duration::ZERO));
                 }
                 Claimed::Mine(mine) => claim = Some(mine),
             }
@@ -158,7 +221,13 @@ impl Server {
             keys: request.keys,
             version: request.version,
         };
-        let (ask, answered) = compute(Arc::clone(&route), ask, self.log.counters()).await?;
+        let computing = Stopwatch::start();
+        let computed = compute(Arc::clone(route), ask, self.log.counters(), pressure).await;
+        if matches!(computed, Err(ServeError::Overloaded { .. })) {
+            self.log.counters().requests_shed.add(1);
+        }
+        let (ask, answered) = computed?;
+        let infer = computing.elapsed();
         let key = claim.as_ref().map(Claim::key);
         let prediction_ids = prediction_ids(at, ask.rows.rows(), named.then_some(key).flatten());
         let batch = PredictionBatch {
@@ -177,9 +246,17 @@ impl Server {
             latency_us: request.received.micros(),
         };
         let response = InferResponse::from(&batch);
-        self.log.append_claimed(batch, claim).await?;
-        Ok(response)
+        self.record(route, batch, claim).await?;
+        Ok((response, infer))
     }
+}
+
+/// What of a batch may be recorded.
+fn redacted(mut batch: PredictionBatch, features: &[usize]) -> PredictionBatch {
+    if !features.is_empty() {
+        batch.features = batch.features.without(features);
+    }
+    batch
 }
 
 fn check(route: &Route, mut request: InferRequest) -> Result<InferRequest, ServeError> {
@@ -189,6 +266,7 @@ fn check(route: &Route, mut request: InferRequest) -> Result<InferRequest, Serve
             endpoint: request.endpoint,
         });
     }
+    guard::check_nulls(route.inputs, &request.rows)?;
     let (rows, keys) = (request.rows.rows(), request.keys.len());
     if keys == 0 {
         request.keys = vec![None; rows];
@@ -225,13 +303,14 @@ async fn compute(
     route: Arc<Route>,
     ask: Ask,
     counters: &Arc<Counters>,
+    pressure: Pressure,
 ) -> Result<(Ask, Answered), ServeError> {
     if ask.rows.rows() <= HEAVY_ROWS {
-        let answered = answer::answer(&route, &ask, counters)?;
+        let answered = answer::answer(&route, &ask, counters, pressure)?;
         return Ok((ask, answered));
     }
     let counters = Arc::clone(counters);
-    let heavy = move || answer::answer(&route, &ask, &counters).map(|answered| (ask, answered));
+    let heavy = move || answer::answer(&route, &ask, &counters, pressure).map(|answered| (ask, answered));
     tokio::task::spawn_blocking(heavy)
         .await
         .map_err(|error| ServeError::Internal(format!("a blocking thread failed: {error}")))?

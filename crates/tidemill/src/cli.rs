@@ -57,6 +57,18 @@ pub struct Listen {
     pub port: u16,
 }
 
+/// How predictions are asked for.
+#[derive(Debug, Args, Clone)]
+pub struct ServingArgs {
+    /// Listen on this port too, for clients that want gRPC on one of its own; 0 lets the system pick one. The main port speaks both.
+    #[arg(long, value_name = "PORT")]
+    pub grpc_port: Option<u16>,
+    /// Let clients on this machine hand tensors over by system shared memory: this server then reads and writes the files in /dev/shm that
+    /// they name.
+    #[arg(long)]
+    pub shared_memory: bool,
+}
+
 /// How an import is done.
 #[derive(Debug, Args, Clone)]
 pub struct ImportArgs {
@@ -176,6 +188,8 @@ pub enum Command {
         project: Project,
         #[command(flatten)]
         listen: Listen,
+        #[command(flatten)]
+        serving: ServingArgs,
         #[command(flatten)]
         tracking: TrackingArgs,
         /// Run on a clock that stands at this time and is moved by a replay (or where it stood, if the data folder has one).

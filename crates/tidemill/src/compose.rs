@@ -9,10 +9,10 @@ use tidemill_api::{ControlPlane as _, Security};
 use tidemill_control::tracking::{Tracking, TrackingOptions};
 use tidemill_control::{Control, Parts};
 use tidemill_core::clock::{Clock, Timestamp, VirtualClock, WallClock};
-use tidemill_core::spec::{self, Spec};
+use tidemill_core::spec::{self, LogDurability, Spec};
 use tidemill_data::{DataFusionEngine, Tables};
 use tidemill_models::{BuiltinTrainer, Runtime};
-use tidemill_serving::{LogOptions, PredictionLog, Router, Server};
+use tidemill_serving::{Durability, LogOptions, PredictionLog, Router, Server};
 use tidemill_store::{Database, Store};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -32,6 +32,10 @@ pub struct Settings {
     pub tracking: TrackingOptions,
     /// Under which names the server is reached, and which pages may use it.
     pub security: Security,
+    /// Another port to listen on, for gRPC.
+    pub grpc_port: Option<u16>,
+    /// Whether clients may hand tensors over by shared memory.
+    pub shared_memory: bool,
 }
 
 /// A project on disk.
@@ -99,6 +103,8 @@ pub struct App {
     pub data: PathBuf,
     /// Under which names it is reached, and which pages may use it.
     pub security: Security,
+    /// Another port to listen on, for gRPC.
+    pub grpc_port: Option<u16>,
 }
 
 /// Opens the data folder and puts everything together.
@@ -114,7 +120,7 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
         (ClockChoice::AsStored, Some(stood)) => Arc::new(VirtualClock::new(stood)),
         (ClockChoice::AsStored, None) | (ClockChoice::Wall, _) => Arc::new(WallClock),
     };
-    let serving = open_serving(&project.data, &clock).await?;
+    let serving = open_serving(&project.data, &clock, project.spec.endpoint.log.durability).await?;
     let engine = Arc::new(DataFusionEngine::new(store.objects().clone()));
     let control = Control::open(Parts {
         spec: Arc::clone(&project.spec),
@@ -130,12 +136,13 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
     let tracking = Tracking::new(store, clock, settings.tracking.clone());
     tracking.answer_tables(Arc::new(Tables::default()));
     tracking.prepare_users().await?;
-    let plane = Arc::new(Plane::new(control.clone(), tracking));
+    let plane = Arc::new(Plane::new(control.clone(), tracking).sharing_memory(settings.shared_memory));
     Ok(App {
         control: Some(control),
         plane,
         data: project.data.clone(),
         security: settings.security.clone(),
+        grpc_port: settings.grpc_port,
     })
 }
 
@@ -143,22 +150,31 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
 pub async fn open_without_project(data: &Path, settings: &Settings) -> Result<App> {
     let store = Store::open_on(data, settings.database.clone())?;
     let clock: Arc<dyn Clock> = Arc::new(WallClock);
-    let serving = open_serving(data, &clock).await?;
+    let serving = open_serving(data, &clock, LogDurability::default()).await?;
     let tracking = Tracking::new(store, Arc::clone(&clock), settings.tracking.clone());
     tracking.answer_tables(Arc::new(Tables::default()));
     tracking.prepare_users().await?;
     Ok(App {
         control: None,
-        plane: Arc::new(Plane::without_project(tracking, serving, clock)),
+        plane: Arc::new(
+            Plane::without_project(tracking, serving, clock).sharing_memory(settings.shared_memory),
+        ),
         data: data.to_owned(),
         security: settings.security.clone(),
+        grpc_port: settings.grpc_port,
     })
 }
 
-async fn open_serving(data: &Path, clock: &Arc<dyn Clock>) -> Result<Arc<Server>> {
+async fn open_serving(data: &Path, clock: &Arc<dyn Clock>, durability: LogDurability) -> Result<Arc<Server>> {
     let wal = data.join("wal");
-    let (log, recovery) =
-        tokio::task::spawn_blocking(move || PredictionLog::open(&wal, LogOptions::default())).await??;
+    let options = LogOptions {
+        durability: match durability {
+            LogDurability::Written => Durability::default(),
+            LogDurability::Synced => Durability::Synced,
+        },
+        ..LogOptions::default()
+    };
+    let (log, recovery) = tokio::task::spawn_blocking(move || PredictionLog::open(&wal, options)).await??;
     if recovery.batches > 0 || recovery.truncated_bytes > 0 {
         tracing::info!(
             batches = recovery.batches,
@@ -174,15 +190,19 @@ async fn open_serving(data: &Path, clock: &Arc<dyn Clock>) -> Result<Arc<Server>
 pub struct Running {
     /// Where.
     pub address: SocketAddr,
+    /// Where gRPC is: there too, or on its own port.
+    pub grpc: SocketAddr,
     /// The loop behind it, if there is a project.
     pub control: Option<Control>,
     address_file: PathBuf,
     stop: Option<oneshot::Sender<()>>,
     server: tokio::task::JoinHandle<std::io::Result<()>>,
+    grpc_server: Option<(oneshot::Sender<()>, tokio::task::JoinHandle<std::io::Result<()>>)>,
     looping: Option<tokio::task::JoinHandle<()>>,
     webhooks: tokio::task::JoinHandle<()>,
     housekeeping: tokio::task::JoinHandle<()>,
     hosting: tokio::task::JoinHandle<()>,
+    gauge: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
@@ -197,11 +217,18 @@ impl Running {
             // The server may have ended by itself.
             let _ = stop.send(());
         }
+        if let Some((stop, server)) = self.grpc_server.take() {
+            let _ = stop.send(());
+            if let Ok(Err(error)) = server.await {
+                tracing::warn!(%error, "the port of gRPC failed");
+            }
+        }
         let served = (&mut self.server).await;
         // What is under way and was not noted as received is sent again by the next start.
         self.webhooks.abort();
         self.housekeeping.abort();
         self.hosting.abort();
+        self.gauge.abort();
         if let Some(looping) = &self.looping {
             looping.abort();
         }
@@ -239,7 +266,25 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
     let housekeeping = tokio::spawn(async move { keeper.keep_house().await });
     let hosting = app.plane.serving().hosting().clone();
     let hosting = tokio::spawn(async move { hosting.keep_house().await });
+    let gauge = app.plane.serving().pressure().clone();
+    let gauge = tokio::spawn(async move { gauge.watch().await });
     let router = tidemill_api::router_with(app.plane, app.security);
+    let (grpc, grpc_server) = match app.grpc_port {
+        None => (address, None),
+        Some(port) => {
+            let wanted = SocketAddr::new(address.ip(), port);
+            let listener = TcpListener::bind(wanted).await.with_context(|| {
+                format!("cannot listen on {wanted}; choose another with `--grpc-port`, or leave it out: `--port` speaks gRPC too")
+            })?;
+            let address = listener.local_addr()?;
+            let (stop, stopped) = oneshot::channel::<()>();
+            let serving = tidemill_api::serve(listener, router.clone(), async move {
+                // A dropped sender stops the server too.
+                let _ = stopped.await;
+            });
+            (address, Some((stop, tokio::spawn(serving))))
+        }
+    };
     let server = tokio::spawn(tidemill_api::serve(listener, router, async move {
         // A dropped sender stops the server too.
         let _ = stopped.await;
@@ -251,6 +296,8 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
         .map(|control| tokio::spawn(async move { control.run().await }));
     Ok(Running {
         address,
+        grpc,
+        grpc_server,
         control: app.control,
         address_file,
         stop: Some(stop),
@@ -259,5 +306,6 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
         webhooks,
         housekeeping,
         hosting,
+        gauge,
     })
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::{Value, json};
-use tidemill_api::{ApiError, ControlPlane, ListQuery, Noun};
+use tidemill_api::{ApiError, ControlPlane, ListQuery, Noun, SharedMemory};
 use tidemill_control::tracking::Tracking;
 use tidemill_control::{Control, ControlError, view};
 use tidemill_core::clock::{Clock, Timestamp};
@@ -26,6 +26,7 @@ pub struct Plane {
     tracking: Tracking,
     serving: Arc<tidemill_serving::Server>,
     clock: Arc<dyn Clock>,
+    shared_memory: Option<Arc<SharedMemory>>,
 }
 
 impl Plane {
@@ -36,6 +37,7 @@ impl Plane {
             clock: Arc::clone(control.clock()),
             control: Some(control),
             tracking,
+            shared_memory: None,
         }
     }
 
@@ -50,7 +52,14 @@ impl Plane {
             tracking,
             serving,
             clock,
+            shared_memory: None,
         }
+    }
+
+    /// The same, letting clients hand tensors over by shared memory or not.
+    pub fn sharing_memory(mut self, allowed: bool) -> Self {
+        self.shared_memory = allowed.then(Arc::default);
+        self
     }
 
     fn control(&self) -> Result<&Control, ApiError> {
@@ -294,6 +303,10 @@ impl ControlPlane for Plane {
 
     fn serving(&self) -> &Arc<tidemill_serving::Server> {
         &self.serving
+    }
+
+    fn shared_memory(&self) -> Option<&SharedMemory> {
+        self.shared_memory.as_deref()
     }
 
     fn tracking(&self) -> &Tracking {

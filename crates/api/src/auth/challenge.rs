@@ -14,10 +14,17 @@ const UNAUTHENTICATED: &str = "You are not authenticated. Please see \
     https://www.mlflow.org/docs/latest/auth/index.html#authenticating-to-mlflow on how to authenticate.";
 const DENIED: &str = "Permission denied";
 
-/// HTTP Basic, or a token as `Bearer`.
+/// HTTP Basic, or a token: as `Bearer`, or as the access key of a request that a client of AWS has signed. The signature is not looked
+/// at: the key that it is made with is no secret that we keep, and the token is one.
 pub(super) fn credentials(headers: &HeaderMap) -> Option<Credentials> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, rest) = value.trim().split_once(' ')?;
+    if scheme == "AWS4-HMAC-SHA256" {
+        let mut parts = rest.split(',').map(str::trim);
+        let scope = parts.find_map(|part| part.strip_prefix("Credential="))?;
+        let (key, _) = scope.split_once('/')?;
+        return Some(Credentials::Token(key.to_owned()));
+    }
     if scheme.eq_ignore_ascii_case("bearer") {
         return Some(Credentials::Token(rest.trim().to_owned()));
     }
@@ -81,8 +88,16 @@ mod tests {
         let basic = |text: &str| format!("Basic {}", STANDARD.encode(text));
         assert!(with(&basic("ada:pass:word")) == Some(Credentials::basic("ada", "pass:word")));
         assert!(with("bearer tm_abc") == Some(Credentials::Token("tm_abc".into())));
+        let signed = "AWS4-HMAC-SHA256 Credential=tm_abc/20261126/eu/sagemaker/aws4_request, SignedHeaders=host, Signature=00";
+        assert!(with(signed) == Some(Credentials::Token("tm_abc".into())));
         assert!(with(&basic("api:tm_abc")) == Some(Credentials::Token("tm_abc".into())));
-        for bad in ["Basic", "Basic ???", "Digest x", &basic("no colon")] {
+        for bad in [
+            "Basic",
+            "Basic ???",
+            "Digest x",
+            "AWS4-HMAC-SHA256 Signature=1",
+            &basic("no colon"),
+        ] {
             assert!(with(bad).is_none(), "{bad}");
         }
         assert!(credentials(&HeaderMap::new()).is_none());

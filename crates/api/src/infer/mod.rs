@@ -1,24 +1,42 @@
-//! The way that all prediction protocols share: named columns in, the hot path asked, one answer a row out.
+//! The way that all prediction protocols share. A name is resolved to what stands behind it ([`Target`]): an endpoint of the loop, which
+//! takes rows of a table, or a deployment, which takes tensors or a body.
+//!
+//! - [`predict`]: rows in, the loop's endpoint asked, one answer a row out; [`fast`]: its short way for plain numbers.
+//! - [`ask`]: tensors in, either asked, tensors out; [`table`]: what a table's answer is in tensors.
+//! - [`score`]: rows in a body, either asked; [`forms`]: the forms in which bodies hold rows.
+//! - [`describe`]: what either takes and gives.
 
+pub(crate) mod ask;
 mod cell;
+pub(crate) mod classify;
+pub(crate) mod describe;
+pub(crate) mod fast;
+pub(crate) mod forms;
+pub(crate) mod score;
+pub(crate) mod settings;
+pub(crate) mod shared;
+pub(crate) mod table;
+pub(crate) mod target;
+pub(crate) mod tensors;
 
 use std::sync::Arc;
 
 use tidemill_core::clock::Stopwatch;
-use tidemill_core::frame::{FeatureKind, FeatureSchema, Scores};
-use tidemill_core::ids::{EndpointName, VersionNumber};
+use tidemill_core::frame::{FeatureKind, FeatureSchema, Frame, Scores};
+use tidemill_core::ids::VersionNumber;
 use tidemill_core::predictions::Role;
 use tidemill_serving::{
-    Finding, InferRequest, InferResponse, MAX_FINDINGS, RawColumn, Route, SchemaError, ServeError, coerce,
+    Finding, InferRequest, InferResponse, MAX_FINDINGS, RawColumn, Route, SchemaError, ServeError, coerce_by,
 };
 
 pub(crate) use cell::{Cell, Cells, FlatCells, Record};
+pub(crate) use target::Target;
 
 use crate::control_plane::App;
 use crate::error::ApiError;
 
 /// Bodies longer than this are parsed on a blocking thread, so that they do not hold up small ones.
-const HEAVY_BYTES: usize = 256 * 1024;
+pub(crate) const HEAVY_BYTES: usize = 256 * 1024;
 /// The longest id of a request that is kept.
 const MAX_REQUEST_ID: usize = 200;
 
@@ -38,22 +56,21 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// A request to the endpoint called `name`.
-    pub(crate) fn to(
+    /// A request to what stands behind an endpoint.
+    pub(crate) fn over(
         app: &App,
-        name: &EndpointName,
+        route: Arc<Route>,
         version: Option<VersionNumber>,
-    ) -> Result<Self, ApiError> {
-        let received = Stopwatch::start();
-        let route = route(app, name)?;
+        received: Stopwatch,
+    ) -> Self {
         // A key that is a feature too is both.
-        let key = app.key_column(name);
-        Ok(Self {
+        let key = app.key_column(&route.endpoint);
+        Self {
             route,
             key,
             version,
             received,
-        })
+        }
     }
 
     /// Whether this column carries keys and is no feature.
@@ -62,19 +79,17 @@ impl Call {
     }
 }
 
-/// The route of an endpoint.
-pub(crate) fn route(app: &App, name: &EndpointName) -> Result<Arc<Route>, ApiError> {
-    let router = app.serving().router();
-    router.route(name).ok_or_else(|| {
-        let name = name.clone();
-        let known = router.names();
-        ServeError::UnknownEndpoint { name, known }.into()
-    })
+/// Rows of a table, as far as a protocol has brought them.
+pub(crate) enum Rows {
+    /// Named columns, to be checked.
+    Columns(Vec<CellColumn>),
+    /// Rows in the schema of the route.
+    Frame(Frame),
 }
 
 /// What a protocol read from a body.
 pub(crate) struct Reading<E> {
-    pub columns: Vec<CellColumn>,
+    pub rows: Rows,
     /// The caller's id of the request.
     pub request_id: Option<String>,
     /// What else the protocol needs for its answer.
@@ -101,13 +116,20 @@ where
 {
     let prepare = move || -> Result<(Arc<Route>, InferRequest, E), ApiError> {
         let Reading {
-            columns,
+            rows,
             request_id,
             rest,
         } = read(&call)?;
         check_request_id(request_id.as_deref())?;
-        let (keys, columns) = split_keys(&call, columns)?;
-        let rows = coerce(&call.route.schema, columns).map_err(ServeError::from)?;
+        let (keys, rows) = match rows {
+            Rows::Frame(frame) => (Keys::new(), frame),
+            Rows::Columns(columns) => {
+                let (keys, columns) = split_keys(&call, columns)?;
+                let frame =
+                    coerce_by(call.route.inputs, &call.route.schema, columns).map_err(ServeError::from)?;
+                (keys, frame)
+            }
+        };
         let request = InferRequest {
             endpoint: call.route.endpoint.clone(),
             request_id: request_id.filter(|id| !id.is_empty()),
@@ -119,9 +141,7 @@ where
         Ok((call.route, request, rest))
     };
     let (route, request, rest) = if body_len > HEAVY_BYTES {
-        tokio::task::spawn_blocking(prepare).await.map_err(|error| {
-            ApiError::internal("internal", format!("reading the request failed: {error}"))
-        })??
+        off_thread(prepare).await?
     } else {
         prepare()?
     };
@@ -133,7 +153,16 @@ where
     })
 }
 
-fn check_request_id(id: Option<&str>) -> Result<(), ApiError> {
+/// Runs what takes long where it holds up nobody.
+pub(crate) async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| ApiError::internal("internal", format!("reading the request failed: {error}")))?
+}
+
+pub(crate) fn check_request_id(id: Option<&str>) -> Result<(), ApiError> {
     let length = id.map_or(0, str::len);
     if length > MAX_REQUEST_ID {
         return Err(ApiError::bad_request(

@@ -1,21 +1,23 @@
 //! MLflow's protocols: scoring as `mlflow models serve` speaks it, here; tracking and registry in [`tracking`].
 //! <https://mlflow.org/docs/latest/genai/serving/>
 
-mod csv_body;
-mod json_body;
 pub(crate) mod tracking;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
-use serde_json::{Map, Value, json};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse as _, Response};
+use serde_json::{Map, json};
 use tidemill_core::ids::EndpointName;
-use tidemill_serving::InferResponse;
+use tidemill_core::servable::Payload;
 
 use crate::control_plane::App;
 use crate::error::ApiError;
-use crate::extract::{Body, media_type};
-use crate::infer::{self, Call, Reading, any_degraded, labels};
+use crate::extract::{Inflated, media_type};
+use crate::infer::Target;
+use crate::infer::forms::csv::Header;
+use crate::infer::forms::{parquet, reply};
+use crate::infer::score::{Kind, Scored, Scoring, score};
 
 /// `GET /ping`
 pub(crate) async fn ping(State(app): State<App>) -> Result<&'static str, ApiError> {
@@ -32,9 +34,9 @@ pub(crate) async fn ping(State(app): State<App>) -> Result<&'static str, ApiErro
 pub(crate) async fn invoke_default(
     State(app): State<App>,
     headers: HeaderMap,
-    body: Body,
-) -> Result<Json<Value>, ApiError> {
-    let Some(endpoint) = app.default_endpoint() else {
+    body: Inflated,
+) -> Result<Response, ApiError> {
+    let Some(endpoint) = only_endpoint(&app) else {
         return Err(ApiError::bad_request(
             "endpoint_required",
             "this server has no single endpoint: name one, as in `/invocations/<endpoint>`",
@@ -43,75 +45,74 @@ pub(crate) async fn invoke_default(
     invoke(State(app), Path(endpoint), headers, body).await
 }
 
+/// The project's endpoint; without a project the only deployment.
+fn only_endpoint(app: &App) -> Option<EndpointName> {
+    app.default_endpoint().or_else(|| {
+        let mut names = app.serving().hosting().names();
+        names.pop().filter(|_| names.is_empty())
+    })
+}
+
 /// `POST /invocations/{endpoint}`
 pub(crate) async fn invoke(
     State(app): State<App>,
     Path(endpoint): Path<EndpointName>,
     headers: HeaderMap,
-    Body(body): Body,
-) -> Result<Json<Value>, ApiError> {
-    let format = Format::of(&headers)?;
-    let header_id = headers
+    Inflated(bytes): Inflated,
+) -> Result<Response, ApiError> {
+    let (kind, content_type) = kind(&headers)?;
+    let id = headers
         .get("x-request-id")
         .and_then(|id| id.to_str().ok())
         .map(str::to_owned);
-    let call = Call::to(&app, &endpoint, None)?;
-    let answer = infer::predict(&app, call, body.len(), move |call| {
-        let (columns, own_id) = match format {
-            Format::Json => json_body::read(&body, call)?,
-            Format::Csv => (csv_body::read(&body, call)?, None),
-        };
-        Ok(Reading {
-            columns,
-            request_id: own_id.or(header_id),
-            rest: (),
-        })
-    })
-    .await?;
-    Ok(Json(predictions(&answer.response)))
-}
-
-/// How the body is written.
-#[derive(Clone, Copy)]
-enum Format {
-    Json,
-    Csv,
-}
-
-impl Format {
-    fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
-        match media_type(headers).as_deref() {
-            Some("application/json") => Ok(Self::Json),
-            Some("text/csv") => Ok(Self::Csv),
-            other => Err(ApiError::unsupported_media_type(format!(
-                "the content type is `{}`: send `application/json` or `text/csv`",
-                other.unwrap_or_default()
-            ))),
-        }
-    }
-}
-
-/// What pyfunc would give: probabilities, numbers, or the classes with their probabilities beside them.
-fn predictions(response: &InferResponse) -> Value {
-    let scores = &response.scores;
-    let mut answer = Map::new();
-    match labels(scores) {
-        None => {
-            answer.insert("predictions".to_owned(), json!(scores.values()));
-        }
-        Some(labels) => {
-            let rows: Vec<&[f64]> = (0..scores.rows()).map(|row| scores.row(row)).collect();
-            answer.insert("predictions".to_owned(), json!(labels));
-            answer.insert("probabilities".to_owned(), json!(rows));
-            if let tidemill_core::frame::Scores::Multiclass { classes, .. } = scores {
-                answer.insert("classes".to_owned(), json!(classes));
+    let scoring = Scoring {
+        kind,
+        content_type,
+        bytes,
+        id,
+        timeout: None,
+        parameters: Map::new(),
+    };
+    let target = Target::of(&app, &endpoint, None)?;
+    match score(&app, target, scoring).await? {
+        Scored::Table { response } => Ok(Json(reply::of_table(&response)).into_response()),
+        Scored::Hosted(answer) => match answer.payload {
+            // What is no JSON is the model's to name.
+            Payload::Body { content_type, bytes } if !content_type.contains("json") => {
+                Ok(([(header::CONTENT_TYPE, content_type)], bytes).into_response())
             }
+            payload => Ok(Json(json!({ "predictions": reply::predictions(&payload)? })).into_response()),
+        },
+    }
+}
+
+/// How the body is written. As MLflow's own server, it takes no other character set than UTF-8.
+fn kind(headers: &HeaderMap) -> Result<(Kind, String), ApiError> {
+    let whole = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    for parameter in whole.split(';').skip(1) {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let value = value.trim().trim_matches('"');
+        let utf8 = value.eq_ignore_ascii_case("utf-8") || value.eq_ignore_ascii_case("utf8");
+        if name.trim().eq_ignore_ascii_case("charset") && !utf8 {
+            return Err(ApiError::unsupported_media_type(format!(
+                "the character set is `{value}`: send UTF-8"
+            )));
         }
     }
-    answer.insert("prediction_ids".to_owned(), json!(response.ids));
-    answer.insert("model_versions".to_owned(), json!(response.versions));
-    if any_degraded(response) {
-        answer.insert("degraded".to_owned(), json!(response.degraded));
-    }
-    Value::Object(answer)
+    let name = media_type(headers).unwrap_or_default();
+    let kind = match name.as_str() {
+        "application/json" => Kind::Json { bare: false },
+        "text/csv" => Kind::Csv(Header::There),
+        parquet::MEDIA_TYPE => Kind::Parquet,
+        other => {
+            return Err(ApiError::unsupported_media_type(format!(
+                "the content type is `{other}`: send `application/json`, `text/csv` or `{}`",
+                parquet::MEDIA_TYPE
+            )));
+        }
+    };
+    Ok((kind, whole.to_owned()))
 }

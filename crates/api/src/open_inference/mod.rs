@@ -1,43 +1,32 @@
-//! The Open Inference Protocol v2 over JSON: <https://github.com/kserve/open-inference-protocol>. A model is an endpoint; a version
-//! is one that is loaded behind it; a tensor is a feature column.
+//! The Open Inference Protocol v2 over HTTP, <https://github.com/kserve/open-inference-protocol>, with what Triton adds to it: binary
+//! tensors, classification, statistics, the repository, configurations, shared memory, generation. A model is an endpoint of the loop or a
+//! deployment; a version is one that is loaded behind it; for an endpoint of the loop a tensor is a feature column.
+//!
+//! - [`infer`]: a prediction; [`reading`] and [`writing`]: its request and its answer.
+//! - [`generate`]: a prediction without tensors, in one piece or as a stream.
+//! - [`about`]: health, metadata, configuration, statistics; [`repository`], [`settings`], [`memory`]: the extensions of these names.
 
-mod outputs;
-mod tensors;
+pub(crate) mod about;
+pub(crate) mod generate;
+pub(crate) mod infer;
+pub(crate) mod memory;
+mod reading;
+pub(crate) mod repository;
+pub(crate) mod settings;
+mod writing;
 
-use axum::Json;
-use axum::extract::{Path, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderName};
 use serde::Deserialize;
-use serde_json::{Value, json};
-use tidemill_core::frame::{FeatureKind, Task};
+use serde_json::{Map, Value};
 use tidemill_core::ids::{EndpointName, VersionNumber};
-use tidemill_serving::{Route, ServeError};
 
 use crate::control_plane::App;
 use crate::error::ApiError;
-use crate::extract::{Body, media_type, parse_json, version_number};
-use crate::infer::{self, Call, Reading};
+use crate::extract::{media_type, parse_json, version_number};
+use crate::infer::Target;
 
-/// `GET /v2`
-pub(crate) async fn server_metadata() -> Json<Value> {
-    Json(json!({ "name": "tidemill", "version": env!("CARGO_PKG_VERSION"), "extensions": [] }))
-}
-
-/// `GET /v2/health/live`
-pub(crate) async fn live() -> Json<Value> {
-    Json(json!({ "live": true }))
-}
-
-/// `GET /v2/health/ready`
-pub(crate) async fn ready(State(app): State<App>) -> Result<Json<Value>, ApiError> {
-    if !app.ready() {
-        return Err(ApiError::unavailable(
-            "not_ready",
-            "the server is starting or stopping; try again shortly",
-        ));
-    }
-    Ok(Json(json!({ "ready": true })))
-}
+/// Says how much of a body is JSON, where the bytes of tensors follow it.
+const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
 /// Which model, and which version of it, a path names.
 #[derive(Deserialize)]
@@ -51,116 +40,49 @@ impl ModelPath {
     fn version(&self) -> Result<Option<VersionNumber>, ApiError> {
         self.version.as_deref().map(version_number).transpose()
     }
-}
 
-/// `GET /v2/models/{model}[/versions/{version}]`
-pub(crate) async fn model_metadata(
-    State(app): State<App>,
-    Path(path): Path<ModelPath>,
-) -> Result<Json<Value>, ApiError> {
-    let route = infer::route(&app, &path.model)?;
-    check_loaded(&route, path.version()?)?;
-    let versions: Vec<String> = route.versions().iter().map(ToString::to_string).collect();
-    let inputs: Vec<Value> = route
-        .schema
-        .features
-        .iter()
-        .map(|feature| {
-            let datatype = match feature.kind {
-                FeatureKind::Numeric => "FP64",
-                FeatureKind::Categorical => "BYTES",
-            };
-            json!({ "name": feature.name, "datatype": datatype, "shape": [-1] })
-        })
-        .collect();
-    Ok(Json(json!({
-        "name": path.model,
-        "versions": versions,
-        "platform": "tidemill",
-        "inputs": inputs,
-        "outputs": outputs::described(&route),
-    })))
-}
-
-/// `GET /v2/models/{model}[/versions/{version}]/ready`
-pub(crate) async fn model_ready(
-    State(app): State<App>,
-    Path(path): Path<ModelPath>,
-) -> Result<Json<Value>, ApiError> {
-    let route = infer::route(&app, &path.model)?;
-    let version = path.version()?;
-    check_loaded(&route, version)?;
-    let answers = route.champion.is_some() || route.previous.is_some() || route.default.is_some();
-    if version.is_none() && !answers {
-        let endpoint = path.model;
-        return Err(ServeError::NoModel { endpoint }.into());
-    }
-    Ok(Json(json!({ "name": path.model, "ready": true })))
-}
-
-fn check_loaded(route: &Route, version: Option<VersionNumber>) -> Result<(), ApiError> {
-    let loaded = route.versions();
-    match version {
-        Some(version) if !loaded.contains(&version) => {
-            let endpoint = route.endpoint.clone();
-            Err(ServeError::UnknownVersion {
-                endpoint,
-                version,
-                loaded,
-            }
-            .into())
-        }
-        _ => Ok(()),
+    fn target(&self, app: &App) -> Result<Target, ApiError> {
+        Target::of(app, &self.model, self.version()?)
     }
 }
 
-/// `POST /v2/models/{model}[/versions/{version}]/infer`
-pub(crate) async fn infer(
-    State(app): State<App>,
-    Path(path): Path<ModelPath>,
-    headers: HeaderMap,
-    Body(body): Body,
-) -> Result<Json<Value>, ApiError> {
-    check_encoding(&headers)?;
-    let call = Call::to(&app, &path.model, path.version()?)?;
-    let answer = infer::predict(&app, call, body.len(), move |call| {
-        let request: tensors::Request = parse_json(&body)?;
-        let (request_id, wanted) = (request.id.clone(), request.requested_outputs());
-        outputs::check_requested(&wanted, call.route.task)?;
-        let columns = request.into_columns(call)?;
-        Ok(Reading {
-            columns,
-            request_id,
-            rest: wanted,
-        })
-    })
-    .await?;
-    Ok(Json(outputs::response(
-        &answer.route,
-        &answer.response,
-        &answer.rest,
-    )))
+/// How much of the body is JSON, where the client says so.
+fn header_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
+    let Some(value) = headers.get(HEADER_LENGTH) else {
+        return Ok(None);
+    };
+    let length = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+    match length {
+        Some(length) if length > 0 => Ok(Some(length)),
+        _ => Err(ApiError::bad_request(
+            "bad_tensor",
+            format!(
+                "`Inference-Header-Content-Length` is `{}`, expected how many bytes of the body are JSON",
+                value.to_str().unwrap_or_default()
+            ),
+        )),
+    }
 }
 
-fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
-    if headers.contains_key("inference-header-content-length") {
-        return Err(ApiError::unsupported_media_type(
-            "binary tensor data is not read here: send JSON (tritonclient: `set_data_from_numpy(…, binary_data=False)`)",
-        ));
+/// JSON is read under its own type, without any (as clients of Triton send it), and as bytes that say how much of them is JSON.
+fn check_type(headers: &HeaderMap, binary: bool) -> Result<(), ApiError> {
+    if binary {
+        return Ok(());
     }
     match media_type(headers).as_deref() {
         None | Some("application/json" | "") => Ok(()),
+        // curl names this type by itself, as does tritonclient for a compressed body.
+        Some("application/octet-stream" | "application/x-www-form-urlencoded") => Ok(()),
         Some(other) => Err(ApiError::unsupported_media_type(format!(
             "the content type is `{other}`: send `application/json`"
         ))),
     }
 }
 
-/// The name of the output that carries the answer itself.
-fn answer_name(task: Task) -> &'static str {
-    match task {
-        Task::Binary => "probability",
-        Task::Multiclass => "probabilities",
-        Task::Regression => "prediction",
+/// An object that may be left out.
+fn optional_object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Map::new());
     }
+    parse_json(body)
 }

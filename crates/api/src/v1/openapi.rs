@@ -22,7 +22,7 @@ pub(crate) fn describe(routes: &[Route]) -> Value {
         "info": {
             "title": "Tidemill",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "The Open Inference Protocol v2 under `/v2`, MLflow's scoring protocol under `/invocations`, and Tidemill's own under `/api/v1`.",
+            "description": "The Open Inference Protocol v2 under `/v2`, MLflow's scoring protocol under `/invocations`, the SageMaker runtime under `/endpoints`, Vertex AI's prediction under `/v1/projects`, and Tidemill's own under `/api/v1`.",
         },
         "paths": paths,
         "components": { "schemas": all_schemas() },
@@ -34,7 +34,9 @@ fn operation(route: &Route) -> Value {
         Some(Protocol::OpenInference) => ("Open Inference Protocol v2", "OpenInferenceError"),
         Some(Protocol::Mlflow) => ("MLflow scoring", "MlflowError"),
         Some(Protocol::MlflowRest) => ("MLflow tracking", "MlflowError"),
-        Some(Protocol::V1) | None => ("Tidemill", "Error"),
+        Some(Protocol::SageMaker) => ("SageMaker runtime", "SageMakerError"),
+        Some(Protocol::Vertex) => ("Vertex AI prediction", "VertexError"),
+        Some(Protocol::V1 | Protocol::Grpc) | None => ("Tidemill", "Error"),
     };
     let path = path_parameters(route.path)
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
@@ -131,13 +133,22 @@ fn schemas() -> Value {
     let cell = || json!({ "type": ["boolean", "number", "string", "null"] });
     let list = |items: Value| json!({ "type": "array", "items": items });
     json!({
+        "VertexRequest": object(&["instances"], json!({ "instances": list(json!({})), "parameters": { "type": "object" } })),
+        "Fields": { "type": "object" },
+        "RepositoryIndex": object(&[], json!({ "ready": { "type": "boolean" } })),
+        "RepositoryParameters": object(&[], json!({ "parameters": { "type": "object" } })),
+        "SharedMemoryRegion": object(&["byte_size"], json!({
+            "key": text(),
+            "offset": { "type": "integer" },
+            "byte_size": { "type": "integer" },
+        })),
         "InferenceRequest": object(&["inputs"], json!({
             "id": { "type": "string", "description": "Sent again with the same rows, the same answer comes back and is recorded once" },
             "parameters": { "type": "object" },
-            "inputs": list(object(&["name", "shape", "datatype", "data"], json!({
+            "inputs": list(object(&["name", "shape", "datatype"], json!({
                 "name": text(),
                 "shape": list(json!({ "type": "integer" })),
-                "datatype": { "enum": ["BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES"] },
+                "datatype": { "enum": ["BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "BF16", "FP32", "FP64", "BYTES"] },
                 "parameters": { "type": "object" },
                 "data": list(json!({})),
             }))),
@@ -225,6 +236,16 @@ fn schemas() -> Value {
             "details": {},
             "docs": text(),
         })) })),
+        "SageMakerError": object(&["Message"], json!({
+            "Message": text(),
+            "OriginalStatusCode": { "type": "integer" },
+            "OriginalMessage": text(),
+        })),
+        "VertexError": object(&["error"], json!({ "error": object(&["code", "message", "status"], json!({
+            "code": { "type": "integer" },
+            "message": text(),
+            "status": text(),
+        })) })),
         "OpenInferenceError": object(&["error"], json!({ "error": text() })),
         "MlflowError": object(&["error_code", "message"], json!({
             "error_code": text(),
@@ -268,8 +289,9 @@ mod tests {
                 .iter()
                 .any(|start| route.path.starts_with(start));
             let changes = [axum::http::Method::POST, axum::http::Method::PATCH].contains(&route.method);
-            // Asking for the next trial of a sweep says nothing but which sweep.
-            let takes_body = changes && !route.path.ends_with("/next");
+            // Asking for the next trial of a sweep says nothing but which sweep; forgetting a region nothing but which region.
+            let takes_body =
+                changes && !route.path.ends_with("/next") && !route.path.ends_with("/unregister");
             assert!(route.body.is_some() == takes_body || !ours, "{}", route.path);
         }
     }

@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tidemill_api::{ApiError, ControlPlane, ListQuery, Noun};
+use tidemill_api::{ApiError, ControlPlane, ListQuery, Noun, SharedMemory};
 use tidemill_control::tracking::{Tracking, TrackingOptions};
 use tidemill_control::users::AuthOptions;
 use tidemill_control::view;
@@ -23,6 +23,8 @@ use tidemill_store::events::Event;
 use tidemill_store::objects::Bucket;
 use tokio::sync::broadcast;
 use tower::ServiceExt as _;
+
+use crate::models;
 
 /// Answers with a function of the first column.
 #[derive(Debug)]
@@ -65,6 +67,7 @@ pub struct Fake {
     pub ready: AtomicBool,
     pub only: Mutex<Option<EndpointName>>,
     tracking: Tracking,
+    pub shared: Option<SharedMemory>,
     _dir: TempDir,
 }
 
@@ -130,8 +133,10 @@ impl Fake {
         });
         let store = Store::open(&dir.path().join("store")).unwrap();
         let tracking = Tracking::new(store, Arc::new(clock.clone()), tracking);
+        let serving = Server::new(routes, log, Arc::new(clock.clone()));
+        models::host(serving.hosting());
         Arc::new(Self {
-            serving: Arc::new(Server::new(routes, log, Arc::new(clock.clone()))),
+            serving: Arc::new(serving),
             clock,
             events: Mutex::default(),
             sender: broadcast::channel(4).0,
@@ -139,6 +144,7 @@ impl Fake {
             ready: AtomicBool::new(true),
             only: Mutex::new(Some("flights".into())),
             tracking,
+            shared: None,
             _dir: dir,
         })
     }
@@ -167,6 +173,11 @@ impl Fake {
     fn clock_now(&self) -> Timestamp {
         use tidemill_core::clock::Clock as _;
         self.clock.now()
+    }
+
+    /// Unloads a deployment.
+    pub fn serving_unload(&self, name: &str) {
+        self.serving.hosting().unload(&name.into()).unwrap();
     }
 
     fn note(&self, what: String) {
@@ -285,6 +296,9 @@ impl ControlPlane for Fake {
     fn tracking(&self) -> &Tracking {
         &self.tracking
     }
+    fn shared_memory(&self) -> Option<&SharedMemory> {
+        self.shared.as_ref()
+    }
     fn default_endpoint(&self) -> Option<EndpointName> {
         self.only.lock().unwrap().clone()
     }
@@ -297,7 +311,9 @@ impl ControlPlane for Fake {
 pub struct Reply {
     pub status: StatusCode,
     pub headers: HeaderMap,
+    /// What of the body is UTF-8.
     pub text: String,
+    pub bytes: Vec<u8>,
 }
 
 impl Reply {
@@ -365,7 +381,8 @@ impl App {
         Reply {
             status: parts.status,
             headers: parts.headers,
-            text: String::from_utf8(bytes.to_vec()).unwrap(),
+            text: String::from_utf8_lossy(&bytes).into_owned(),
+            bytes: bytes.to_vec(),
         }
     }
 

@@ -199,3 +199,55 @@ async fn what_is_wrong_is_told_in_mlflows_shape() {
     let reply = app.post("/invocations", json!({"instances": [[1, "UA"]]})).await;
     assert!(reply.text.contains("/invocations/<endpoint>"), "{}", reply.text);
 }
+
+#[tokio::test]
+async fn a_deployment_is_scored_in_every_form_as_pyfunc_would() {
+    let app = App::new();
+    for form in [
+        json!({"dataframe_split": {"columns": ["b", "a"], "data": [[1, 2], [3, 4]]}}),
+        json!({"dataframe_records": [{"a": 2, "b": 1}, {"a": 4, "b": 3}]}),
+        json!({"inputs": {"a": [2, 4], "b": [1, 3]}, "params": {"request_id": "q"}}),
+        json!({"instances": [[2, 1], [4, 3]]}),
+    ] {
+        let reply = app.post("/invocations/add", form.clone()).await;
+        assert_eq!(
+            reply.json(),
+            json!({"predictions": [3.0, 7.0]}),
+            "{form}: {}",
+            reply.text
+        );
+    }
+    let csv = app
+        .post_as("/invocations/add", "text/csv", "a,b\n1,2\n3,\n")
+        .await;
+    assert_eq!(csv.json(), json!({"predictions": [3.0, null]}));
+    let matrix = app
+        .post("/invocations/double", json!({"instances": [[1, 2, 3]]}))
+        .await;
+    assert_eq!(matrix.json(), json!({"predictions": [[2.0, 4.0, 6.0]]}));
+    // A function without declared inputs gets the body as it came.
+    let body = json!({"inputs": ["hello"], "params": {"temperature": 0.5}});
+    let echo = app.post("/invocations/echo", body.clone()).await.json();
+    assert_eq!(echo["predictions"]["body"], body);
+
+    for (form, expected) in [
+        (json!({"instances": [[1]]}), "input `a` is missing"),
+        (json!({"instances": [], "inputs": []}), "exactly one of"),
+        (json!({"inputs": {"a": ["x"], "b": [1]}}), "`x` is not FP64"),
+    ] {
+        let reply = app.post("/invocations/add", form).await;
+        assert_eq!(reply.status, 400);
+        let error = reply.json();
+        assert!(error["message"].as_str().unwrap().contains(expected), "{error}");
+        assert_eq!(error["error_code"], "BAD_REQUEST");
+    }
+    let kind = "application/json; charset=latin-1";
+    assert_eq!(app.post_as("/invocations/add", kind, "{}").await.status, 415);
+    assert_eq!(
+        app.post_as("/invocations/add", "text/xml", "<a/>").await.status,
+        415
+    );
+    // This server of the tests has no engine for tables.
+    let parquet = "application/vnd.apache.parquet";
+    assert_eq!(app.post_as("/invocations/add", parquet, "PAR1").await.status, 501);
+}

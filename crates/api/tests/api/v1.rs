@@ -194,7 +194,10 @@ async fn the_openapi_document_is_served_and_names_every_protocol() {
         if path.ends_with("/stream") {
             continue;
         }
-        let path = path.replace("{version}", "3").replace(['{', '}'], "");
+        let path = path
+            .replace("{version}", "3")
+            .replace("{call}", "flights:predict")
+            .replace(['{', '}'], "");
         for method in methods.as_object().unwrap().keys() {
             let method = method.to_ascii_uppercase();
             let body = (method != "GET").then(|| json!({}));

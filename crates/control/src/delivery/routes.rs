@@ -5,12 +5,23 @@ use std::sync::Arc;
 
 use tidemill_core::frame::Task;
 use tidemill_core::ids::VersionNumber;
-use tidemill_serving::{Canary, Deployment, Route, default_row};
+use tidemill_core::spec::{LogFailure, LogSpec};
+use tidemill_serving::{Canary, Deployment, Keep, Route, default_row};
 use tidemill_store::endpoints::EndpointRow;
 
 use crate::context::Context;
 use crate::delivery::bundles;
 use crate::error::Result;
+
+/// What the spec wants recorded.
+fn keep(log: &LogSpec, route: &Route) -> Keep {
+    let position = |name: &String| route.schema.index_of(name);
+    Keep {
+        sample: log.sample,
+        redact: log.redact.iter().filter_map(position).collect(),
+        answer_unrecorded: log.on_failure == LogFailure::Drop,
+    }
+}
 
 /// Brings the serving side in line with `row`. Versions that are loaded already are kept.
 pub(crate) async fn apply(ctx: &Context, row: &EndpointRow) -> Result<()> {
@@ -78,6 +89,8 @@ pub(crate) async fn apply(ctx: &Context, row: &EndpointRow) -> Result<()> {
         .as_ref()
         .map(|answer| default_row(answer, ctx.spec.label.task, &classes))
         .transpose()?;
+    route.inputs = ctx.spec.endpoint.inputs;
+    route.keep = keep(&ctx.spec.endpoint.log, &route);
     route.generation = row.generation;
     ctx.serving.router().put(route);
     Ok(())

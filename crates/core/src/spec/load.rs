@@ -310,6 +310,21 @@ fn check(spec: &Spec) -> Result<(), Finding> {
             "the value of each confusion-matrix cell needs a binary label".into(),
         );
     }
+    let sample = spec.endpoint.log.sample;
+    if !(0.0..=1.0).contains(&sample) {
+        return finding(
+            "endpoint.log.sample",
+            format!("`{sample}` is not a share; expected 0 to 1"),
+        );
+    }
+    for column in &spec.endpoint.log.redact {
+        if !spec.features.contains_key(column) {
+            return finding(
+                "endpoint.log.redact",
+                format!("`{column}` is not a feature; expected one of those under `features`"),
+            );
+        }
+    }
     match (&spec.endpoint.default, spec.label.task) {
         (Some(super::DefaultAnswer::Number(p)), Task::Binary) if !(0.0..=1.0).contains(p) => {
             finding("endpoint.default", format!("`{p}` is not a probability"))

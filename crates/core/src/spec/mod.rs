@@ -1,5 +1,6 @@
 //! `tidemill.yaml`: one model's whole life, declared. The JSON Schema for editors is generated from these types.
 
+mod endpoint;
 mod load;
 mod routing;
 mod serving;
@@ -12,6 +13,9 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use endpoint::{
+    DefaultAnswer, EndpointSpec, InputSpec, LogDurability, LogFailure, LogSpec, NullPolicy, TextPolicy,
+};
 pub use load::{SpecError, json_schema, load, parse};
 pub use routing::{
     BanditSpec, BreakerSpec, ConditionSpec, FallbackSpec, Finding, RoutingSpec, RuleSpec, ShadowCopySpec, SourceSpec,
@@ -302,27 +306,6 @@ pub struct GateSpec {
 
 fn default_confidence() -> f64 {
     0.95
-}
-
-/// How the model is served.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct EndpointSpec {
-    /// The answer while no model can give one: a probability, a number, or a class. Without it such a request gets a 503.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub default: Option<DefaultAnswer>,
-    /// Keep the first version as a permanent shadow, to show what the loop has earned.
-    pub baseline: bool,
-}
-
-/// The answer while no model can give one.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum DefaultAnswer {
-    /// A probability or a number.
-    Number(f64),
-    /// A class.
-    Class(String),
 }
 
 /// How a new version takes over: shadow, then canary in steps, then champion.

@@ -9,7 +9,7 @@ mod tree;
 use tidemill_core::frame::Task;
 
 use crate::error::{Broken, shorten};
-use crate::trees::Ensemble;
+use crate::trees::{Builder, Ensemble, Precision, TreeParts};
 use objective::Objective;
 use tree::Section;
 
@@ -24,6 +24,8 @@ pub(crate) struct LightGbm {
     pub features: usize,
     /// The inputs' names; may be `Column_0` and so on.
     pub feature_names: Vec<String>,
+    /// For each input its categories, where training read them from pandas.
+    pub categories: Vec<Vec<String>>,
 }
 
 /// Reads a text model.
@@ -57,23 +59,72 @@ pub(crate) fn parse(text: &str) -> Result<LightGbm, Broken> {
             ),
         ));
     }
-    let mut ensemble = Ensemble::new(vec![0.0; shape.outputs], shape.objective.link);
+    let mut builder = Builder::new(
+        shape.features,
+        vec![0.0; shape.outputs],
+        shape.objective.link,
+        Precision::F64,
+    );
     for (index, section) in trees.iter().enumerate() {
         let parsed = tree::parse(section, shape.features)?;
         let output = (index % shape.outputs) as u32;
-        ensemble
-            .push_tree(output, &parsed.nodes, &parsed.leaves, &parsed.sets)
-            .map_err(|error| Broken::new(section.first_line, error.to_string(), "a smaller model"))?;
+        builder
+            .push(TreeParts {
+                output,
+                nodes: &parsed.nodes,
+                leaves: &parsed.leaves,
+                width: 1,
+                sets: &parsed.sets,
+            })
+            .map_err(|error| {
+                Broken::new(
+                    section.first_line,
+                    error.to_string(),
+                    "one tree of splits and leaves",
+                )
+            })?;
     }
     if shape.average && !trees.is_empty() {
-        ensemble.divide_by((trees.len() / shape.outputs) as f64);
+        builder.divide_by((trees.len() / shape.outputs) as f64);
     }
     Ok(LightGbm {
-        ensemble,
+        ensemble: builder.finish(),
         task: shape.objective.task,
         features: shape.features,
         feature_names: shape.feature_names,
+        categories: pandas_categories(text, shape.features),
     })
+}
+
+/// What the Python package writes after the trees: the levels of each categorical column of a data frame, and in the parameters
+/// which columns these are. Files without them are whole too.
+fn pandas_categories(text: &str, features: usize) -> Vec<Vec<String>> {
+    // A number of features that the file cannot hold is refused where its splits are read.
+    let after = |key: &str| text.lines().rev().find_map(|line| line.strip_prefix(key));
+    let levels = after("pandas_categorical:")
+        .and_then(|json| serde_json::from_str::<Vec<Vec<serde_json::Value>>>(json).ok())
+        .unwrap_or_default();
+    let columns = after("[categorical_feature: ")
+        .map(|list| list.trim_end_matches(']').split(','))
+        .into_iter()
+        .flatten()
+        .map_while(|column| column.trim().parse::<usize>().ok())
+        .collect::<Vec<usize>>();
+    if levels.len() != columns.len() || columns.iter().any(|&column| column >= features) {
+        return Vec::new();
+    }
+    let last = columns.iter().copied().max().map_or(0, |last| last + 1);
+    let mut categories = vec![Vec::new(); last.min(text.len())];
+    for (column, levels) in columns.into_iter().zip(levels) {
+        let texts = levels.iter().map(|level| match level {
+            serde_json::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        });
+        if let Some(place) = categories.get_mut(column) {
+            *place = texts.collect();
+        }
+    }
+    categories
 }
 
 /// What the header says.

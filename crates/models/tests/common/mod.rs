@@ -1,6 +1,7 @@
 //! Frames and bundles for the tests of this crate.
 #![allow(dead_code)] // each test binary uses its part
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -93,4 +94,10 @@ impl Dice {
     pub fn below(&mut self, count: usize) -> usize {
         (self.uniform() * count as f64) as usize
     }
+}
+
+/// This crate's folder: asked for when the tests run, since a target folder that several clones share may hold a binary built in another.
+pub fn manifest_dir() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from)
 }

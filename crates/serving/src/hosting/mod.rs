@@ -40,6 +40,7 @@ pub use call::{Call, CallAnswer, CallAnswers};
 use host::Host;
 pub use routing::{BanditArm, BanditState, BreakerState, BreakerStatistics, RoutingStatistics, ShadowStatistics};
 pub use statistics::{BatchStatistics, DurationStatistics, VersionStatistics};
+pub(crate) use statistics::{BatchTimes, Counts};
 use version::Version;
 
 /// So many deployments may ask one another for one request.

@@ -71,7 +71,7 @@ pub struct VersionStatistics {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Timed {
+pub(crate) struct Timed {
     count: AtomicU64,
     ns: AtomicU64,
 }
@@ -92,7 +92,7 @@ impl Timed {
 
 /// The live counters of a version.
 #[derive(Debug, Default)]
-pub(super) struct Counts {
+pub(crate) struct Counts {
     pub last_inference: AtomicU64,
     pub inferences: AtomicU64,
     pub executions: AtomicU64,
@@ -113,7 +113,7 @@ pub(super) struct Counts {
 
 /// How long the parts of a batch took, nanoseconds.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct BatchTimes {
+pub(crate) struct BatchTimes {
     pub rows: u64,
     pub input: u64,
     pub infer: u64,
@@ -142,6 +142,17 @@ impl Counts {
             part.count += 1;
             part.ns += ns;
         }
+    }
+
+    /// One request that was answered by itself, with no batch gathered before it. Takes no lock.
+    pub fn answered(&self, times: BatchTimes, total: u64) {
+        self.executions.fetch_add(1, Ordering::Relaxed);
+        self.inferences.fetch_add(times.rows, Ordering::Relaxed);
+        self.input.add(times.input);
+        self.infer.add(times.infer);
+        self.output.add(times.output);
+        self.queue.add(0);
+        self.success.add(total);
     }
 
     pub fn snapshot(&self, name: &EndpointName, version: VersionNumber) -> VersionStatistics {

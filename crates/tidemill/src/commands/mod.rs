@@ -45,12 +45,13 @@ pub async fn run(cli: Cli) -> Result<Code> {
         Command::Up {
             project,
             listen,
+            serving,
             tracking,
             virtual_clock,
             wall_clock,
         } => {
             let choice = up::choice(virtual_clock, wall_clock);
-            up::run(&project, &listen, &tracking, choice, json).await
+            up::run(&project, &listen, &serving, &tracking, choice, json).await
         }
         Command::Demo {
             project,

@@ -11,7 +11,7 @@ use tidemill_core::clock::Timestamp;
 use tidemill_store::Database;
 use tidemill_store::objects::Bucket;
 
-use crate::cli::{Listen, Project, TrackingArgs};
+use crate::cli::{Listen, Project, ServingArgs, TrackingArgs};
 use crate::compose::{self, ClockChoice, Running, Settings};
 use crate::exit::{BadInput, Code, bad_input};
 use crate::webhooks;
@@ -28,11 +28,16 @@ pub fn choice(virtual_clock: Option<Timestamp>, wall_clock: bool) -> ClockChoice
 pub async fn run(
     project: &Project,
     listen: &Listen,
+    serving: &ServingArgs,
     tracking: &TrackingArgs,
     choice: ClockChoice,
     json: bool,
 ) -> Result<Code> {
-    let settings = settings(tracking)?;
+    let settings = Settings {
+        grpc_port: serving.grpc_port,
+        shared_memory: serving.shared_memory,
+        ..settings(tracking)?
+    };
     look_at_buckets(&settings.tracking);
     if !listen.host.is_loopback() && !tracking.auth {
         if !tracking.no_auth {
@@ -140,6 +145,7 @@ fn settings(args: &TrackingArgs) -> Result<Settings> {
             allowed_hosts: args.allowed_hosts.clone(),
             allowed_origins: args.cors_allowed_origins.clone(),
         },
+        ..Settings::default()
     })
 }
 
@@ -148,7 +154,12 @@ fn announce(running: &Running, project: Option<&str>, json: bool) {
     if json {
         println!(
             "{}",
-            serde_json::json!({ "url": running.url(), "project": project, "pid": std::process::id() })
+            serde_json::json!({
+                "url": running.url(),
+                "grpc": running.grpc.to_string(),
+                "project": project,
+                "pid": std::process::id(),
+            })
         );
     } else if let Some(project) = project {
         println!(

@@ -74,7 +74,10 @@ fn a_body_of_a_hundred_megabytes_is_refused_and_not_kept() {
     let mut answer = String::new();
     let _ = stream.read_to_string(&mut answer);
     // The answer may be lost in the reset of a connection that was still being written to; that it was refused shows in the memory.
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 413"),
+        "{answer}"
+    );
     std::thread::sleep(Duration::from_millis(200));
     let grown = resident_kib(server.pid()).saturating_sub(before);
     assert!(grown < 40_000, "{grown} KiB");

@@ -78,7 +78,8 @@ impl Tracking {
         let _ = self.inner.tables.set(engine);
     }
 
-    pub(super) fn table_engine(&self) -> Result<Arc<dyn TableEngine>> {
+    /// What answers questions about tables.
+    pub fn table_engine(&self) -> Result<Arc<dyn TableEngine>> {
         self.inner
             .tables
             .get()

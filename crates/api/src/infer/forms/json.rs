@@ -1,4 +1,4 @@
-//! The four JSON forms of a scoring request.
+//! The four JSON forms of a scoring request, for an endpoint of the loop.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Value, json};
 
+use super::{FORMS, not_one};
 use crate::error::ApiError;
 use crate::extract::parse_json;
 use crate::infer::{Call, Cell, CellColumn, Cells, Findings, Record};
@@ -60,12 +61,11 @@ impl<'de> Deserialize<'de> for Inputs {
     }
 }
 
-const FORMS: [&str; 4] = ["dataframe_split", "dataframe_records", "inputs", "instances"];
-
 /// The columns, and the caller's id of the request from `params.request_id`.
-pub(super) fn read(body: &[u8], call: &Call) -> Result<(Vec<CellColumn>, Option<String>), ApiError> {
+pub(crate) fn read(body: &[u8], call: &Call) -> Result<(Vec<CellColumn>, Option<String>), ApiError> {
     let request: Request = parse_json(body)?;
     let id = request_id(request.params.as_ref())?;
+    // In the order of `FORMS`.
     let given = [
         request.dataframe_split.is_some(),
         request.dataframe_records.is_some(),
@@ -78,16 +78,7 @@ pub(super) fn read(body: &[u8], call: &Call) -> Result<(Vec<CellColumn>, Option<
         .filter_map(|(name, here)| here.then_some(name))
         .collect();
     if came.len() != 1 {
-        let got = if came.is_empty() {
-            "none".to_owned()
-        } else {
-            format!("`{}`", came.join("`, `"))
-        };
-        return Err(ApiError::bad_request(
-            "bad_body",
-            format!("expected exactly one of `{}`; {got} came", FORMS.join("`, `")),
-        )
-        .with_details(json!({ "expected": FORMS, "came": came })));
+        return Err(not_one(&came));
     }
 
     let mut findings = Findings::default();

@@ -1,0 +1,233 @@
+//! Rows in, whatever stands behind the name asked: the way of the protocols that score tables (MLflow, SageMaker, Vertex AI).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+use tidemill_core::servable::{Interface, Payload};
+use tidemill_serving::{Call as HostedCall, CallAnswer, CallAnswers, InferResponse};
+
+use super::ask::call_of;
+use super::forms::csv::Header;
+use super::forms::{FORMS, Form, csv, json as json_form, parquet};
+use super::target::Hosted;
+use super::{Reading, Rows, Target, off_thread, predict};
+use crate::control_plane::App;
+use crate::error::ApiError;
+use crate::extract::parse_json;
+
+/// A body, and how it is written.
+#[derive(Debug, Clone)]
+pub(crate) struct Scoring {
+    pub kind: Kind,
+    /// As the client named it.
+    pub content_type: String,
+    pub bytes: Bytes,
+    /// The caller's id of the request, unless the body has one.
+    pub id: Option<String>,
+    pub timeout: Option<Duration>,
+    /// Beside those of the body.
+    pub parameters: Map<String, Value>,
+}
+
+/// How a body is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// An object with one of the forms; or a list of rows, where the protocol takes that.
+    Json {
+        /// Whether a bare list is a list of rows.
+        bare: bool,
+    },
+    /// A JSON value a line, a row each.
+    JsonLines,
+    Csv(Header),
+    Parquet,
+    /// Anything that only the model understands.
+    Opaque,
+}
+
+/// What came back.
+pub(crate) enum Scored {
+    Table { response: InferResponse },
+    Hosted(CallAnswer),
+}
+
+/// Asks.
+pub(crate) async fn score(app: &App, target: Target, scoring: Scoring) -> Result<Scored, ApiError> {
+    match target {
+        Target::Table(call) => {
+            let mut scoring = scoring;
+            if scoring.kind == Kind::Parquet {
+                let body = parquet::as_split(app, scoring.bytes).await?;
+                scoring.bytes = Value::Object(body).to_string().into();
+                scoring.kind = Kind::Json { bare: false };
+            }
+            let length = scoring.bytes.len();
+            let answer = predict(app, call, length, move |call| {
+                let bytes = &scoring.bytes;
+                let (columns, own_id) = match scoring.kind {
+                    Kind::Json { bare } if bare && starts_list(bytes) => {
+                        json_form::read(&listed(bytes), call)?
+                    }
+                    Kind::Json { .. } => json_form::read(bytes, call)?,
+                    Kind::JsonLines => json_form::read(&listed(&joined(bytes)?), call)?,
+                    Kind::Csv(header) => (csv::read(bytes, call, header)?, None),
+                    Kind::Parquet | Kind::Opaque => {
+                        return Err(ApiError::unsupported_media_type(format!(
+                            "the content type is `{}`: a model of tables takes `application/json` or `text/csv`",
+                            scoring.content_type
+                        )));
+                    }
+                };
+                Ok(Reading {
+                    rows: Rows::Columns(columns),
+                    request_id: own_id.or(scoring.id),
+                    rest: (),
+                })
+            })
+            .await?;
+            Ok(Scored::Table {
+                response: answer.response,
+            })
+        }
+        Target::Hosted(hosted) => {
+            let call = hosted_call(app, &hosted, scoring).await?;
+            Ok(Scored::Hosted(app.serving().hosting().call(call).await?))
+        }
+    }
+}
+
+/// Asks a deployment for its answers one after another.
+pub(crate) async fn stream(app: &App, hosted: Hosted, scoring: Scoring) -> Result<CallAnswers, ApiError> {
+    let call = hosted_call(app, &hosted, scoring).await?;
+    Ok(app.serving().hosting().stream(call).await?)
+}
+
+async fn hosted_call(app: &App, hosted: &Hosted, mut scoring: Scoring) -> Result<HostedCall, ApiError> {
+    let hosting = app.serving().hosting();
+    let (_, interface) = hosting.interface(&hosted.name, hosted.version).await?;
+    if interface.body && (interface.inputs.is_empty() || scoring.kind == Kind::Opaque) {
+        return call_of(
+            hosted,
+            Payload::Body {
+                content_type: scoring.content_type,
+                bytes: scoring.bytes,
+            },
+            scoring.id,
+            scoring.parameters,
+            scoring.timeout,
+        );
+    }
+    let parsed = if scoring.kind == Kind::Parquet {
+        Some(parquet::as_split(app, scoring.bytes.clone()).await?)
+    } else {
+        None
+    };
+    let (id, timeout) = (scoring.id.take(), scoring.timeout);
+    let heavy = scoring.bytes.len() > super::HEAVY_BYTES;
+    let read = move || fitted(&interface, scoring, parsed);
+    let (payload, own_id, parameters) = if heavy { off_thread(read).await? } else { read()? };
+    call_of(hosted, payload, own_id.or(id), parameters, timeout)
+}
+
+type Fitted = (Payload, Option<String>, Map<String, Value>);
+
+/// The payload that a deployment takes, the id of the request and its parameters.
+fn fitted(
+    interface: &Interface,
+    scoring: Scoring,
+    parsed: Option<Map<String, Value>>,
+) -> Result<Fitted, ApiError> {
+    let mut parameters = scoring.parameters;
+    let bytes = &scoring.bytes;
+    let mut id = None;
+    let form = match (scoring.kind, parsed) {
+        (_, Some(mut body)) => Form::taken(&mut body)?,
+        (Kind::Csv(header), None) => csv::form(bytes, interface, header)?,
+        (Kind::JsonLines, None) => Form::Rows(parse_json(&joined(bytes)?)?),
+        (Kind::Json { bare }, None) => match parse_json(bytes)? {
+            Value::Object(mut body) => {
+                if interface.body && FORMS.iter().all(|name| !body.contains_key(*name)) {
+                    let payload = Payload::Body {
+                        content_type: scoring.content_type,
+                        bytes: scoring.bytes,
+                    };
+                    return Ok((payload, None, parameters));
+                }
+                let params = body
+                    .shift_remove("params")
+                    .or_else(|| body.shift_remove("parameters"));
+                match params {
+                    None | Some(Value::Null) => {}
+                    Some(Value::Object(mut params)) => {
+                        if let Some(Value::String(own)) = params.get("request_id") {
+                            id = Some(own.clone());
+                            params.shift_remove("request_id");
+                        }
+                        parameters.extend(params);
+                    }
+                    Some(other) => {
+                        return Err(ApiError::bad_request(
+                            "bad_body",
+                            format!("`params` is `{other}`, expected an object"),
+                        )
+                        .with_details(json!({ "field": "params" })));
+                    }
+                }
+                Form::taken(&mut body)?
+            }
+            Value::Array(rows) if bare => Form::Rows(rows),
+            _ => {
+                return Err(ApiError::bad_request(
+                    "bad_body",
+                    format!(
+                        "the body is no object: send one of `{}` in one",
+                        FORMS.join("`, `")
+                    ),
+                ));
+            }
+        },
+        (Kind::Parquet | Kind::Opaque, None) => {
+            return Err(ApiError::unsupported_media_type(format!(
+                "the content type is `{}`: the model takes `application/json` or `text/csv`",
+                scoring.content_type
+            )));
+        }
+    };
+    Ok((Payload::Tensors(form.into_tensors(interface)?), id, parameters))
+}
+
+fn starts_list(bytes: &[u8]) -> bool {
+    bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[')
+}
+
+/// A list of rows as a body of the form `instances`.
+fn listed(rows: &[u8]) -> Vec<u8> {
+    [b"{\"instances\":", rows, b"}"].concat()
+}
+
+/// Lines as a JSON list. A line that is an object with `features` is the row that these are, as SageMaker's own algorithms take it.
+fn joined(lines: &[u8]) -> Result<Vec<u8>, ApiError> {
+    let mut rows = vec![b'['];
+    for (i, line) in lines.split(|&byte| byte == b'\n').enumerate() {
+        let line = line.trim_ascii();
+        if line.is_empty() {
+            continue;
+        }
+        let value: Value = serde_json::from_slice(line).map_err(|error| {
+            ApiError::bad_request("malformed_json", format!("line {} is not JSON: {error}", i + 1))
+        })?;
+        let value = match value {
+            Value::Object(mut object) if object.len() == 1 && object.contains_key("features") => {
+                object.shift_remove("features").unwrap_or_default()
+            }
+            other => other,
+        };
+        if rows.len() > 1 {
+            rows.push(b',');
+        }
+        rows.extend_from_slice(value.to_string().as_bytes());
+    }
+    rows.push(b']');
+    Ok(rows)
+}

@@ -1,0 +1,72 @@
+//! `POST /v2/models/{model}[/versions/{version}]/infer`
+
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+
+use super::reading::{self, Plan};
+use super::{ModelPath, check_type, header_length, writing};
+use crate::control_plane::App;
+use crate::error::ApiError;
+use crate::extract::Inflated;
+use crate::infer::ask::ask;
+use crate::infer::{self, Call, Reading, Rows, Target, fast, table, tensors};
+use bytes::Bytes;
+
+/// A prediction, or one with one version.
+pub(crate) async fn infer(
+    State(app): State<App>,
+    Path(path): Path<ModelPath>,
+    headers: HeaderMap,
+    Inflated(body): Inflated,
+) -> Result<Response, ApiError> {
+    let length = header_length(&headers)?;
+    check_type(&headers, length.is_some())?;
+    match path.target(&app)? {
+        Target::Table(call) if length.is_none() => by_json(&app, call, &headers, body).await,
+        target => {
+            let (request, plan) = if body.len() > infer::HEAVY_BYTES {
+                let app = app.clone();
+                infer::off_thread(move || reading::read(body, length, app.shared_memory())).await?
+            } else {
+                reading::read(body, length, app.shared_memory())?
+            };
+            let answer = ask(&app, target, request).await?;
+            writing::tensors(&headers, &answer, &plan, app.shared_memory())
+        }
+    }
+}
+
+/// What is asked most: JSON, of an endpoint of the loop.
+async fn by_json(app: &App, call: Call, headers: &HeaderMap, body: Bytes) -> Result<Response, ApiError> {
+    let reader = app.clone();
+    let answer = infer::predict(app, call, body.len(), move |call| {
+        if let Some(ordinary) = fast::read(&body, call) {
+            return Ok(Reading {
+                rows: Rows::Frame(ordinary.rows),
+                request_id: ordinary.id,
+                rest: Plan::default(),
+            });
+        }
+        let (request, plan) = reading::read(body, None, reader.shared_memory())?;
+        let names = plan.outputs.iter().map(|output| output.name.as_str());
+        table::check_requested(names, call.route.task)?;
+        let rows = match tensors::numeric_frame(&request.inputs, call) {
+            Some(frame) => Rows::Frame(frame),
+            None => Rows::Columns(tensors::columns(request.inputs, call)?),
+        };
+        Ok(Reading {
+            rows,
+            request_id: request.id,
+            rest: plan,
+        })
+    })
+    .await?;
+    let plan = &answer.rest;
+    if plan.is_plain() {
+        let names: Vec<&str> = plan.outputs.iter().map(|output| output.name.as_str()).collect();
+        return writing::table(headers, &answer.route, &answer.response, &names);
+    }
+    let tensors = infer::ask::of_table(&answer.route, &answer.response, &plan.wanted())?;
+    writing::tensors(headers, &tensors, plan, app.shared_memory())
+}
