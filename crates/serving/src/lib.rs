@@ -15,6 +15,7 @@
 mod answer;
 mod breaker;
 mod error;
+pub mod graphs;
 mod guard;
 mod hosting;
 mod log;

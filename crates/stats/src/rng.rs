@@ -121,7 +121,10 @@ mod tests {
             let variance = draws.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / draws.len() as f64;
             let (sum, expected) = (a + b, a / (a + b));
             let spread = a * b / (sum * sum * (sum + 1.0));
-            assert!((mean - expected).abs() < 5.0 * (spread / 50_000.0).sqrt(), "{mean} for {a}, {b}");
+            assert!(
+                (mean - expected).abs() < 5.0 * (spread / 50_000.0).sqrt(),
+                "{mean} for {a}, {b}"
+            );
             assert!((variance / spread - 1.0).abs() < 0.05, "{variance} for {a}, {b}");
         }
     }

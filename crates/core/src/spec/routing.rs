@@ -204,16 +204,24 @@ impl ConditionSpec {
         let places = [&self.header, &self.parameter, &self.input, &self.output];
         let places = places.into_iter().flatten().count();
         if places != 1 || (self.output.is_some() && !in_graph) {
-            let known = if in_graph { "`header`, `parameter`, `input` or `output`" } else { "`header`, `parameter` or `input`" };
+            let known = if in_graph {
+                "`header`, `parameter`, `input` or `output`"
+            } else {
+                "`header`, `parameter` or `input`"
+            };
             return Err(format!("a condition looks at exactly one of {known}"));
         }
         let header = self.header.as_deref().unwrap_or_default();
         if header.chars().any(char::is_uppercase) {
-            return Err(format!("header `{header}` has capitals; headers arrive in lower case"));
+            return Err(format!(
+                "header `{header}` has capitals; headers arrive in lower case"
+            ));
         }
         let says = self.equals.is_some() || !self.one_of.is_empty() || self.prefix.is_some();
         if !says && self.min.is_none() && self.below.is_none() {
-            return Err("a condition says what the value is: `equals`, `in`, `prefix`, `min` or `below`".to_owned());
+            return Err(
+                "a condition says what the value is: `equals`, `in`, `prefix`, `min` or `below`".to_owned(),
+            );
         }
         let plain = |value: &Value| !matches!(value, Value::Array(_) | Value::Object(_) | Value::Null);
         if let Some(odd) = self.equals.iter().chain(&self.one_of).find(|value| !plain(value)) {
@@ -237,7 +245,11 @@ pub(super) fn check_weights<'a>(weights: impl Iterator<Item = &'a f64>) -> Resul
         }
         sum += weight;
     }
-    if sum > 0.0 { Ok(()) } else { Err("at least one weight is above zero".to_owned()) }
+    if sum > 0.0 {
+        Ok(())
+    } else {
+        Err("at least one weight is above zero".to_owned())
+    }
 }
 
 impl RoutingSpec {
@@ -250,7 +262,10 @@ impl RoutingSpec {
         if let Some(source) = &self.key {
             let places = [&source.header, &source.parameter, &source.input];
             if places.into_iter().flatten().count() != 1 {
-                return finding("key", "names exactly one of `header`, `parameter` or `input`".to_owned());
+                return finding(
+                    "key",
+                    "names exactly one of `header`, `parameter` or `input`".to_owned(),
+                );
             }
         }
         for (place, rule) in self.rules.iter().enumerate() {
@@ -263,7 +278,10 @@ impl RoutingSpec {
                 return finding("split", message);
             }
             if self.bandit.is_some() {
-                return finding("bandit", "learns the weights that `split` gives; keep one of them".to_owned());
+                return finding(
+                    "bandit",
+                    "learns the weights that `split` gives; keep one of them".to_owned(),
+                );
             }
         }
         if let Some(bandit) = &self.bandit {
@@ -275,16 +293,25 @@ impl RoutingSpec {
             }
             let most = 1.0 / versions.len() as f64;
             if !(0.0..=most).contains(&bandit.min_share) {
-                let message = format!("`{}` is not between 0 and {most:.3}, an even share", bandit.min_share);
+                let message = format!(
+                    "`{}` is not between 0 and {most:.3}, an even share",
+                    bandit.min_share
+                );
                 return finding("bandit.min_share", message);
             }
         }
         for shadow in &self.shadow {
             if !(0.0..=1.0).contains(&shadow.share) {
-                return finding("shadow", format!("share `{}` is not between 0 and 1", shadow.share));
+                return finding(
+                    "shadow",
+                    format!("share `{}` is not between 0 and 1", shadow.share),
+                );
             }
             if shadow.tolerance.is_nan() || shadow.tolerance < 0.0 {
-                return finding("shadow", format!("tolerance `{}` is not zero or more", shadow.tolerance));
+                return finding(
+                    "shadow",
+                    format!("tolerance `{}` is not zero or more", shadow.tolerance),
+                );
             }
         }
         Ok(())
@@ -307,13 +334,20 @@ impl super::ServingSpec {
             return Err((format!("{key}.breaker"), message));
         }
         for (place, step) in self.fallback.iter().enumerate() {
-            let finding = |message: &str| Err((format!("{key}.fallback"), format!("step {}: {message}", place + 1)));
+            let finding = |message: &str| {
+                Err((
+                    format!("{key}.fallback"),
+                    format!("step {}: {message}", place + 1),
+                ))
+            };
             if step.ways() != 1 {
                 return finding("names exactly one of `version`, `endpoint`, `default` or `abstain: true`");
             }
             let always = step.default.is_some() || step.abstain;
             if always && place + 1 < self.fallback.len() {
-                return finding("a fixed answer or `abstain` always answers, so nothing after it is reached; put it last");
+                return finding(
+                    "a fixed answer or `abstain` always answers, so nothing after it is reached; put it last",
+                );
             }
         }
         Ok(())
@@ -347,17 +381,44 @@ mod tests {
     #[test]
     fn contradictions_name_their_key_and_what_to_do() {
         let cases = [
-            ("routing:\n  rules:\n  - when: {header: a, input: b, equals: 1}\n    version: 1\n", "serving.routing.rules: rule 1: a condition looks at exactly one"),
-            ("routing:\n  rules:\n  - when: {header: a}\n    version: 1\n", "a condition says what the value is"),
-            ("routing:\n  rules:\n  - when: {header: X-A, equals: 1}\n    version: 1\n", "arrive in lower case"),
-            ("routing:\n  split: {1: 0}\n", "serving.routing.split: at least one weight is above zero"),
+            (
+                "routing:\n  rules:\n  - when: {header: a, input: b, equals: 1}\n    version: 1\n",
+                "serving.routing.rules: rule 1: a condition looks at exactly one",
+            ),
+            (
+                "routing:\n  rules:\n  - when: {header: a}\n    version: 1\n",
+                "a condition says what the value is",
+            ),
+            (
+                "routing:\n  rules:\n  - when: {header: X-A, equals: 1}\n    version: 1\n",
+                "arrive in lower case",
+            ),
+            (
+                "routing:\n  split: {1: 0}\n",
+                "serving.routing.split: at least one weight is above zero",
+            ),
             ("routing:\n  split: {1: -2}\n", "`-2` is not a weight"),
-            ("routing:\n  split: {1: 1}\n  bandit: {versions: [1, 2]}\n", "keep one of them"),
-            ("routing:\n  bandit: {versions: [1, 2], min_share: 0.6}\n", "`0.6` is not between 0 and 0.500"),
-            ("routing:\n  bandit: {versions: [1, 1]}\n", "at least two versions"),
-            ("fallback:\n- {version: 1, endpoint: b}\n", "serving.fallback: step 1: names exactly one"),
+            (
+                "routing:\n  split: {1: 1}\n  bandit: {versions: [1, 2]}\n",
+                "keep one of them",
+            ),
+            (
+                "routing:\n  bandit: {versions: [1, 2], min_share: 0.6}\n",
+                "`0.6` is not between 0 and 0.500",
+            ),
+            (
+                "routing:\n  bandit: {versions: [1, 1]}\n",
+                "at least two versions",
+            ),
+            (
+                "fallback:\n- {version: 1, endpoint: b}\n",
+                "serving.fallback: step 1: names exactly one",
+            ),
             ("fallback:\n- abstain: true\n- version: 1\n", "put it last"),
-            ("breaker: {failures: 0}\n", "serving.breaker: `failures` and `probes` are at least 1"),
+            (
+                "breaker: {failures: 0}\n",
+                "serving.breaker: `failures` and `probes` are at least 1",
+            ),
         ];
         for (text, expected) in cases {
             let message = error(text);

@@ -4,8 +4,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::routing::{BreakerSpec, FallbackSpec, RoutingSpec};
 use super::Span;
+use super::routing::{BreakerSpec, FallbackSpec, RoutingSpec};
 
 /// How a deployment answers.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]

@@ -86,7 +86,8 @@ mod tests {
     #[test]
     fn every_half_that_is_read_is_written_the_same() {
         for bits in 0..=u16::MAX {
-            let tensor = Tensor::fixed("h", DataType::Fp16, vec![1], bits.to_le_bytes().to_vec().into()).unwrap();
+            let tensor =
+                Tensor::fixed("h", DataType::Fp16, vec![1], bits.to_le_bytes().to_vec().into()).unwrap();
             let value = tensor.to_f64().unwrap();
             if value[0].is_nan() {
                 continue;
@@ -94,13 +95,20 @@ mod tests {
             let again = Tensor::of_numbers("h", DataType::Fp16, vec![1], &value).unwrap();
             assert_eq!(again, tensor, "{bits:#06x} is {}", value[0]);
         }
-        assert_eq!((half_bits(2049.0), half_bits(2051.0)), (0x6800, 0x6802), "ties go to even");
+        assert_eq!(
+            (half_bits(2049.0), half_bits(2051.0)),
+            (0x6800, 0x6802),
+            "ties go to even"
+        );
     }
 
     #[test]
     fn numbers_become_any_datatype_and_come_back() {
         let values = [0.0, 1.0, 7.9, 200.0];
-        for datatype in DataType::ALL.into_iter().filter(|datatype| *datatype != DataType::Bytes) {
+        for datatype in DataType::ALL
+            .into_iter()
+            .filter(|datatype| *datatype != DataType::Bytes)
+        {
             let tensor = Tensor::of_numbers("x", datatype, vec![4], &values).unwrap();
             let back = tensor.to_f64().unwrap();
             let expected = match datatype {

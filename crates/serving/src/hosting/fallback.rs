@@ -18,6 +18,7 @@ use super::routing::{Kind, Pass};
 use super::version::{Version, nanos};
 use super::{Call, CallAnswer, Hosting};
 use crate::error::ServeError;
+use crate::pressure::Pressure;
 
 /// Marks of answers that the version in charge did not give.
 const VERSION: &str = "fallback_version";
@@ -42,18 +43,22 @@ impl Host {
         let asked = Asked {
             priority: call.priority,
             received: call.received,
-            own_time: call.timeout.is_none_or(|timeout| timeout >= super::version::duration(self.spec().timeout)),
+            own_time: call
+                .timeout
+                .is_none_or(|timeout| timeout >= super::version::duration(self.spec().timeout)),
         };
         self.routing.count(kind);
         let guarded = !matches!(kind, Kind::Explicit);
         let falls_back = guarded && !self.spec().fallback.is_empty();
         let copied = self.routing.has_shadows();
         let kept = (falls_back || copied).then(|| call.payload.clone());
-        let result = self.attempt(version, call.payload, context.clone(), &asked, guarded).await;
+        let result = self
+            .attempt(version, call.payload, context.clone(), &asked, guarded)
+            .await;
         match (result, kept) {
             (Ok((payload, cached)), kept) => {
                 if let Some(kept) = kept.filter(|_| copied && !cached) {
-                    self.copy(version.number, &kept, &context, &payload);
+                    self.copy(hosting, version.number, &kept, &context, &payload);
                 }
                 Ok(self.answer(version.number, &chosen.route, payload, context.request_id, cached))
             }
@@ -65,9 +70,19 @@ impl Host {
         }
     }
 
-    fn copy(&self, by: VersionNumber, payload: &Payload, context: &CallContext, answer: &Payload) {
+    fn copy(
+        &self,
+        hosting: &Hosting,
+        by: VersionNumber,
+        payload: &Payload,
+        context: &CallContext,
+        answer: &Payload,
+    ) {
+        let behind = hosting.pressure().now() >= Pressure::Shadows;
         for shadow in self.routing.shadows(by, context, payload) {
-            if let Some(version) = self.get(shadow.version()) {
+            if behind {
+                shadow.drop_copy();
+            } else if let Some(version) = self.get(shadow.version()) {
                 shadow.copy(version, payload.clone(), context, answer.clone());
             }
         }
@@ -118,7 +133,10 @@ impl Host {
         version.last_used.store(used, Ordering::Relaxed);
         let replica = ready(version, &payload, &context).await?;
         let counts = &version.counts;
-        let key = self.cache.as_ref().map(|_| cache::key(version.number, &payload, &context));
+        let key = self
+            .cache
+            .as_ref()
+            .map(|_| cache::key(version.number, &payload, &context));
         if let (Some(cache), Some(key)) = (&self.cache, &key) {
             let found = cache.get(key);
             let counter = if found.is_some() {
@@ -174,12 +192,17 @@ impl Host {
                 continue;
             }
             let result = match step {
-                FallbackSpec { version: Some(number), .. } => {
+                FallbackSpec {
+                    version: Some(number),
+                    ..
+                } => {
                     let number = VersionNumber(*number);
                     let Some(version) = self.get(number).filter(|_| number != tried) else {
                         continue;
                     };
-                    let answer = self.attempt(version, payload.clone(), context.clone(), asked, true).await;
+                    let answer = self
+                        .attempt(version, payload.clone(), context.clone(), asked, true)
+                        .await;
                     answer.map(|(payload, cached)| {
                         let route = format!("fallback version {number}").into();
                         self.routing.count(Kind::FallbackVersion);
@@ -187,17 +210,28 @@ impl Host {
                             .marked(VERSION)
                     })
                 }
-                FallbackSpec { endpoint: Some(name), .. } => {
-                    self.ask_other(hosting, name, payload.clone(), &context, asked).await
+                FallbackSpec {
+                    endpoint: Some(name), ..
+                } => {
+                    self.ask_other(hosting, name, payload.clone(), &context, asked)
+                        .await
                 }
-                FallbackSpec { default: Some(value), .. } => {
+                FallbackSpec {
+                    default: Some(value), ..
+                } => {
                     let interface = self.get(tried).and_then(|version| version.known_interface());
                     fixed_answer(value, &payload, interface.as_deref())
                         .map_err(|message| self.failed_all(message))
                         .map(|payload| {
                             self.routing.count(Kind::FallbackDefault);
-                            self.answer(VersionNumber::DEFAULT, &"fallback default".into(), payload, context.request_id.clone(), false)
-                                .marked(DEFAULT)
+                            self.answer(
+                                VersionNumber::DEFAULT,
+                                &"fallback default".into(),
+                                payload,
+                                context.request_id.clone(),
+                                false,
+                            )
+                            .marked(DEFAULT)
                         })
                 }
                 _ => {
@@ -206,7 +240,14 @@ impl Host {
                         Payload::Tensors(_) => Payload::Tensors(Vec::new()),
                         Payload::Body { .. } => json_body(&Value::Null),
                     };
-                    Ok(self.answer(VersionNumber::DEFAULT, &"abstained".into(), nothing, context.request_id.clone(), false)
+                    Ok(self
+                        .answer(
+                            VersionNumber::DEFAULT,
+                            &"abstained".into(),
+                            nothing,
+                            context.request_id.clone(),
+                            false,
+                        )
                         .marked(ABSTAINED))
                 }
             };
@@ -230,7 +271,9 @@ impl Host {
         asked: &Asked,
     ) -> Result<CallAnswer, ServeError> {
         let mut call = Call::new(EndpointName::new(name), payload, asked.received);
-        call.timeout = context.deadline.map(|deadline| deadline.left() + asked.received.elapsed());
+        call.timeout = context
+            .deadline
+            .map(|deadline| deadline.left() + asked.received.elapsed());
         call.priority = asked.priority;
         call.context = CallContext {
             deadline: None,
@@ -285,7 +328,9 @@ fn fixed_answer(value: &Value, asked: &Payload, interface: Option<&Interface>) -
         return Ok(json_body(value));
     };
     let Value::Object(outputs) = value else {
-        return Err(format!("the default answer `{value}` names no output, such as `{{y: 0.5}}`"));
+        return Err(format!(
+            "the default answer `{value}` names no output, such as `{{y: 0.5}}`"
+        ));
     };
     let rows = inputs.first().map_or(1, Tensor::rows);
     let tensor = |(name, value): (&String, &Value)| {
@@ -318,8 +363,13 @@ fn fixed_answer(value: &Value, asked: &Payload, interface: Option<&Interface>) -
             value => value.as_f64(),
         };
         let numbers: Option<Vec<f64>> = a_row.iter().map(number).collect();
-        let numbers = numbers.ok_or_else(|| broken(&format!("`{value}` is no number, as {} needs", datatype.name())))?;
+        let numbers = numbers
+            .ok_or_else(|| broken(&format!("`{value}` is no number, as {} needs", datatype.name())))?;
         Tensor::of_numbers(name, datatype, shape, &numbers.repeat(rows)).map_err(|error| broken(&error))
     };
-    outputs.iter().map(tensor).collect::<Result<_, _>>().map(Payload::Tensors)
+    outputs
+        .iter()
+        .map(tensor)
+        .collect::<Result<_, _>>()
+        .map(Payload::Tensors)
 }

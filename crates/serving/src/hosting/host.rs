@@ -13,7 +13,7 @@ use super::ask::ready;
 use super::cache::{Cache, RateLimit};
 use super::routing::{Chosen, Kind, Routing};
 use super::statistics::VersionStatistics;
-use super::version::{Version, duration};
+use super::version::{Version, duration, off_thread};
 use super::{Call, CallAnswer, CallAnswers, Hosted, Hosting, IndexEntry, VersionState};
 use crate::error::ServeError;
 
@@ -55,15 +55,20 @@ impl Host {
             .collect();
         let numbers: BTreeSet<VersionNumber> = versions.keys().copied().collect();
         let old = before.filter(|_| all_kept);
-        let cache = old.filter(|old| old.spec.cache == spec.cache).and_then(|old| old.cache.clone());
+        let cache = old
+            .filter(|old| old.spec.cache == spec.cache)
+            .and_then(|old| old.cache.clone());
         let same_rate = before.filter(|before| before.spec.rate_limit == spec.rate_limit);
         let rate_limit = same_rate.and_then(|before| before.rate_limit.clone());
         Self {
             routing: Routing::new(&name, &spec, &numbers, before.map(|before| &before.routing)),
             versions,
             cache: cache.or_else(|| spec.cache.as_ref().map(|cache| Arc::new(Cache::new(cache)))),
-            rate_limit: rate_limit
-                .or_else(|| spec.rate_limit.as_ref().map(|limit| Arc::new(RateLimit::new(limit)))),
+            rate_limit: rate_limit.or_else(|| {
+                spec.rate_limit
+                    .as_ref()
+                    .map(|limit| Arc::new(RateLimit::new(limit)))
+            }),
             name,
             spec,
             clock,
@@ -101,7 +106,11 @@ impl Host {
 
     /// Whether the version policy serves a version. Shadows answer nobody, so the policy looks past them.
     fn is_in_charge(&self, number: VersionNumber) -> bool {
-        let mut others = self.versions.keys().rev().filter(|other| !self.routing.is_shadow(**other));
+        let mut others = self
+            .versions
+            .keys()
+            .rev()
+            .filter(|other| !self.routing.is_shadow(**other));
         match &self.spec.versions {
             VersionPolicy::All => others.any(|other| *other == number),
             VersionPolicy::Latest(count) => others.take(*count as usize).any(|other| *other == number),
@@ -180,6 +189,22 @@ impl Host {
         let snapshot =
             |(number, version): (&VersionNumber, &Arc<Version>)| version.counts.snapshot(&self.name, *number);
         versions.map(snapshot).collect()
+    }
+
+    pub fn known_interface(&self, wanted: Option<VersionNumber>) -> Option<Arc<Interface>> {
+        self.version(wanted).ok()?.known_interface()
+    }
+
+    pub async fn explain(&self, mut call: Call) -> Result<Option<Payload>, ServeError> {
+        self.check_on()?;
+        let context = self.context(&mut call);
+        let version = self.version(call.version)?;
+        let replica = ready(version, &call.payload, &context).await?;
+        let model = Arc::clone(&replica.model);
+        let explained = off_thread(model.work(), async move {
+            model.explain(call.payload, &context).await
+        });
+        explained.await.map_err(|source| version.failed(source))
     }
 
     pub async fn interface(
@@ -269,7 +294,11 @@ impl Host {
     pub fn check_rate(&self, version: &Version) -> Result<(), ServeError> {
         match &self.rate_limit {
             Some(limit) if !limit.admits() => {
-                let rate = self.spec.rate_limit.as_ref().map_or(0.0, |limit| limit.per_second);
+                let rate = self
+                    .spec
+                    .rate_limit
+                    .as_ref()
+                    .map_or(0.0, |limit| limit.per_second);
                 Err(version.overloaded(format!("more than {rate} requests a second")))
             }
             _ => Ok(()),

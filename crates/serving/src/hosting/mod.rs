@@ -15,6 +15,8 @@ mod pump;
 mod queue;
 mod replicas;
 pub(crate) mod routing;
+#[cfg(test)]
+mod routing_tests;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -24,21 +26,26 @@ mod warm;
 mod work_tests;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use tidemill_core::clock::{Clock, Timestamp, real_sleep};
 use tidemill_core::ids::{EndpointName, VersionNumber};
-use tidemill_core::servable::{Interface, Loader, PartStatistics};
+#[cfg(doc)]
+use tidemill_core::servable::Servable;
+use tidemill_core::servable::{Interface, Loader, PartStatistics, Payload};
 use tidemill_core::spec::ServingSpec;
 
 use crate::error::ServeError;
+use crate::pressure::PressureGauge;
 pub use call::{Call, CallAnswer, CallAnswers};
 use host::Host;
-pub use routing::{BanditArm, BanditState, BreakerState, BreakerStatistics, RoutingStatistics, ShadowStatistics};
+pub use routing::{
+    BanditArm, BanditState, BreakerState, BreakerStatistics, RoutingStatistics, ShadowStatistics,
+};
 pub use statistics::{BatchStatistics, DurationStatistics, VersionStatistics};
 pub(crate) use statistics::{BatchTimes, Counts};
 use version::Version;
@@ -118,6 +125,28 @@ pub struct Hosting {
     clock: Arc<dyn Clock>,
     /// Bytes that all loaded models may take; 0 for any.
     memory_budget: Arc<AtomicU64>,
+    pressure: PressureGauge,
+}
+
+/// [`Hosting`] for those who are in it: graphs, which ask other deployments.
+#[derive(Debug, Clone)]
+pub(crate) struct WeakHosting {
+    hosts: Weak<ArcSwap<HashMap<EndpointName, Arc<Host>>>>,
+    clock: Arc<dyn Clock>,
+    memory_budget: Arc<AtomicU64>,
+    pressure: PressureGauge,
+}
+
+impl WeakHosting {
+    /// The deployments, while they are there.
+    pub fn upgrade(&self) -> Option<Hosting> {
+        Some(Hosting {
+            hosts: self.hosts.upgrade()?,
+            clock: Arc::clone(&self.clock),
+            memory_budget: Arc::clone(&self.memory_budget),
+            pressure: self.pressure.clone(),
+        })
+    }
 }
 
 impl Hosting {
@@ -127,7 +156,22 @@ impl Hosting {
             hosts: Arc::default(),
             clock,
             memory_budget: Arc::default(),
+            pressure: PressureGauge::default(),
         }
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakHosting {
+        WeakHosting {
+            hosts: Arc::downgrade(&self.hosts),
+            clock: Arc::clone(&self.clock),
+            memory_budget: Arc::clone(&self.memory_budget),
+            pressure: self.pressure.clone(),
+        }
+    }
+
+    /// How far this machine is behind; the first that is left undone then are copies for shadows.
+    pub(crate) fn pressure(&self) -> &PressureGauge {
+        &self.pressure
     }
 
     /// Lets all loaded models take so many bytes; above, those that were not asked for longest are put to sleep.
@@ -205,7 +249,12 @@ impl Hosting {
     ///
     /// # Errors
     /// If there is no deployment of that name.
-    pub fn tell_outcome(&self, name: &EndpointName, version: VersionNumber, outcome: f64) -> Result<bool, ServeError> {
+    pub fn tell_outcome(
+        &self,
+        name: &EndpointName,
+        version: VersionNumber,
+        outcome: f64,
+    ) -> Result<bool, ServeError> {
         Ok(self.host(name)?.routing.tell(version, outcome))
     }
 
@@ -214,7 +263,7 @@ impl Hosting {
     /// # Errors
     /// If there is no deployment of that name.
     pub fn bandit(&self, name: &EndpointName) -> Result<Option<BanditState>, ServeError> {
-        Ok(self.host(name)?.routing.bandit().map(|bandit| bandit.state()))
+        Ok(self.host(name)?.routing.bandit().map(routing::Bandit::state))
     }
 
     /// Gives a deployment's bandit back what was stored of it. Returns whether it has one.
@@ -233,7 +282,9 @@ impl Hosting {
     /// What has been counted of the routing, for one deployment or for all, by name.
     pub fn routing_statistics(&self, name: Option<&EndpointName>) -> Vec<RoutingStatistics> {
         let hosts = self.hosts.load();
-        let wanted = hosts.values().filter(|host| name.is_none_or(|name| host.name() == name));
+        let wanted = hosts
+            .values()
+            .filter(|host| name.is_none_or(|name| host.name() == name));
         let mut all: Vec<RoutingStatistics> = wanted
             .map(|host| host.routing.statistics(host.name(), self.clock.now()))
             .collect();
@@ -242,9 +293,14 @@ impl Hosting {
     }
 
     /// What has been counted of the parts of versions that have parts: the nodes of graphs.
-    pub fn part_statistics(&self, name: Option<&EndpointName>) -> Vec<(EndpointName, VersionNumber, Vec<PartStatistics>)> {
+    pub fn part_statistics(
+        &self,
+        name: Option<&EndpointName>,
+    ) -> Vec<(EndpointName, VersionNumber, Vec<PartStatistics>)> {
         let hosts = self.hosts.load();
-        let wanted = hosts.values().filter(|host| name.is_none_or(|name| host.name() == name));
+        let wanted = hosts
+            .values()
+            .filter(|host| name.is_none_or(|name| host.name() == name));
         let parts = wanted.flat_map(|host| {
             let versions = host.versions().map(|version| (version.number, version.parts()));
             let with_parts = versions.filter(|(_, parts)| !parts.is_empty());
@@ -313,6 +369,24 @@ impl Hosting {
         Ok(self.host(name)?.served())
     }
 
+    /// What a version takes and gives, if that is known without loading it.
+    pub fn known_interface(
+        &self,
+        name: &EndpointName,
+        version: Option<VersionNumber>,
+    ) -> Option<Arc<Interface>> {
+        self.host(name).ok()?.known_interface(version)
+    }
+
+    /// What each input contributed to a version's answer, where its model can tell ([`Servable::explain`]); the newest version if none is
+    /// named.
+    ///
+    /// # Errors
+    /// As [`Hosting::call`].
+    pub async fn explain(&self, call: Call) -> Result<Option<Payload>, ServeError> {
+        self.host(&call.endpoint)?.explain(call).await
+    }
+
     /// What a version takes and gives; the newest version if none is named. Loads it if that is not known without.
     ///
     /// # Errors
@@ -354,7 +428,9 @@ impl Hosting {
     pub async fn call(&self, call: Call) -> Result<CallAnswer, ServeError> {
         if call.context.depth >= MAX_DEPTH {
             let name = &call.endpoint;
-            let message = format!("deployments ask one another {MAX_DEPTH} deep, the last of them `{name}`: a circle, most likely");
+            let message = format!(
+                "deployments ask one another {MAX_DEPTH} deep, the last of them `{name}`: a circle, most likely"
+            );
             return Err(ServeError::Internal(message));
         }
         self.host(&call.endpoint)?.call(self, call).await

@@ -78,9 +78,13 @@ impl Version {
             interface: ArcSwapOption::new(known.or_else(|| loader.interface().map(Arc::new))),
             spec,
             loader,
-            replicas: before.map(|before| Arc::clone(&before.replicas)).unwrap_or_default(),
+            replicas: before
+                .map(|before| Arc::clone(&before.replicas))
+                .unwrap_or_default(),
             patience: Patience::default(),
-            counts: before.map(|before| Arc::clone(&before.counts)).unwrap_or_default(),
+            counts: before
+                .map(|before| Arc::clone(&before.counts))
+                .unwrap_or_default(),
             failure: ArcSwapOption::empty(),
             loading: Mutex::new(()),
             growing: AtomicBool::new(false),
@@ -106,7 +110,10 @@ impl Version {
     /// Whether what this version has loaded is what the other loader would load.
     pub fn loads_alike(&self, loader: &Arc<dyn Loader>, spec: &ServingSpec) -> bool {
         let same = Arc::ptr_eq(&self.loader, loader)
-            || self.loader.identity().is_some_and(|identity| loader.identity() == Some(identity));
+            || self
+                .loader
+                .identity()
+                .is_some_and(|identity| loader.identity() == Some(identity));
         same && self.spec.worker == spec.worker && self.spec.warmup == spec.warmup
     }
 
@@ -159,6 +166,12 @@ impl Version {
     }
 
     pub fn failed(&self, source: PortError) -> ServeError {
+        // A graph's nodes are refused and run late like anything else.
+        match source.code {
+            "overloaded" => return self.overloaded(source.message),
+            "deadline_passed" => return self.late("one that it asks took too long"),
+            _ => {}
+        }
         ServeError::Model {
             endpoint: self.endpoint.clone(),
             version: self.number,
@@ -440,19 +453,27 @@ impl Version {
         context: &CallContext,
     ) -> (Result<Payload, PortError>, u64) {
         let watch = Stopwatch::start();
-        let answer = match model.work() {
-            Work::Light | Work::Remote => model.call(payload, context).await,
-            Work::Heavy => {
-                let (model, context) = (Arc::clone(model), context.clone());
-                let handle = tokio::runtime::Handle::current();
-                let work = move || handle.block_on(model.call(payload, &context));
-                tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-                    let message = format!("the model's thread failed: {error}");
-                    Err(PortError::internal("model_broken", message))
-                })
-            }
-        };
+        let (own, context) = (Arc::clone(model), context.clone());
+        let answer = off_thread(model.work(), async move { own.call(payload, &context).await }).await;
         (answer, nanos(watch))
+    }
+}
+
+/// Runs what a model of this kind does where it holds nobody up.
+pub(super) async fn off_thread<T: Send + 'static>(
+    work: Work,
+    future: impl Future<Output = Result<T, PortError>> + Send + 'static,
+) -> Result<T, PortError> {
+    match work {
+        Work::Light | Work::Remote => future.await,
+        Work::Heavy => {
+            let handle = tokio::runtime::Handle::current();
+            let thread = tokio::task::spawn_blocking(move || handle.block_on(future));
+            thread.await.unwrap_or_else(|error| {
+                let message = format!("the model's thread failed: {error}");
+                Err(PortError::internal("model_broken", message))
+            })
+        }
     }
 }
 

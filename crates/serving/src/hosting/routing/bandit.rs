@@ -103,7 +103,11 @@ impl Bandit {
         let Some(arm) = learnt.state.arms.iter_mut().find(|arm| arm.version == version) else {
             return false;
         };
-        let outcome = if outcome.is_nan() { 0.0 } else { outcome.clamp(0.0, 1.0) };
+        let outcome = if outcome.is_nan() {
+            0.0
+        } else {
+            outcome.clamp(0.0, 1.0)
+        };
         arm.successes += outcome;
         arm.failures += 1.0 - outcome;
         learnt.state.outcomes += 1;
@@ -129,10 +133,13 @@ impl Bandit {
 
     fn share_out(&self, learnt: &mut Learnt) {
         let arms = &mut learnt.state.arms;
-        let mut rng = SeededRng::new(self.spec.seed ^ learnt.state.outcomes.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let mut rng =
+            SeededRng::new(self.spec.seed ^ learnt.state.outcomes.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let mut wins = vec![0_u32; arms.len()];
         for _ in 0..DRAWS {
-            let draws = arms.iter().map(|arm| rng.beta(1.0 + arm.successes, 1.0 + arm.failures));
+            let draws = arms
+                .iter()
+                .map(|arm| rng.beta(1.0 + arm.successes, 1.0 + arm.failures));
             let best = draws.enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
             if let Some((best, _)) = best {
                 wins[best] += 1;
@@ -191,7 +198,10 @@ mod tests {
     fn the_best_version_ends_with_nearly_all_and_none_falls_below_its_floor() {
         let bandit = Bandit::new(&spec(1), "s", None);
         let first = bandit.state();
-        assert!(first.arms.iter().all(|arm| (arm.share - 1.0 / 3.0).abs() < 0.08), "{first:?}");
+        assert!(
+            first.arms.iter().all(|arm| (arm.share - 1.0 / 3.0).abs() < 0.08),
+            "{first:?}"
+        );
         let mean = play(&bandit, [0.1, 0.3, 0.2], 3_000, 5);
         let state = bandit.state();
         assert!(state.arms[1].share > 0.85, "{state:?}");
@@ -209,7 +219,14 @@ mod tests {
         let text = serde_json::to_string(&one.state()).unwrap();
         let stored: BanditState = serde_json::from_str(&text).unwrap();
         let again = Bandit::new(&spec(3), "s", Some(&stored));
-        let counts = |bandit: &Bandit| bandit.state().arms.iter().map(|arm| (arm.successes, arm.failures)).collect::<Vec<_>>();
+        let counts = |bandit: &Bandit| {
+            bandit
+                .state()
+                .arms
+                .iter()
+                .map(|arm| (arm.successes, arm.failures))
+                .collect::<Vec<_>>()
+        };
         assert_eq!(counts(&again), counts(&one));
         assert!(!again.tell(VersionNumber(9), 1.0), "no such arm");
     }

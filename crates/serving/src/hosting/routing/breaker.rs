@@ -1,7 +1,7 @@
 //! A version that fails again and again is not asked for a while, then tried by a few.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
@@ -195,7 +195,10 @@ mod tests {
         let probe = breaker.admit(at(1_003)).unwrap();
         assert!(breaker.admit(at(1_004)).is_none(), "one at a time");
         probe.failed(at(1_005));
-        assert!(breaker.admit(at(2_004)).is_none(), "open again from the probe's failure");
+        assert!(
+            breaker.admit(at(2_004)).is_none(),
+            "open again from the probe's failure"
+        );
         let gone = breaker.admit(at(2_005)).unwrap();
         drop(gone);
         breaker.admit(at(2_006)).unwrap().succeeded();
@@ -212,6 +215,10 @@ mod tests {
             fail(&breaker, now);
         }
         early.failed(at(900));
-        assert_eq!(breaker.state(at(1_003)), BreakerState::HalfOpen, "its rest does not begin anew");
+        assert_eq!(
+            breaker.state(at(1_003)),
+            BreakerState::HalfOpen,
+            "its rest does not begin anew"
+        );
     }
 }

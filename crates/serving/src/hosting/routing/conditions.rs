@@ -37,7 +37,9 @@ impl Found<'_> {
         match (self, wanted) {
             (Self::Text(text), Value::String(wanted)) => text == wanted,
             (Self::Bool(value), Value::Bool(wanted)) => value == wanted,
-            (Self::Text(text), Value::Bool(wanted)) => text.as_ref() == if *wanted { "true" } else { "false" },
+            (Self::Text(text), Value::Bool(wanted)) => {
+                text.as_ref() == if *wanted { "true" } else { "false" }
+            }
             (found, Value::Number(wanted)) => found.number() == wanted.as_f64(),
             _ => false,
         }
@@ -45,12 +47,17 @@ impl Found<'_> {
 
     /// Whether what the condition says is true of this value.
     pub fn fits(&self, condition: &ConditionSpec) -> bool {
-        let prefixed = |prefix: &String| matches!(self, Self::Text(text) if text.starts_with(prefix.as_str()));
+        let prefixed =
+            |prefix: &String| matches!(self, Self::Text(text) if text.starts_with(prefix.as_str()));
         condition.equals.as_ref().is_none_or(|wanted| self.is(wanted))
             && (condition.one_of.is_empty() || condition.one_of.iter().any(|wanted| self.is(wanted)))
             && condition.prefix.as_ref().is_none_or(prefixed)
-            && condition.min.is_none_or(|min| self.number().is_some_and(|number| number >= min))
-            && condition.below.is_none_or(|below| self.number().is_some_and(|number| number < below))
+            && condition
+                .min
+                .is_none_or(|min| self.number().is_some_and(|number| number >= min))
+            && condition
+                .below
+                .is_none_or(|below| self.number().is_some_and(|number| number < below))
     }
 }
 
@@ -71,7 +78,10 @@ pub(crate) fn elements(tensor: &Tensor) -> Vec<Option<Found<'_>>> {
         TensorData::Strings(strings) => {
             let text = |bytes: &bytes::Bytes| String::from_utf8(bytes.to_vec()).ok();
             let found = |text: String| Found::Text(Cow::Owned(text));
-            strings.iter().map(|string| string.as_ref().and_then(text).map(found)).collect()
+            strings
+                .iter()
+                .map(|string| string.as_ref().and_then(text).map(found))
+                .collect()
         }
         TensorData::Fixed(_) => {
             let numbers = tensor.to_f64().unwrap_or_default();
@@ -86,7 +96,11 @@ pub(crate) fn elements(tensor: &Tensor) -> Vec<Option<Found<'_>>> {
 }
 
 fn first(tensor: &Tensor) -> Option<Found<'static>> {
-    let head = if tensor.shape.is_empty() { tensor.clone() } else { tensor.slice_rows(0, 1).ok()? };
+    let head = if tensor.shape.is_empty() {
+        tensor.clone()
+    } else {
+        tensor.slice_rows(0, 1).ok()?
+    };
     let found = elements(&head).into_iter().next().flatten()?;
     Some(match found {
         Found::Text(text) => Found::Text(Cow::Owned(text.into_owned())),
@@ -117,11 +131,7 @@ pub(crate) fn parameter(context: &CallContext, name: &str) -> Option<Found<'stat
 }
 
 /// The value at one of the places of a request.
-fn at<'a>(
-    context: &'a CallContext,
-    payload: &Payload,
-    places: [Option<&String>; 3],
-) -> Option<Found<'a>> {
+fn at<'a>(context: &'a CallContext, payload: &Payload, places: [Option<&String>; 3]) -> Option<Found<'a>> {
     match places {
         [Some(name), _, _] => header(context, name),
         [_, Some(name), _] => parameter(context, name),
@@ -137,7 +147,11 @@ pub(crate) fn holds(condition: &ConditionSpec, context: &CallContext, payload: &
 }
 
 /// What a request sticks by; its id if it brings nothing.
-pub(crate) fn key<'a>(source: Option<&SourceSpec>, context: &'a CallContext, payload: &Payload) -> Cow<'a, str> {
+pub(crate) fn key<'a>(
+    source: Option<&SourceSpec>,
+    context: &'a CallContext,
+    payload: &Payload,
+) -> Cow<'a, str> {
     if let Some(source) = source {
         let places = [&source.header, &source.parameter, &source.input].map(Option::as_ref);
         if let Some(found) = at(context, payload, places) {
@@ -165,7 +179,10 @@ mod tests {
     }
 
     fn request() -> (CallContext, Payload) {
-        let attributes = [("x-plan".to_owned(), "gold-eu".to_owned()), ("x-age".to_owned(), "41".to_owned())];
+        let attributes = [
+            ("x-plan".to_owned(), "gold-eu".to_owned()),
+            ("x-age".to_owned(), "41".to_owned()),
+        ];
         let mut context = CallContext {
             request_id: "r1".to_owned(),
             attributes: Arc::new(attributes.into()),
@@ -195,7 +212,11 @@ mod tests {
             (json!({"input": "city", "min": 0}), false),
         ];
         for (said, expected) in cases {
-            assert_eq!(holds(&condition(said.clone()), &context, &payload), expected, "{said}");
+            assert_eq!(
+                holds(&condition(said.clone()), &context, &payload),
+                expected,
+                "{said}"
+            );
         }
     }
 
@@ -221,7 +242,13 @@ mod tests {
         assert_eq!(key(None, &context, &payload), "17");
         context.key = Some("unit".into());
         assert_eq!(key(None, &context, &payload), "unit");
-        assert_eq!(key(Some(&source(json!({"input": "amount"}))), &context, &payload), "12.5");
-        assert_eq!(key(Some(&source(json!({"header": "x-none"}))), &context, &payload), "r1");
+        assert_eq!(
+            key(Some(&source(json!({"input": "amount"}))), &context, &payload),
+            "12.5"
+        );
+        assert_eq!(
+            key(Some(&source(json!({"header": "x-none"}))), &context, &payload),
+            "r1"
+        );
     }
 }

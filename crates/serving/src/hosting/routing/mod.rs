@@ -19,7 +19,7 @@ use tidemill_core::ids::{EndpointName, VersionNumber};
 use tidemill_core::servable::{CallContext, Payload};
 use tidemill_core::spec::{BreakerSpec, ConditionSpec, RoutingSpec, ServingSpec, SourceSpec};
 
-use bandit::Bandit;
+pub(super) use bandit::Bandit;
 pub use bandit::{BanditArm, BanditState};
 pub use breaker::BreakerState;
 pub(super) use breaker::{Breaker, Pass};
@@ -160,15 +160,20 @@ impl Routing {
             Way::new(salt, &version.to_string(), to, *weight)
         });
         let shadow = |spec: &tidemill_core::spec::ShadowCopySpec| {
-            let old = before.and_then(|before| before.shadows.iter().find(|old| old.spec.version == spec.version));
+            let old =
+                before.and_then(|before| before.shadows.iter().find(|old| old.spec.version == spec.version));
             Arc::new(Shadow::new(spec, salt, old.map(|old| Arc::clone(&old.counts))))
         };
         let bandit = routing.bandit.as_ref().map(|bandit| {
             let mut there = bandit.clone();
-            there.versions.retain(|version| versions.contains(&VersionNumber(*version)));
+            there
+                .versions
+                .retain(|version| versions.contains(&VersionNumber(*version)));
             there
         });
-        let old_bandit = before.and_then(|before| before.bandit.as_ref()).map(Bandit::state);
+        let old_bandit = before
+            .and_then(|before| before.bandit.as_ref())
+            .map(Bandit::state);
         Self {
             key: routing.key.clone(),
             rules: rules.filter(|rule| versions.contains(&rule.to.version)).collect(),
@@ -237,7 +242,10 @@ impl Routing {
     /// The shadows that want a copy of a request that `by` answered.
     pub fn shadows(&self, by: VersionNumber, context: &CallContext, payload: &Payload) -> Vec<Arc<Shadow>> {
         let key = self.key(context, payload);
-        let wanted = self.shadows.iter().filter(|shadow| shadow.version() != by && shadow.wants(&key));
+        let wanted = self
+            .shadows
+            .iter()
+            .filter(|shadow| shadow.version() != by && shadow.wants(&key));
         wanted.cloned().collect()
     }
 
@@ -252,7 +260,9 @@ impl Routing {
 
     /// Learns an outcome. Returns whether there is a bandit that chooses this version.
     pub fn tell(&self, version: VersionNumber, outcome: f64) -> bool {
-        self.bandit.as_ref().is_some_and(|bandit| bandit.tell(version, outcome))
+        self.bandit
+            .as_ref()
+            .is_some_and(|bandit| bandit.tell(version, outcome))
     }
 
     pub fn statistics(&self, name: &EndpointName, now: Timestamp) -> RoutingStatistics {
@@ -295,7 +305,10 @@ fn breakers(
     let breaker = |version: &VersionNumber| {
         let old = before.and_then(|before| before.breakers.get(version));
         let breaker = old.filter(|old| old.spec() == wanted).cloned();
-        (*version, breaker.unwrap_or_else(|| Arc::new(Breaker::new(wanted))))
+        (
+            *version,
+            breaker.unwrap_or_else(|| Arc::new(Breaker::new(wanted))),
+        )
     };
     versions.iter().map(breaker).collect()
 }

@@ -25,7 +25,7 @@ pub struct ShadowStatistics {
     pub version: VersionNumber,
     /// Copies made.
     pub copies: u64,
-    /// Copies that were not made because too many waited.
+    /// Copies that were not made because too many waited, or because the machine was behind.
     pub dropped: u64,
     /// Copies that the version did not answer.
     pub failed: u64,
@@ -97,17 +97,31 @@ impl Shadow {
         self.spec.share >= 1.0 || sticky_position(&self.salt, key) < self.spec.share
     }
 
+    /// A copy that was wanted and is not made.
+    pub fn drop_copy(&self) {
+        self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Asks the version what another has answered, and compares. Returns at once.
-    pub fn copy(self: &Arc<Self>, version: &Arc<Version>, payload: Payload, context: &CallContext, answer: Payload) {
+    pub fn copy(
+        self: &Arc<Self>,
+        version: &Arc<Version>,
+        payload: Payload,
+        context: &CallContext,
+        answer: Payload,
+    ) {
         let under_way = self.under_way.fetch_add(1, Ordering::AcqRel);
         let place = UnderWay(Arc::clone(self));
         if under_way >= self.spec.max_copies {
-            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+            self.drop_copy();
             return;
         }
         self.counts.copies.fetch_add(1, Ordering::Relaxed);
         let (shadow, version, mut context) = (Arc::clone(self), Arc::clone(version), context.clone());
-        context.deadline = Some(Deadline::after(Stopwatch::start(), duration(version.spec.timeout)));
+        context.deadline = Some(Deadline::after(
+            Stopwatch::start(),
+            duration(version.spec.timeout),
+        ));
         tokio::spawn(async move {
             let _place = place;
             let watch = Stopwatch::start();
@@ -147,7 +161,11 @@ impl Shadow {
 
 impl ShadowCounts {
     fn compared(&self, comparison: Comparison) {
-        let counter = if comparison.equal { &self.equal } else { &self.different };
+        let counter = if comparison.equal {
+            &self.equal
+        } else {
+            &self.different
+        };
         counter.fetch_add(1, Ordering::Relaxed);
         if comparison.numbers > 0 {
             let mut differences = self.differences.lock().unwrap_or_else(PoisonError::into_inner);

@@ -40,7 +40,8 @@ mod tests {
 
     fn ways(weights: &[f64]) -> Vec<Way<usize>> {
         let ways = weights.iter().enumerate();
-        ways.map(|(i, weight)| Way::new("salt", &i.to_string(), i, *weight)).collect()
+        ways.map(|(i, weight)| Way::new("salt", &i.to_string(), i, *weight))
+            .collect()
     }
 
     proptest! {
