@@ -6,7 +6,7 @@ TARGET := $(CARGO_TARGET_DIR)
 ALL := --workspace --all-targets
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-tools test-build test-python test-postgres test-page test-rust bench bench-tracking bench-trees fmt lint clean
+.PHONY: help demo test test-tools test-build test-python test-postgres test-page test-rust bench bench-tracking bench-trees bench-serving fmt lint clean
 
 help: ## Show this
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -59,6 +59,12 @@ bench-tracking: ## Measure tracking beside a stock MLflow server
 bench-trees: ## Measure tree models on one core beside ONNX Runtime
 	"$$(scripts/test-venv.sh)/bin/python" benches/trees.py "$$(cargo build --release -p tidemill-models --bench trees \
 	    --message-format json | sed -n 's/.*"executable":"\([^"]*trees-[^"]*\)".*/\1/p')" $(ARGS)
+
+bench-serving: ## Measure serving beside a bare server, Triton and BentoML
+	cargo build --release -p tidemill
+	cargo build --release -p tidemill-api --example bare_echo
+	"$$(scripts/test-venv.sh)/bin/python" benches/serving/bench.py $(TARGET)/release/tidemill $(TARGET)/release/examples/bare_echo \
+	    "$$(scripts/test-venv.sh)/bin/python" "$$(scripts/onnxruntime.sh)" "$$(scripts/bench-peers.sh)" "$$(scripts/perf-analyzer.sh)" $(ARGS)
 
 fmt: ## Format the code
 	cargo fmt --all

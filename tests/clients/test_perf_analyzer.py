@@ -27,7 +27,7 @@ def test_perf_analyzer_measures_an_endpoint(numbers, program, tmp_path, protocol
         [
             program, "-m", "numbers", "-u", numbers.host, "-i", protocol, *shapes, "--concurrency-range", "2",
             "--measurement-mode", "count_windows", "--measurement-request-count", "50", "--stability-percentage", "999",
-            "--max-trials", "2", "-f", report,
+            "--max-trials", "6", "-f", report,
         ],
         capture_output=True, text=True, timeout=180,
     )

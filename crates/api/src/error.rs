@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use tidemill_control::ControlError;
 use tidemill_control::tracking::TrackingError;
 use tidemill_core::ports::{Blame, PortError};
 use tidemill_serving::ServeError;
@@ -154,7 +155,7 @@ impl Kind {
             }
             _ if matches!(
                 code,
-                "bad_header" | "bad_request_id" | "bad_encoding" | "body_interrupted"
+                "bad_request_header" | "bad_request_id" | "bad_encoding" | "body_interrupted"
             ) =>
             {
                 (StatusCode::BAD_REQUEST, "ValidationError")
@@ -299,6 +300,8 @@ impl From<PortError> for ApiError {
             "store_disk_full" | "log_full" => Kind::InsufficientStorage,
             "store_bucket_denied" | "store_bucket_missing" => Kind::FailedDependency,
             "store_closed" | "log_closed" => Kind::Unavailable,
+            "worker_timeout" => Kind::Timeout,
+            "bundle_too_large" => Kind::TooLarge,
             _ => match error.blame {
                 Blame::Caller => Kind::BadRequest,
                 Blame::Us => Kind::Internal,
@@ -375,6 +378,25 @@ impl From<TrackingError> for ApiError {
     }
 }
 
+impl From<ControlError> for ApiError {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::Store(error) => error.into(),
+            ControlError::Port(error) => error.into(),
+            ControlError::Serve(error) => error.into(),
+            other => {
+                let (code, message) = (other.code(), other.to_string());
+                match &other {
+                    ControlError::NotFound { .. } => Self::not_found(code, message),
+                    ControlError::Conflict { .. } => Self::conflict(code, message),
+                    ControlError::Refused { .. } => Self::bad_request(code, message),
+                    _ => Self::internal(code, message),
+                }
+            }
+        }
+    }
+}
+
 impl From<ServeError> for ApiError {
     fn from(error: ServeError) -> Self {
         let kind = match &error {
@@ -382,6 +404,7 @@ impl From<ServeError> for ApiError {
             ServeError::Schema(_) | ServeError::Payload { .. } => Kind::BadRequest,
             ServeError::Overloaded { .. } => Kind::TooMany,
             ServeError::DeadlinePassed { .. } => Kind::Timeout,
+            ServeError::Model { source, .. } if source.code == "worker_timeout" => Kind::Timeout,
             ServeError::Load { source, .. } | ServeError::Model { source, .. } => match source.blame {
                 Blame::Caller => Kind::BadRequest,
                 Blame::Us => Kind::Internal,

@@ -23,7 +23,14 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
-        match axum::body::to_bytes(request.into_body(), BODY_LIMIT).await {
+        Self::read(request.into_body()).await
+    }
+}
+
+impl Body {
+    /// Reads a body to its end.
+    pub(crate) async fn read(body: axum::body::Body) -> Result<Self, ApiError> {
+        match axum::body::to_bytes(body, BODY_LIMIT).await {
             Ok(bytes) => Ok(Self(bytes)),
             Err(error) if is_length_limit(&error) => Err(ApiError::too_large(BODY_LIMIT)),
             Err(error) => Err(ApiError::bad_request(
@@ -43,7 +50,17 @@ impl<S: Send + Sync> FromRequest<S> for Inflated {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let coding = request.headers().get(header::CONTENT_ENCODING).cloned();
-        let Body(bytes) = Body::from_request(request, state).await?;
+        let body = Body::from_request(request, state).await?;
+        Self::of(body, coding.as_ref()).await
+    }
+}
+
+impl Inflated {
+    /// What a body was, by the header that says how it was compressed.
+    pub(crate) async fn of(
+        Body(bytes): Body,
+        coding: Option<&header::HeaderValue>,
+    ) -> Result<Self, ApiError> {
         let Some(coding) = coding else {
             return Ok(Self(bytes));
         };

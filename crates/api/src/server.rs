@@ -39,7 +39,7 @@ pub struct Patience {
 impl Default for Patience {
     fn default() -> Self {
         Self {
-            head: Duration::from_secs(60),
+            head: Duration::from_mins(1),
             body_pause: Duration::from_secs(30),
         }
     }

@@ -190,7 +190,7 @@ fn answer(scored: Scored) -> Result<(String, Bytes), ApiError> {
 fn written(payload: Payload) -> Result<(String, Bytes), ApiError> {
     match payload {
         Payload::Body { content_type, bytes } => Ok((content_type, bytes)),
-        payload => {
+        payload @ Payload::Tensors(_) => {
             let predictions = json!({ "predictions": reply::predictions(&payload)? });
             Ok(("application/json".to_owned(), predictions.to_string().into()))
         }

@@ -4,12 +4,14 @@
 //! - [`spec`]: `tidemill.yaml`, one model's whole life, with errors that name file, line, column and key.
 //! - [`frame`]: a typed columnar batch, the currency between protocols, models and the prediction log.
 //! - [`ports`]: object-safe traits behind which DataFusion and the model runtimes stand.
+//! - [`deployments`]: what a bundle says of itself, and the port that unpacks and loads it.
 //! - [`tensors`], [`servable`]: named tensors, and the port of the models that are asked by them.
 //! - [`predictions`]: what the prediction log holds.
 //!
 //! Deliberately absent: SQL, object stores, HTTP, statistics, model code. A type that one crate alone uses lives there.
 
 pub mod clock;
+pub mod deployments;
 pub mod digest;
 pub mod frame;
 pub mod ids;

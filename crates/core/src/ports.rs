@@ -77,6 +77,22 @@ pub trait Model: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// If the rows do not fit, or an answer is not finite.
     fn predict(&self, rows: &Frame) -> Result<Scores, PortError>;
+    /// How much each feature adds to each answer; `None` for a model that cannot say it.
+    ///
+    /// # Errors
+    /// If the rows do not fit.
+    fn contributions(&self, _rows: &Frame) -> Result<Option<Contributions>, PortError> {
+        Ok(None)
+    }
+}
+
+/// How much each feature adds to each answer, before the answer becomes a probability or the like (`TreeSHAP`).
+#[derive(Clone, PartialEq, Debug)]
+pub struct Contributions {
+    /// Sums that are explained: 1, or one a class.
+    pub outputs: usize,
+    /// Row by row, for each sum one number a feature in the signature's order, then the sum's expected value. They add up to the sum.
+    pub values: Vec<f64>,
 }
 
 /// What a model needs and gives.

@@ -91,7 +91,8 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    fn apply(self, cells: &mut [f64]) {
+    /// Does it to all of these.
+    pub fn apply(self, cells: &mut [f64]) {
         let each = cells.iter_mut();
         match self {
             Self::Impute(value) => each.filter(|cell| cell.is_nan()).for_each(|cell| *cell = value),
@@ -156,6 +157,11 @@ impl RowEncoder {
     /// Numbers a row.
     pub fn width(&self) -> usize {
         self.inputs.len()
+    }
+
+    /// The column that a number comes from.
+    pub fn column(&self, input: usize) -> usize {
+        self.inputs[input].column
     }
 
     /// Writes `rows` rows from `first` on into `out`, input by input.

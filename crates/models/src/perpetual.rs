@@ -173,6 +173,7 @@ pub(crate) fn from_json(bytes: &[u8], task: Task, features: usize) -> Result<Ens
                     leaves: &leaves,
                     width: 1,
                     sets: &sets,
+                    ..TreeParts::default()
                 })
                 .map_err(|error| {
                     Broken::new(

@@ -12,7 +12,7 @@ use tidemill_core::frame::{FeatureKind, Task};
 use crate::encode::{Input, Read, Rounding, Step};
 use crate::error::Broken;
 use crate::manifest::ManifestFeature;
-use crate::trees::{Builder, Child, Ensemble, Link, Node, Precision, Test, TreeParts};
+use crate::trees::{Builder, Child, Ensemble, Link, MOST_SET_WORDS, Node, Precision, Test, TreeParts};
 
 /// The program that makes these files, for the user's own Python: `sklearn_trees.py MODEL.joblib OUT.json`, or `convert(model)`.
 pub const SKLEARN_TREES_PY: &str = include_str!("python/sklearn_trees.py");
@@ -147,6 +147,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Sklearn, Broken> {
                 leaves: &read.leaves,
                 width: read.width,
                 sets: &read.sets,
+                node_cover: &read.node_cover,
+                leaf_cover: &read.leaf_cover,
             })
             .map_err(|error| told(error.to_string()))?;
     }
@@ -213,6 +215,8 @@ struct ReadTree {
     leaves: Vec<f64>,
     width: u32,
     sets: Vec<u32>,
+    node_cover: Vec<f64>,
+    leaf_cover: Vec<f64>,
 }
 
 /// The highest category of a set: more would make a small file a large model.
@@ -270,6 +274,9 @@ fn convert_tree(tree: &StoredTree, inputs: usize) -> Result<ReadTree, String> {
                     return Err(format!("node {node} has category {highest}"));
                 }
                 let start = sets.len();
+                if start > MOST_SET_WORDS {
+                    return Err("its sets of categories are too large".into());
+                }
                 sets.resize(start + (highest as usize >> 5) + 1, 0);
                 for &code in codes {
                     sets[start + (code as usize >> 5)] |= 1 << (code & 31);
@@ -288,10 +295,18 @@ fn convert_tree(tree: &StoredTree, inputs: usize) -> Result<ReadTree, String> {
             test,
         });
     }
+    let covers = |leaf: bool| {
+        let of = tree.left.iter().zip(&tree.cover);
+        of.filter(|(left, _)| (**left < 0) == leaf)
+            .map(|(_, &cover)| cover)
+            .collect()
+    };
     Ok(ReadTree {
         nodes,
         leaves,
         width: width as u32,
         sets,
+        node_cover: covers(false),
+        leaf_cover: covers(true),
     })
 }

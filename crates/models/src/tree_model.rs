@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 use tidemill_core::frame::{Column, Frame, Scores, Task};
-use tidemill_core::ports::{Model, ModelSignature, PortError};
+use tidemill_core::ports::{Contributions, Model, ModelSignature, PortError};
 
 use crate::encode::{RowEncoder, columns_for};
 use crate::error::BundleError;
 use crate::manifest::{self, ManifestFeature};
-use crate::trees::{Block, Ensemble, Workspace};
+use crate::trees::{Block, Ensemble, NoShap, Workspace};
 
 /// Rows that one thread encodes and answers at a time: small enough to stay in the cache.
 const BLOCK: usize = 64;
@@ -147,6 +147,51 @@ impl Model for TreeModel {
         let columns = columns_for(&self.signature.features, rows)?;
         let values = self.answers(&columns, rows.rows());
         scores(&self.signature, values)
+    }
+
+    fn contributions(&self, rows: &Frame) -> Result<Option<Contributions>, PortError> {
+        let columns = columns_for(&self.signature.features, rows)?;
+        match self.explain(&columns, rows.rows()) {
+            Ok(contributions) => Ok(Some(contributions)),
+            Err(NoShap::NoCover) => Ok(None),
+            Err(error @ NoShap::TooDeep(_)) => Err(PortError::caller(
+                "model_mismatch",
+                format!("the model cannot be explained: {error}; train it with fewer leaves"),
+            )),
+        }
+    }
+}
+
+impl TreeModel {
+    /// Several numbers may come from one column, whose contribution is their sum.
+    fn explain(&self, columns: &[&Column], rows: usize) -> Result<Contributions, NoShap> {
+        let outputs = self.ensemble.outputs();
+        let inputs = self.encoder.width();
+        let features = self.signature.features.features.len();
+        let mut cells = vec![0.0; rows * inputs];
+        self.encoder.encode(columns, 0, rows, &mut cells);
+        let block = Block {
+            cells: &cells,
+            stride: rows,
+            rows,
+        };
+        let mut values = vec![0.0; rows * outputs * (features + 1)];
+        let explained = values.par_chunks_mut(outputs * (features + 1)).enumerate();
+        explained.try_for_each(|(row, values)| {
+            let mut all = vec![0.0; self.ensemble.contributions_width()];
+            self.ensemble.contributions(block, row, &mut all)?;
+            for (of_input, of_feature) in all
+                .chunks_exact(inputs + 1)
+                .zip(values.chunks_exact_mut(features + 1))
+            {
+                for (input, contribution) in of_input[..inputs].iter().enumerate() {
+                    of_feature[self.encoder.column(input)] += contribution;
+                }
+                of_feature[features] = of_input[inputs];
+            }
+            Ok(())
+        })?;
+        Ok(Contributions { outputs, values })
     }
 }
 

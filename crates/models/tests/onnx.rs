@@ -419,6 +419,26 @@ fn a_graph_answers_tensors_and_refuses_those_that_do_not_fit() {
     });
 }
 
+#[test]
+fn weights_in_another_file_of_the_bundle_are_read_from_there() {
+    if std::env::var_os("ORT_DYLIB_PATH").is_none() {
+        eprintln!("skipped: ORT_DYLIB_PATH names no ONNX Runtime; `make test` does");
+        return;
+    }
+    let add = (1, node("Add", &["x", "w"], &["y"]));
+    let mut bundle = bundle(model(graph([add, (5, external("w.bin", "8"))])));
+    let weights = [10.0_f32, 20.0].map(f32::to_le_bytes).concat();
+    bundle.insert("w.bin".into(), weights);
+    let model = OnnxModel::load(&bundle, "m.onnx").unwrap();
+    let x = Tensor::of_f32("x", vec![2], &[1.0, 2.0]).unwrap();
+    let Payload::Tensors(answer) =
+        now(model.call(Payload::Tensors(vec![x]), &CallContext::default())).unwrap()
+    else {
+        panic!("tensors");
+    };
+    assert_eq!(answer[0].to_f64().unwrap(), [11.0, 22.0]);
+}
+
 proptest! {
     #[test]
     fn a_mutated_file_is_refused_or_sound_and_never_panics(

@@ -4,15 +4,19 @@
 
 mod common;
 
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use common::{frame, manifest_dir};
 use serde_json::Value;
 use tidemill_core::frame::{Column, Frame};
 use tidemill_core::ports::{Model, ModelBundle, ModelRuntime};
-use tidemill_models::Runtime;
+use tidemill_core::servable::{CallContext, Payload, Servable};
+use tidemill_core::tensors::{DataType, Tensor};
+use tidemill_models::{OnnxModel, Runtime};
 
 /// A trained model, rows, and the answers of its library.
 struct Case {
@@ -21,6 +25,7 @@ struct Case {
     rows: Frame,
     expected: Vec<f64>,
     compare: Value,
+    contributions: Option<Vec<f64>>,
 }
 
 /// The cases whose names begin so; none where there is no Python for the tests.
@@ -63,15 +68,19 @@ fn case(folder: &Path) -> Case {
     let rows = columns
         .iter()
         .map(|(name, values)| (name.as_str(), column(values.as_array().unwrap())));
-    let numbers = case["expected"].as_array().unwrap().iter();
+    let flat = |rows: &Value| {
+        let numbers = rows.as_array().unwrap().iter();
+        numbers
+            .flat_map(|row| row.as_array().unwrap())
+            .map(|number| number.as_f64().unwrap())
+            .collect()
+    };
     Case {
         name: folder.file_name().unwrap().to_str().unwrap().to_owned(),
         bundle: bundle.collect(),
         rows: frame(rows.collect()),
-        expected: numbers
-            .flat_map(|row| row.as_array().unwrap())
-            .map(|number| number.as_f64().unwrap())
-            .collect(),
+        expected: flat(&case["expected"]),
+        contributions: case.get("contributions").map(flat),
         compare: case["compare"].clone(),
     }
 }
@@ -114,6 +123,29 @@ impl Case {
     }
 }
 
+/// Contributions equal the library's own: LightGBM counts rows in `double`, XGBoost weighs them in `float`.
+fn contributions_differ(case: &Case, model: &dyn Model) -> Option<String> {
+    let expected = case.contributions.as_ref()?;
+    let tolerance = if case.name.starts_with("lightgbm") {
+        1e-9
+    } else {
+        1e-4
+    };
+    let Some(got) = model.contributions(&case.rows).unwrap() else {
+        return Some(format!("{}: no contributions", case.name));
+    };
+    let pairs = got.values.iter().zip(expected);
+    let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    let same = got.values.len() == expected.len() && worst <= tolerance;
+    (!same).then(|| {
+        let lengths = (got.values.len(), expected.len());
+        format!(
+            "{}: contributions differ by {worst}, of {lengths:?} numbers",
+            case.name
+        )
+    })
+}
+
 /// ONNX models that have to run on our own engine.
 const NATIVE: [&str; 17] = [
     "decision_tree",
@@ -151,7 +183,77 @@ fn differs_from_onnx_runtime(case: &Case) -> Option<String> {
         theirs.predict(&case.rows).unwrap(),
         ours.predict(&case.rows).unwrap(),
     );
-    (theirs != ours).then(|| format!("{}: not ONNX Runtime's answers to the last bit", case.name))
+    if theirs != ours {
+        return Some(format!(
+            "{}: not ONNX Runtime's answers to the last bit",
+            case.name
+        ));
+    }
+
+    // As tensors: labels and scores of all classes.
+    let theirs = OnnxModel::load_on_onnx_runtime(&case.bundle, "m.onnx").unwrap();
+    let ours = OnnxModel::load(&case.bundle, "m.onnx").unwrap();
+    if (ours.interface().platform == "tidemill_trees") != native {
+        return Some(format!(
+            "{}: as tensors on {}",
+            case.name,
+            ours.interface().platform
+        ));
+    }
+    let all: Vec<usize> = (0..700).map(|row| row % case.rows.rows()).collect();
+    [case.rows.clone(), case.rows.take(&[3]), case.rows.take(&all)]
+        .into_iter()
+        .find_map(|rows| {
+            let (theirs, ours) = (answers(&theirs, &rows), answers(&ours, &rows));
+            (theirs != ours).then(|| {
+                let rows = rows.rows();
+                format!("{}: not ONNX Runtime's tensors, of {rows} rows", case.name)
+            })
+        })
+}
+
+/// The outputs of a graph for the rows of a table.
+fn answers(model: &OnnxModel, rows: &Frame) -> Vec<Tensor> {
+    let columns = rows.columns();
+    let inputs = &model.interface().inputs;
+    let tensors = inputs.iter().zip(0..).map(|(input, first)| {
+        let width = if inputs.len() == 1 { columns.len() } else { 1 };
+        let shape = vec![rows.rows(), width];
+        let cells = |row: usize| {
+            columns[first..first + width]
+                .iter()
+                .map(move |column| (column, row))
+        };
+        let numbers = (0..rows.rows())
+            .flat_map(cells)
+            .map(|(column, row)| match column {
+                Column::Numeric(values) => values[row],
+                Column::Categorical(_) => f64::NAN,
+            });
+        match (input.datatype, &columns[first]) {
+            (DataType::Bytes, Column::Categorical(texts)) => {
+                let texts = texts
+                    .iter()
+                    .map(|text| Some(text.as_deref().unwrap().to_owned().into()));
+                Tensor::strings(input.name.as_str(), shape, texts.collect()).unwrap()
+            }
+            (DataType::Int64, _) => {
+                let bytes: Vec<u8> = numbers.flat_map(|number| (number as i64).to_le_bytes()).collect();
+                Tensor::fixed(input.name.as_str(), DataType::Int64, shape, bytes.into()).unwrap()
+            }
+            _ => {
+                let numbers: Vec<f32> = numbers.map(|number| number as f32).collect();
+                Tensor::of_f32(input.name.as_str(), shape, &numbers).unwrap()
+            }
+        }
+    });
+    let asked = Payload::Tensors(tensors.collect());
+    let context = CallContext::default();
+    let mut call = std::pin::pin!(model.call(asked, &context));
+    match call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Ok(Payload::Tensors(answers))) => answers,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -173,6 +275,7 @@ fn models_answer_as_their_python_originals_do() {
             failures.push(format!("{}: {difference}", case.name));
             continue;
         }
+        failures.extend(contributions_differ(case, model.as_ref()));
         // Row by row too, which goes another way through the engine.
         let width = case.expected.len() / case.rows.rows();
         let single = (0..case.rows.rows().min(50)).find_map(|row| {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use tidemill_core::clock::Timestamp;
 
+use crate::deploy_args::{BundleArgs, DeploymentArgs};
+
 /// From a notebook to production, and good there.
 #[derive(Debug, Parser)]
 #[command(
@@ -329,6 +331,65 @@ pub enum Command {
     Import {
         #[command(subcommand)]
         source: ImportSource,
+    },
+    /// Make a function or a model answer under a name, and wait until it does.
+    Deploy {
+        #[command(flatten)]
+        target: Target,
+        /// `app.py:function`, a model file, a folder with `MLmodel`, `models:/NAME/VERSION` or `models:/NAME@ALIAS`, or a bundle.
+        what: String,
+        /// The deployment's name; default: the function's, the file's or the model's.
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        bundle: BundleArgs,
+        #[command(flatten)]
+        serving: DeploymentArgs,
+    },
+    /// What is deployed.
+    Deployments {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Take a deployment away.
+    Undeploy {
+        #[command(flatten)]
+        target: Target,
+        /// Its name.
+        name: String,
+    },
+    /// Pack a function or a model into one file that can be deployed elsewhere.
+    Bundle {
+        /// `app.py:function`, a model file, or a folder with `MLmodel`.
+        what: String,
+        /// The name under which it will be deployed; default: the function's or the file's.
+        #[arg(long)]
+        name: Option<String>,
+        /// Where to write it.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        #[command(flatten)]
+        bundle: BundleArgs,
+        #[command(flatten)]
+        serving: DeploymentArgs,
+    },
+    /// Start a server with nothing but these bundles, models or functions.
+    Serve {
+        /// Bundles, `app.py:function`, model files, folders with `MLmodel`.
+        #[arg(required = true)]
+        what: Vec<String>,
+        #[command(flatten)]
+        listen: Listen,
+        /// Keep what is unpacked here, for a quicker next start; default: a folder that is removed at the end.
+        #[arg(short, long)]
+        data: Option<PathBuf>,
+        /// Listen on other addresses than this machine's own without knowing who calls.
+        #[arg(long)]
+        no_auth: bool,
+        #[command(flatten)]
+        bundle: BundleArgs,
+        #[command(flatten)]
+        serving: DeploymentArgs,
     },
     /// What is served, and what the loop is doing.
     Status {

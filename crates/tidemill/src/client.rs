@@ -160,6 +160,19 @@ impl Client {
             .await
     }
 
+    /// DELETE, whose answer is empty.
+    pub async fn delete(&self, path: &str) -> Result<()> {
+        let request = self.http.delete(format!("{}{path}", self.base));
+        self.send_empty(request).await
+    }
+
+    /// POST of bytes as they come, for as long as it takes; the answer is JSON.
+    pub async fn post_bytes<T: DeserializeOwned>(&self, path: &str, body: reqwest::Body) -> Result<T> {
+        let request = self.http.post(format!("{}{path}", self.base)).body(body);
+        let request = request.header("content-type", "application/octet-stream");
+        self.send(request.timeout(A_DAY)).await
+    }
+
     /// Sends bytes as they come; for as long as it takes.
     pub async fn put(&self, path: &str, body: reqwest::Body) -> Result<()> {
         let request = self.http.put(format!("{}{path}", self.base)).body(body);
@@ -169,6 +182,14 @@ impl Client {
 
     async fn send<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T> {
         self.read(self.credentials.authorise(request).send().await).await
+    }
+
+    async fn send_empty(&self, request: reqwest::RequestBuilder) -> Result<()> {
+        let sent = self.credentials.authorise(request).send().await;
+        match &sent {
+            Ok(response) if response.status().as_u16() == 204 => Ok(()),
+            _ => self.read::<Value>(sent).await.map(drop),
+        }
     }
 
     async fn read<T: DeserializeOwned>(&self, sent: reqwest::Result<reqwest::Response>) -> Result<T> {

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use tidemill_api::{ControlPlane as _, Security};
+use tidemill_control::delivery::deployments::Deployments;
 use tidemill_control::tracking::{Tracking, TrackingOptions};
 use tidemill_control::{Control, Parts};
 use tidemill_core::clock::{Clock, Timestamp, VirtualClock, WallClock};
 use tidemill_core::spec::{self, LogDurability, Spec};
 use tidemill_data::{DataFusionEngine, Tables};
-use tidemill_models::{BuiltinTrainer, Runtime};
+use tidemill_models::{BuiltinTrainer, Deployer, Runtime};
 use tidemill_serving::{Durability, LogOptions, PredictionLog, Router, Server};
 use tidemill_store::{Database, Store};
 use tokio::net::TcpListener;
@@ -133,10 +134,12 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
         clock: Arc::clone(&clock),
     })
     .await?;
+    let deployments = open_deployments(&store, control.serving(), &clock);
     let tracking = Tracking::new(store, clock, settings.tracking.clone());
     tracking.answer_tables(Arc::new(Tables::default()));
     tracking.prepare_users().await?;
-    let plane = Arc::new(Plane::new(control.clone(), tracking).sharing_memory(settings.shared_memory));
+    let plane =
+        Arc::new(Plane::new(control.clone(), tracking, deployments).sharing_memory(settings.shared_memory));
     Ok(App {
         control: Some(control),
         plane,
@@ -151,13 +154,15 @@ pub async fn open_without_project(data: &Path, settings: &Settings) -> Result<Ap
     let store = Store::open_on(data, settings.database.clone())?;
     let clock: Arc<dyn Clock> = Arc::new(WallClock);
     let serving = open_serving(data, &clock, LogDurability::default()).await?;
+    let deployments = open_deployments(&store, &serving, &clock);
     let tracking = Tracking::new(store, Arc::clone(&clock), settings.tracking.clone());
     tracking.answer_tables(Arc::new(Tables::default()));
     tracking.prepare_users().await?;
     Ok(App {
         control: None,
         plane: Arc::new(
-            Plane::without_project(tracking, serving, clock).sharing_memory(settings.shared_memory),
+            Plane::without_project(tracking, deployments, serving, clock)
+                .sharing_memory(settings.shared_memory),
         ),
         data: data.to_owned(),
         security: settings.security.clone(),
@@ -184,6 +189,23 @@ async fn open_serving(data: &Path, clock: &Arc<dyn Clock>, durability: LogDurabi
     }
     let routes = Arc::new(Router::new());
     Ok(Arc::new(Server::new(routes, log, Arc::clone(clock))))
+}
+
+/// The Python of deployments that name none: `TIDEMILL_PYTHON`, or `python3`.
+fn default_python() -> PathBuf {
+    let named = std::env::var_os("TIDEMILL_PYTHON").filter(|named| !named.is_empty());
+    let python = named.map_or_else(|| PathBuf::from("python3"), PathBuf::from);
+    // A bare name is looked up in `PATH`; a path means the same wherever a worker is started.
+    if python.components().count() > 1 {
+        std::path::absolute(&python).unwrap_or(python)
+    } else {
+        python
+    }
+}
+
+fn open_deployments(store: &Store, serving: &Arc<Server>, clock: &Arc<dyn Clock>) -> Deployments {
+    let engine = Arc::new(Deployer::new(store.data_dir(), default_python()));
+    Deployments::new(store.clone(), Arc::clone(serving), engine, Arc::clone(clock))
 }
 
 /// A server that listens, until it is stopped.
@@ -259,6 +281,7 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
         tracing::warn!(path = %address_file.display(), %error, "cannot write where this server listens");
     }
     let (stop, stopped) = oneshot::channel::<()>();
+    app.plane.deployments().start().await?;
     let tracking = app.plane.tracking().clone();
     tracking.send_webhooks_by(Arc::new(HttpSender));
     let keeper = tracking.clone();

@@ -6,6 +6,7 @@ mod cli;
 mod client;
 mod commands;
 mod compose;
+mod deploy_args;
 mod exit;
 mod output;
 mod plane;

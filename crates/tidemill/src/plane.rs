@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tidemill_api::{ApiError, ControlPlane, ListQuery, Noun, SharedMemory};
+use tidemill_control::delivery::deployments::Deployments;
 use tidemill_control::tracking::Tracking;
-use tidemill_control::{Control, ControlError, view};
+use tidemill_control::{Control, view};
 use tidemill_core::clock::{Clock, Timestamp};
 use tidemill_core::ids::{
     AlertId, DecisionId, EndpointName, ModelName, PredictionId, RolloutId, RunId, VersionNumber,
@@ -24,6 +25,7 @@ use tokio::sync::broadcast;
 pub struct Plane {
     control: Option<Control>,
     tracking: Tracking,
+    deployments: Deployments,
     serving: Arc<tidemill_serving::Server>,
     clock: Arc<dyn Clock>,
     shared_memory: Option<Arc<SharedMemory>>,
@@ -31,12 +33,13 @@ pub struct Plane {
 
 impl Plane {
     /// With the loop of a project.
-    pub fn new(control: Control, tracking: Tracking) -> Self {
+    pub fn new(control: Control, tracking: Tracking, deployments: Deployments) -> Self {
         Self {
             serving: Arc::clone(control.serving()),
             clock: Arc::clone(control.clock()),
             control: Some(control),
             tracking,
+            deployments,
             shared_memory: None,
         }
     }
@@ -44,12 +47,14 @@ impl Plane {
     /// With tracking and registry alone.
     pub fn without_project(
         tracking: Tracking,
+        deployments: Deployments,
         serving: Arc<tidemill_serving::Server>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         Self {
             control: None,
             tracking,
+            deployments,
             serving,
             clock,
             shared_memory: None,
@@ -84,23 +89,6 @@ impl Plane {
     }
 }
 
-fn to_api(error: ControlError) -> ApiError {
-    match error {
-        ControlError::Store(e) => e.into(),
-        ControlError::Port(e) => e.into(),
-        ControlError::Serve(e) => e.into(),
-        other => {
-            let (code, message) = (other.code(), other.to_string());
-            match &other {
-                ControlError::NotFound { .. } => ApiError::not_found(code, message),
-                ControlError::Conflict { .. } => ApiError::conflict(code, message),
-                ControlError::Refused { .. } => ApiError::bad_request(code, message),
-                _ => ApiError::internal(code, message),
-            }
-        }
-    }
-}
-
 fn to_json(value: impl Serialize) -> Result<Value, StoreError> {
     serde_json::to_value(value).map_err(|e| StoreError::Unreadable {
         what: "an answer".into(),
@@ -128,7 +116,7 @@ fn history_of(changes: Vec<models::AliasChange>) -> Value {
 impl ControlPlane for Plane {
     async fn status(&self) -> Result<view::Status, ApiError> {
         if let Some(control) = &self.control {
-            return control.status().await.map_err(to_api);
+            return control.status().await.map_err(ApiError::from);
         }
         Ok(view::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -139,22 +127,25 @@ impl ControlPlane for Plane {
     }
 
     async fn timeline(&self, endpoint: &EndpointName) -> Result<view::Timeline, ApiError> {
-        self.control()?.timeline(endpoint).await.map_err(to_api)
+        self.control()?.timeline(endpoint).await.map_err(ApiError::from)
     }
 
     async fn lineage(&self, id: &PredictionId) -> Result<view::Lineage, ApiError> {
-        self.control()?.lineage(id).await.map_err(to_api)
+        self.control()?.lineage(id).await.map_err(ApiError::from)
     }
 
     async fn record_feedback(
         &self,
         inputs: Vec<view::FeedbackInput>,
     ) -> Result<Vec<view::FeedbackOutcome>, ApiError> {
-        self.control()?.record_feedback(inputs).await.map_err(to_api)
+        self.control()?
+            .record_feedback(inputs)
+            .await
+            .map_err(ApiError::from)
     }
 
     async fn start_run(&self, reason: String) -> Result<RunId, ApiError> {
-        self.control()?.start_run(&reason).await.map_err(to_api)
+        self.control()?.start_run(&reason).await.map_err(ApiError::from)
     }
 
     async fn promote(
@@ -167,18 +158,18 @@ impl ControlPlane for Plane {
         self.control()?
             .promote(endpoint, version, &why, &by)
             .await
-            .map_err(to_api)
+            .map_err(ApiError::from)
     }
 
     async fn rollback(&self, endpoint: &EndpointName, why: String, by: String) -> Result<Value, ApiError> {
         self.control()?
             .rollback(endpoint, &why, &by)
             .await
-            .map_err(to_api)
+            .map_err(ApiError::from)
     }
 
     async fn advance(&self, to: Timestamp) -> Result<Timestamp, ApiError> {
-        self.control()?.advance(to).await.map_err(to_api)
+        self.control()?.advance(to).await.map_err(ApiError::from)
     }
 
     fn now(&self) -> Timestamp {
@@ -240,7 +231,11 @@ impl ControlPlane for Plane {
             .map(|control| control.spec().name.clone())
             .unwrap_or_default();
         if noun == Noun::Runs {
-            return self.control()?.run_detail(RunId::new(id)).await.map_err(to_api);
+            return self
+                .control()?
+                .run_detail(RunId::new(id))
+                .await
+                .map_err(ApiError::from);
         }
         if noun == Noun::Spec {
             return Ok(serde_json::to_value(&**self.control()?.spec()).unwrap_or_default());
@@ -307,6 +302,10 @@ impl ControlPlane for Plane {
 
     fn shared_memory(&self) -> Option<&SharedMemory> {
         self.shared_memory.as_deref()
+    }
+
+    fn deployments(&self) -> &Deployments {
+        &self.deployments
     }
 
     fn tracking(&self) -> &Tracking {

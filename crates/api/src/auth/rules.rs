@@ -165,6 +165,9 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("POST", "/api/v1/endpoints/{}/promote", EDITOR),
     ("POST", "/api/v1/endpoints/{}/rollback", EDITOR),
     ("POST", "/api/v1/runs", EDITOR),
+    // Runs whatever code it is sent, as the server's own user.
+    ("POST", "/api/v1/deployments", ADMIN),
+    ("DELETE", "/api/v1/deployments/{}", ADMIN),
     ("POST", "/api/v1/feedback", EDITOR),
     ("POST", "/api/v1/models/{}/versions/{}/requests", On(Update, ModelInPath)),
     ("POST", "/api/v1/models/{}/versions/{}/requests/{}/approve", On(Manage, ModelInPath)),

@@ -178,28 +178,28 @@ pub(super) async fn one(
     written(app, answer, &asked.places)
 }
 
-type Reply = Result<proto::ModelStreamInferResponse, Status>;
+type Reply = proto::ModelStreamInferResponse;
 
 /// Says whether no further answer comes to the request.
 fn said(mut response: proto::ModelInferResponse, last: bool) -> Reply {
     let mut parameters = Map::new();
     parameters.insert("triton_final_response".to_owned(), json!(last));
     response.parameters.extend(to_parameters(parameters));
-    Ok(proto::ModelStreamInferResponse {
+    proto::ModelStreamInferResponse {
         error_message: String::new(),
         infer_response: Some(response),
-    })
+    }
 }
 
 /// An error of one request does not end the stream.
 fn failed(id: &str, error: &ApiError) -> Reply {
-    Ok(proto::ModelStreamInferResponse {
+    proto::ModelStreamInferResponse {
         error_message: error.message.clone(),
         infer_response: Some(proto::ModelInferResponse {
             id: id.to_owned(),
             ..proto::ModelInferResponse::default()
         }),
-    })
+    }
 }
 
 /// Answers every request of a stream. Those to models of one answer are answered in their order; the others answer as they can.
@@ -207,7 +207,7 @@ pub(super) fn streamed(
     app: App,
     requests: Streaming<proto::ModelInferRequest>,
     timeout: Option<Duration>,
-) -> BoxStream<'static, Reply> {
+) -> BoxStream<'static, Result<Reply, Status>> {
     let (sender, receiver) = mpsc::channel(AT_ONCE);
     tokio::spawn(work(app, requests, timeout, sender));
     futures::stream::unfold(receiver, |mut receiver| async {
@@ -221,7 +221,7 @@ async fn work(
     app: App,
     mut requests: Streaming<proto::ModelInferRequest>,
     timeout: Option<Duration>,
-    sender: mpsc::Sender<Reply>,
+    sender: mpsc::Sender<Result<Reply, Status>>,
 ) {
     let mut open = true;
     let mut singles = FuturesOrdered::new();
@@ -245,7 +245,7 @@ async fn work(
                             tokio::spawn(several(app.clone(), asked, id, sender.clone()));
                         }
                         Err(error) => {
-                            if sender.send(failed(&id, &error)).await.is_err() {
+                            if sender.send(Ok(failed(&id, &error))).await.is_err() {
                                 return;
                             }
                         }
@@ -259,7 +259,7 @@ async fn work(
                 None => open = false,
             },
             Some(reply) = singles.next(), if !singles.is_empty() => {
-                if sender.send(reply).await.is_err() {
+                if sender.send(Ok(reply)).await.is_err() {
                     return;
                 }
             }
@@ -278,7 +278,7 @@ async fn begin(
     Ok((asked, decoupled))
 }
 
-async fn several(app: App, asked: Asked, id: String, sender: mpsc::Sender<Reply>) {
+async fn several(app: App, asked: Asked, id: String, sender: mpsc::Sender<Result<Reply, Status>>) {
     let wants_end = asked
         .request
         .parameters
@@ -288,7 +288,7 @@ async fn several(app: App, asked: Asked, id: String, sender: mpsc::Sender<Reply>
     let mut answers = match ask_stream(&app, asked.target, asked.request).await {
         Ok(answers) => answers,
         Err(error) => {
-            let _ = sender.send(failed(&id, &error)).await;
+            let _ = sender.send(Ok(failed(&id, &error))).await;
             return;
         }
     };
@@ -306,11 +306,11 @@ async fn several(app: App, asked: Asked, id: String, sender: mpsc::Sender<Reply>
             }
             Err(error) => failed(&id, &error),
         };
-        if sender.send(reply).await.is_err() {
+        if sender.send(Ok(reply)).await.is_err() {
             return;
         }
     }
     if wants_end {
-        let _ = sender.send(said(last, true)).await;
+        let _ = sender.send(Ok(said(last, true))).await;
     }
 }

@@ -120,8 +120,8 @@ mod tests {
             metadata.insert("grpc-timeout", text.parse().unwrap());
             timeout(&metadata)
         };
-        assert_eq!(read("2H"), Some(Duration::from_secs(7200)));
-        assert_eq!(read("3M"), Some(Duration::from_secs(180)));
+        assert_eq!(read("2H"), Some(Duration::from_hours(2)));
+        assert_eq!(read("3M"), Some(Duration::from_mins(3)));
         assert_eq!(read("100m"), Some(Duration::from_millis(100)));
         assert_eq!(read("7u"), Some(Duration::from_micros(7)));
         for bad in ["", "m", "1", "x1m", "1x"] {

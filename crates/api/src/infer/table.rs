@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde_json::json;
 use tidemill_core::frame::{Scores, Task};
+use tidemill_core::ids::PredictionId;
 use tidemill_core::tensors::{DataType, Tensor, TensorData, TensorSpec};
 use tidemill_serving::{InferResponse, Route};
 
@@ -115,7 +116,7 @@ pub(crate) fn tensors(response: &InferResponse) -> Vec<Tensor> {
     }
     outputs.push(texts(
         "prediction_id",
-        &mut response.ids.iter().map(|id| id.as_str()),
+        &mut response.ids.iter().map(PredictionId::as_str),
     ));
     outputs.push(Tensor {
         name: "model_version".to_owned(),

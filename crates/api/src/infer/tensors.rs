@@ -554,7 +554,7 @@ mod tests {
         }
         assert_eq!(half_bits(f32::NAN) & 0x7fff, 0x7e00);
         assert_eq!(brain_bits(1.0), 0x3f80);
-        assert_eq!(brain_bits(3.141_592_7), 0x4049);
+        assert_eq!(brain_bits(std::f32::consts::PI), 0x4049);
         assert_eq!(brain_bits(f32::INFINITY), 0x7f80);
         // Every half comes back as itself.
         for bits in 0..=0x7bff_u16 {

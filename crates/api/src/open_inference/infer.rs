@@ -1,25 +1,29 @@
 //! `POST /v2/models/{model}[/versions/{version}]/infer`
 
-use axum::extract::{Path, State};
-use axum::http::HeaderMap;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, header};
 use axum::response::Response;
+use bytes::Bytes;
 
 use super::reading::{self, Plan};
 use super::{ModelPath, check_type, header_length, writing};
 use crate::control_plane::App;
 use crate::error::ApiError;
-use crate::extract::Inflated;
+use crate::extract::{Body, Inflated};
 use crate::infer::ask::ask;
 use crate::infer::{self, Call, Reading, Rows, Target, fast, table, tensors};
-use bytes::Bytes;
 
 /// A prediction, or one with one version.
 pub(crate) async fn infer(
     State(app): State<App>,
     Path(path): Path<ModelPath>,
-    headers: HeaderMap,
-    Inflated(body): Inflated,
+    request: Request,
 ) -> Result<Response, ApiError> {
+    // The headers are taken, not copied: this is the way of most requests.
+    let (parts, body) = request.into_parts();
+    let headers = parts.headers;
+    let body = Body::read(body).await?;
+    let Inflated(body) = Inflated::of(body, headers.get(header::CONTENT_ENCODING)).await?;
     let length = header_length(&headers)?;
     check_type(&headers, length.is_some())?;
     match path.target(&app)? {

@@ -15,7 +15,7 @@ pub(crate) mod repository;
 pub(crate) mod settings;
 mod writing;
 
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tidemill_core::ids::{EndpointName, VersionNumber};
@@ -66,7 +66,8 @@ fn header_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
 
 /// JSON is read under its own type, without any (as clients of Triton send it), and as bytes that say how much of them is JSON.
 fn check_type(headers: &HeaderMap, binary: bool) -> Result<(), ApiError> {
-    if binary {
+    let json = |value: &HeaderValue| value.as_bytes() == b"application/json";
+    if binary || headers.get(header::CONTENT_TYPE).is_none_or(json) {
         return Ok(());
     }
     match media_type(headers).as_deref() {

@@ -155,7 +155,7 @@ pub(crate) async fn invoke(
         let _permit = permit;
         let work = async {
             let body = place.read(&path).await?;
-            let asked = scoring(&headers, &content_type, body)?;
+            let asked = scoring(&headers, &content_type, body);
             let (_, scored) = scored(&app, target, asked).await?;
             let (_, body) = answer(scored, &accept)?;
             Ok::<_, ApiError>(body)

@@ -40,7 +40,7 @@ pub(crate) async fn invoke(
     let target = target(&app, &name, &headers)?;
     let accept = text(&headers, header::ACCEPT.as_str()).unwrap_or_default();
     let content_type = text(&headers, header::CONTENT_TYPE.as_str()).unwrap_or_default();
-    let scoring = scoring(&headers, content_type, bytes)?;
+    let scoring = scoring(&headers, content_type, bytes);
     let (variant, scored) = scored(&app, target, scoring).await?;
     let (kind, body) = answer(scored, accept)?;
     let mut response = ([(header::CONTENT_TYPE, kind)], body).into_response();
@@ -70,7 +70,7 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 }
 
 fn wrong(message: String) -> ApiError {
-    ApiError::bad_request("bad_header", message)
+    ApiError::bad_request("bad_request_header", message)
 }
 
 /// What is asked: the endpoint, or the variant of it that the request names.
@@ -128,7 +128,7 @@ fn version(target: &Target, variant: &str) -> Result<Option<VersionNumber>, ApiE
 }
 
 /// The body, and what travels beside it.
-fn scoring(headers: &HeaderMap, content_type: &str, bytes: Bytes) -> Result<Scoring, ApiError> {
+fn scoring(headers: &HeaderMap, content_type: &str, bytes: Bytes) -> Scoring {
     let bare = content_type.split(';').next().unwrap_or_default().trim();
     let header = content_type.split(';').skip(1).find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;
@@ -159,7 +159,7 @@ fn scoring(headers: &HeaderMap, content_type: &str, bytes: Bytes) -> Result<Scor
             parameters.insert(name.to_owned(), json!(text));
         }
     }
-    Ok(Scoring {
+    Scoring {
         kind,
         content_type: if bare.is_empty() {
             "application/octet-stream".to_owned()
@@ -170,7 +170,7 @@ fn scoring(headers: &HeaderMap, content_type: &str, bytes: Bytes) -> Result<Scor
         id: text(headers, INFERENCE_ID).map(str::to_owned),
         timeout: None,
         parameters,
-    })
+    }
 }
 
 fn starts_json(bytes: &[u8]) -> bool {
@@ -201,7 +201,7 @@ fn answer(scored: Scored, accept: &str) -> Result<(String, Bytes), ApiError> {
         }
         Scored::Hosted(answer) => match answer.payload {
             Payload::Body { content_type, bytes } => return Ok((content_type, bytes)),
-            payload => {
+            payload @ Payload::Tensors(_) => {
                 let predictions = reply::predictions(&payload)?;
                 (json!({ "predictions": predictions }), predictions)
             }

@@ -30,7 +30,7 @@ pub(crate) async fn invoke(
     let target = target(&app, &name, &headers)?;
     let content_type = text(&headers, header::CONTENT_TYPE.as_str()).unwrap_or_default();
     let accept = text(&headers, "x-amzn-sagemaker-accept").unwrap_or_default();
-    let asked = scoring(&headers, content_type, bytes)?;
+    let asked = scoring(&headers, content_type, bytes);
     let (variant, kind, frames): (String, String, BoxStream<'static, Bytes>) = match target {
         Target::Table(_) => {
             let (variant, scored) = scored(&app, target, asked).await?;
@@ -74,7 +74,7 @@ fn frame_of(answer: Result<CallAnswer, ServeError>) -> Bytes {
         .map_err(ApiError::from)
         .and_then(|answer| match answer.payload {
             Payload::Body { bytes, .. } => Ok(bytes),
-            payload => {
+            payload @ Payload::Tensors(_) => {
                 let predictions = reply::predictions(&payload)?;
                 Ok(format!("{}\n", json!({ "predictions": predictions })).into())
             }

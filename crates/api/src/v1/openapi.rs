@@ -122,8 +122,9 @@ fn all_schemas() -> Value {
     for (name, schema) in others {
         all[name] = schema;
     }
-    let (name, schema) = super::automations::schema();
-    all[name] = schema;
+    for (name, schema) in [super::automations::schema(), super::deployments::schema()] {
+        all[name] = schema;
+    }
     all
 }
 

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidemill_api::{ApiError, ControlPlane, ListQuery, Noun, SharedMemory};
+use tidemill_control::delivery::deployments::Deployments;
 use tidemill_control::tracking::{Tracking, TrackingOptions};
 use tidemill_control::users::AuthOptions;
 use tidemill_control::view;
@@ -24,6 +25,7 @@ use tidemill_store::objects::Bucket;
 use tokio::sync::broadcast;
 use tower::ServiceExt as _;
 
+use crate::deployments::Unpacker;
 use crate::models;
 
 /// Answers with a function of the first column.
@@ -67,6 +69,7 @@ pub struct Fake {
     pub ready: AtomicBool,
     pub only: Mutex<Option<EndpointName>>,
     tracking: Tracking,
+    deployments: Deployments,
     pub shared: Option<SharedMemory>,
     _dir: TempDir,
 }
@@ -132,11 +135,14 @@ impl Fake {
             ..endpoint("empty", Task::Binary, &flights, false)
         });
         let store = Store::open(&dir.path().join("store")).unwrap();
-        let tracking = Tracking::new(store, Arc::new(clock.clone()), tracking);
-        let serving = Server::new(routes, log, Arc::new(clock.clone()));
+        let serving = Arc::new(Server::new(routes, log, Arc::new(clock.clone())));
         models::host(serving.hosting());
+        let clocks = Arc::new(clock.clone());
+        let deployments = Deployments::new(store.clone(), Arc::clone(&serving), Arc::new(Unpacker), clocks);
+        let tracking = Tracking::new(store, Arc::new(clock.clone()), tracking);
         Arc::new(Self {
-            serving: Arc::new(serving),
+            serving,
+            deployments,
             clock,
             events: Mutex::default(),
             sender: broadcast::channel(4).0,
@@ -292,6 +298,9 @@ impl ControlPlane for Fake {
     }
     fn serving(&self) -> &Arc<Server> {
         &self.serving
+    }
+    fn deployments(&self) -> &Deployments {
+        &self.deployments
     }
     fn tracking(&self) -> &Tracking {
         &self.tracking

@@ -3,6 +3,7 @@
 
 mod artifacts;
 mod automations;
+mod deployments;
 mod errors;
 mod eval_datasets;
 mod events;

@@ -101,6 +101,9 @@ async fn a_deployment_gets_its_tensors_or_the_body_as_it_came() {
     assert_eq!(reply.header("x-amzn-invoked-production-variant"), "2");
 }
 
+/// Path, headers, body; status and name of the error.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, u16, &'a str);
+
 #[tokio::test]
 async fn errors_have_the_runtimes_names() {
     let app = App::new();
@@ -108,7 +111,7 @@ async fn errors_have_the_runtimes_names() {
     let variant = |name| [JSON, ("x-amzn-sagemaker-target-variant", name)];
     let model = [JSON, ("x-amzn-sagemaker-target-model", "a.tar.gz")];
     app.fake.serving_unload("double");
-    let cases: [(&str, &[(&str, &str)], &str, u16, &str); 8] = [
+    let cases: [Case; 8] = [
         (
             "/endpoints/nobody/invocations",
             &[JSON],

@@ -75,6 +75,8 @@ pub(crate) fn parse(text: &str) -> Result<LightGbm, Broken> {
                 leaves: &parsed.leaves,
                 width: 1,
                 sets: &parsed.sets,
+                node_cover: &parsed.node_cover,
+                leaf_cover: &parsed.leaf_cover,
             })
             .map_err(|error| {
                 Broken::new(
@@ -127,6 +129,9 @@ fn pandas_categories(text: &str, features: usize) -> Vec<Vec<String>> {
     categories
 }
 
+/// A file without trees must not ask for memory by its header.
+const MOST_OUTPUTS: usize = 1 << 16;
+
 /// What the header says.
 struct Shape {
     outputs: usize,
@@ -149,8 +154,12 @@ impl Shape {
         }
         let (line, text) = header.require("num_tree_per_iteration")?;
         let outputs: usize = tree::number(line, "num_tree_per_iteration", text)?;
-        if outputs == 0 {
-            return Err(Broken::new(line, "`num_tree_per_iteration` is 0", "at least 1"));
+        if !(1..=MOST_OUTPUTS).contains(&outputs) {
+            return Err(Broken::new(
+                line,
+                format!("`num_tree_per_iteration` is {outputs}"),
+                format!("1 to {MOST_OUTPUTS}"),
+            ));
         }
         let (line, text) = header.require("max_feature_idx")?;
         let last: usize = tree::number(line, "max_feature_idx", text)?;

@@ -94,6 +94,10 @@ pub(super) struct ParsedTree {
     pub nodes: Vec<Node>,
     pub leaves: Vec<f64>,
     pub sets: Vec<u32>,
+    /// Training rows a split; empty where the file does not say it.
+    pub node_cover: Vec<f64>,
+    /// Training rows a leaf.
+    pub leaf_cover: Vec<f64>,
 }
 
 /// Reads a tree over `features` inputs.
@@ -163,10 +167,18 @@ pub(super) fn parse(section: &Section<'_>, features: usize) -> Result<ParsedTree
             test,
         });
     }
+    // Only explanations need counts, so a file whose counts make no sense answers all the same.
+    let counts = |key: &str, count: usize| {
+        section
+            .array(key, count)
+            .map_or(Vec::new(), |counts| counts.values)
+    };
     Ok(ParsedTree {
         nodes,
         leaves: leaves.values,
         sets: sets.words,
+        node_cover: counts("internal_count", splits),
+        leaf_cover: counts("leaf_count", leaf_count),
     })
 }
 

@@ -278,9 +278,7 @@ impl Check<'_> {
         let location = tensor.location.ok_or_else(|| {
             OnnxError::ExternalData(format!("tensor `{name}` does not say in which file it is"))
         })?;
-        let plain =
-            !location.is_empty() && !location.contains(['/', '\\', ':', '\0']) && !location.starts_with('.');
-        if !plain {
+        if !is_plain(location) {
             return Err(OnnxError::ExternalData(format!(
                 "tensor `{name}` lies in `{location}`, which is no plain file name"
             )));
@@ -320,6 +318,11 @@ impl Check<'_> {
             ))
         })
     }
+}
+
+/// Whether a name is one of a file that lies beside the model.
+pub(super) fn is_plain(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['/', '\\', ':', '\0']) && !name.starts_with('.')
 }
 
 const STRING: i64 = 8;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use ort::environment::Environment;
+use ort::logging::LogLevel;
 
 use super::OnnxError;
 
@@ -22,6 +23,8 @@ fn load() -> Result<Environment, OnnxError> {
         .with_telemetry(false)
         .build()
         .map_err(|error| missing(&error))?;
+    // What it refuses comes back as an error; its warnings would only fill the log.
+    environment.set_log_level(LogLevel::Error);
     tracing::debug!(library = %path.display(), "onnx runtime loaded");
     Ok(environment)
 }

@@ -5,6 +5,8 @@
 //! tensors and `table` a table's rows, by our own tree engine where `trees` knows that it gives the same answers.
 
 mod check;
+mod columns;
+mod forest;
 mod library;
 mod proto;
 mod servable;

@@ -238,7 +238,7 @@ fn tensor(bytes: &[u8]) -> Result<Tensor<'_>, OnnxError> {
             9 => tensor.raw = Some(value.bytes()?),
             10 => {
                 tensor.doubles += match value {
-                    Value::Fixed64(_) => 8,
+                    Value::Fixed64 => 8,
                     other => other.bytes()?.len(),
                 }
             }

@@ -1,13 +1,19 @@
 //! Any ONNX graph whose inputs and outputs are tensors.
 
+use std::collections::HashMap;
+use std::path::Path;
+
 use async_trait::async_trait;
 use ort::session::{OutputSelector, RunOptions, SessionInputValue};
 use tidemill_core::ports::{ModelBundle, PortError};
 use tidemill_core::servable::{CallContext, Interface, Payload, Servable, Work};
-use tidemill_core::tensors::{Tensor, TensorSpec};
+use tidemill_core::tensors::{DataType, Tensor, TensorSpec};
 
-use super::proto::{self, Graph, Model, ValueInfo};
+use super::forest::Forest;
+use super::proto::{self, Graph, Model, Node, ValueInfo};
 use super::sessions::{Sessions, Settings};
+use super::table::class_labels;
+use super::wire::Writer;
 use super::{OnnxError, check, tensors};
 
 /// Models whose file is at most this large answer on the calling thread.
@@ -17,18 +23,60 @@ const LIGHT: usize = 256 * 1024;
 #[derive(Debug)]
 pub struct OnnxModel {
     interface: Interface,
-    sessions: Sessions,
-    light: bool,
+    engine: Engine,
     file: String,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+enum Engine {
+    /// Our own.
+    Forest(Forest),
+    /// ONNX Runtime.
+    Sessions {
+        sessions: Sessions,
+        /// What ONNX Runtime calls each output; not its name where a `ZipMap` is left out.
+        names: HashMap<String, String>,
+        light: bool,
+    },
 }
 
 impl OnnxModel {
-    /// Loads the file of that name from a bundle, with one thread a call.
+    /// Loads the file of that name from a bundle, with one thread a call. Trees run on our own engine where that is exact.
     ///
     /// # Errors
     /// If the file is broken or hostile, ONNX Runtime is not here, or does not take it.
     pub fn load(bundle: &ModelBundle, file: &str) -> Result<Self, PortError> {
-        Self::open(bundle, file, Settings::default()).map_err(|error| error.of(file))
+        Self::open(bundle, file, true).map_err(|error| error.of(file))
+    }
+
+    /// The same on ONNX Runtime, whatever is in the file.
+    ///
+    /// # Errors
+    /// As [`OnnxModel::load`].
+    pub fn load_on_onnx_runtime(bundle: &ModelBundle, file: &str) -> Result<Self, PortError> {
+        Self::open(bundle, file, false).map_err(|error| error.of(file))
+    }
+
+    /// Loads a file of a folder, with the files beside it that hold its weights. Blocks.
+    ///
+    /// # Errors
+    /// As [`OnnxModel::load`], and if a file cannot be read.
+    pub fn load_from(folder: &Path, file: &str) -> Result<Self, PortError> {
+        let read = |name: &str| {
+            std::fs::read(folder.join(name))
+                .map_err(|error| PortError::upstream("bundle_io", format!("cannot read `{name}`: {error}")))
+        };
+        let bytes = read(file)?;
+        let model = proto::read(&bytes).map_err(|error| error.of(file))?;
+        let mut bundle = ModelBundle::new();
+        // What is no plain name is not read, and refused by the check that follows.
+        for name in external_files(&model).iter().filter(|name| check::is_plain(name)) {
+            bundle.insert(name.clone(), read(name)?);
+        }
+        drop(model);
+        bundle.insert(file.to_owned(), bytes);
+        Self::load(&bundle, file)
     }
 
     /// Checks a file without loading it, and says what the model takes and gives. ONNX Runtime is not needed.
@@ -41,23 +89,51 @@ impl OnnxModel {
         checked.map_err(|error| error.of(file))
     }
 
-    pub(super) fn open(bundle: &ModelBundle, file: &str, settings: Settings) -> Result<Self, OnnxError> {
+    fn open(bundle: &ModelBundle, file: &str, native: bool) -> Result<Self, OnnxError> {
         let bytes = bundle
             .get(file)
             .ok_or_else(|| OnnxError::Wire("there is no such file in the bundle".into()))?;
         let model = checked(bytes, bundle)?;
-        let interface = interface(&model.graph)?;
+        let mut interface = interface(&model.graph)?;
+        let forest = native.then(|| Forest::recognise(&model.graph)).flatten();
+        if let Some(forest) = forest {
+            tracing::debug!(
+                trees = forest.trees(),
+                "tree ensemble in an ONNX file, on our own engine"
+            );
+            interface.platform = "tidemill_trees".into();
+            return Ok(Self {
+                interface,
+                engine: Engine::Forest(forest),
+                file: file.to_owned(),
+                bytes: 2 * bytes.len() as u64,
+            });
+        }
         let external = external_files(&model);
         let weights: usize = external
             .iter()
             .filter_map(|name| bundle.get(name))
             .map(Vec::len)
             .sum();
+        let mut graph = bytes.clone();
+        let mut names = HashMap::new();
+        for output in &model.graph.outputs {
+            let inside = zipped(&model.graph, output.name).and_then(|node| node.inputs.first().copied());
+            if let Some(inside) = inside {
+                expose(&mut graph, inside);
+            }
+            names.insert(output.name.to_owned(), inside.unwrap_or(output.name).to_owned());
+        }
         drop(model);
+        let sessions = Sessions::open(graph, &external, bundle, Settings::default())?;
         Ok(Self {
             interface,
-            sessions: Sessions::open(bytes.clone(), &external, bundle, settings)?,
-            light: bytes.len() + weights <= LIGHT,
+            bytes: sessions.bytes(),
+            engine: Engine::Sessions {
+                sessions,
+                names,
+                light: bytes.len() + weights <= LIGHT,
+            },
             file: file.to_owned(),
         })
     }
@@ -82,6 +158,29 @@ impl OnnxModel {
                 format!("the model has no output `{unknown}`"),
             ));
         }
+        match &self.engine {
+            Engine::Forest(forest) => forest.run(given, &names),
+            Engine::Sessions {
+                sessions,
+                names: inside,
+                ..
+            } => {
+                let wanted: Vec<(&str, &str)> = names
+                    .iter()
+                    .map(|&name| (name, inside.get(name).map_or(name, String::as_str)))
+                    .collect();
+                self.run_session(sessions, given, &wanted)
+            }
+        }
+    }
+
+    /// `wanted` are the outputs' names, and what ONNX Runtime calls them.
+    fn run_session(
+        &self,
+        sessions: &Sessions,
+        given: &[Tensor],
+        wanted: &[(&str, &str)],
+    ) -> Result<Vec<Tensor>, PortError> {
         let inputs = given.iter().map(|tensor| {
             let value = tensors::to_ort(tensor).map_err(|error| {
                 PortError::caller("bad_payload", format!("input `{}`: {error}", tensor.name))
@@ -89,15 +188,16 @@ impl OnnxModel {
             Ok((tensor.name.as_str(), SessionInputValue::from(value)))
         });
         let inputs = inputs.collect::<Result<Vec<_>, PortError>>()?;
-        let outputs = self
-            .sessions
+        let outputs = sessions
             .with(|session| {
-                let selector = names.iter().fold(OutputSelector::no_default(), |selector, name| {
-                    selector.with(*name)
-                });
+                let selector = wanted
+                    .iter()
+                    .fold(OutputSelector::no_default(), |selector, (_, inside)| {
+                        selector.with(*inside)
+                    });
                 let options = RunOptions::new()?.with_outputs(selector);
                 let outputs = session.run_with_options(inputs, &options)?;
-                let read = names.iter().map(|name| match outputs.get(name) {
+                let read = wanted.iter().map(|(name, inside)| match outputs.get(inside) {
                     Some(value) => tensors::from_ort(name, value),
                     None => Err(tensors::ValueError::Type(format!("output `{name}` did not come"))),
                 });
@@ -120,7 +220,10 @@ impl Servable for OnnxModel {
     }
 
     fn work(&self) -> Work {
-        if self.light { Work::Light } else { Work::Heavy }
+        match self.engine {
+            Engine::Forest(_) | Engine::Sessions { light: true, .. } => Work::Light,
+            Engine::Sessions { .. } => Work::Heavy,
+        }
     }
 
     async fn call(&self, payload: Payload, context: &CallContext) -> Result<Payload, PortError> {
@@ -134,11 +237,14 @@ impl Servable for OnnxModel {
     }
 
     fn memory(&self) -> u64 {
-        self.sessions.bytes()
+        self.bytes
     }
 
     fn concurrency(&self) -> usize {
-        self.sessions.limit()
+        match &self.engine {
+            Engine::Forest(_) => usize::MAX,
+            Engine::Sessions { sessions, .. } => sessions.limit(),
+        }
     }
 }
 
@@ -179,13 +285,29 @@ pub(super) fn required<'a, 'b>(graph: &'b Graph<'a>) -> impl Iterator<Item = &'b
         .filter(move |input| !given.contains(input.name))
 }
 
+/// The `ZipMap` that makes an output.
+pub(super) fn zipped<'a, 'b>(graph: &'b Graph<'a>, output: &str) -> Option<&'b Node<'a>> {
+    let maps = graph.nodes.iter().filter(|node| node.op == "ZipMap");
+    maps.into_iter().find(|node| node.outputs.contains(&output))
+}
+
+/// Makes a value of single-precision numbers an output of the graph. Protocol buffers join messages that come twice, so a second
+/// graph that only has this output is enough.
+pub(super) fn expose(model: &mut Vec<u8>, name: &str) {
+    let tensor = Writer::default().int(1, 1);
+    let kind = Writer::default().bytes(1, &tensor.0);
+    let info = Writer::default().bytes(1, name.as_bytes()).bytes(2, &kind.0);
+    let graph = Writer::default().bytes(12, &info.0);
+    model.extend_from_slice(&Writer::default().bytes(7, &graph.0).0);
+}
+
 fn interface(graph: &Graph<'_>) -> Result<Interface, OnnxError> {
     let spec = |info: &ValueInfo<'_>| {
         let datatype = tensors::datatype(info.element)
             .filter(|_| info.is_tensor)
             .ok_or_else(|| {
                 OnnxError::Unsupported(format!(
-                    "`{}` is no tensor; export the model without it (for scikit-learn: `zipmap=False`)",
+                    "`{}` is no tensor; export the model without it",
                     info.name
                 ))
             })?;
@@ -198,11 +320,17 @@ fn interface(graph: &Graph<'_>) -> Result<Interface, OnnxError> {
     let inputs = required(graph)
         .map(spec)
         .collect::<Result<Vec<TensorSpec>, OnnxError>>()?;
-    let outputs = graph
-        .outputs
-        .iter()
-        .map(spec)
-        .collect::<Result<Vec<TensorSpec>, OnnxError>>()?;
+    let outputs = graph.outputs.iter().map(|output| {
+        // What a `ZipMap` gives is a list of maps; what goes into it is the same as a tensor.
+        if zipped(graph, output.name).is_none() {
+            return spec(output);
+        }
+        let labels = class_labels(graph);
+        let mut scores = TensorSpec::new(output.name, DataType::Fp32, vec![-1, labels.len() as i64]);
+        scores.labels = labels;
+        Ok(scores)
+    });
+    let outputs = outputs.collect::<Result<Vec<TensorSpec>, OnnxError>>()?;
     let batches = |specs: &[TensorSpec]| specs.iter().all(|spec| spec.shape.first() == Some(&-1));
     Ok(Interface {
         platform: "onnxruntime_onnx".into(),

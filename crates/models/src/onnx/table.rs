@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use ort::session::{OutputSelector, RunOptions, SessionInputValue};
-use tidemill_core::frame::{Column, FeatureKind, Frame, Scores, Task};
+use tidemill_core::frame::{Column, Frame, Scores, Task};
 use tidemill_core::ports::{Model, ModelBundle, ModelSignature, PortError};
 use tidemill_core::tensors::{DataType, Tensor};
 
+use super::columns::{Input, default_features, fit, inputs, tensor};
 use super::proto::{Graph, Node, ValueInfo};
-use super::servable::{checked, external_files, required};
+use super::servable::{checked, expose, external_files};
 use super::sessions::{Sessions, Settings};
-use super::wire::Writer;
 use super::{OnnxError, tensors, trees};
 use crate::encode::{Rounding, RowEncoder, columns_for};
 use crate::error::BundleError;
@@ -26,17 +25,6 @@ pub(crate) struct OnnxTable {
     output: Output,
     sessions: Sessions,
     file: String,
-}
-
-/// A tensor that columns go into.
-#[derive(Debug)]
-struct Input {
-    name: String,
-    datatype: DataType,
-    /// How many columns it takes, side by side.
-    width: usize,
-    /// Whether it has a dimension for them.
-    flat: bool,
 }
 
 /// Where the answer stands.
@@ -141,93 +129,6 @@ fn mismatch(manifest: &Manifest, reason: String) -> PortError {
         reason,
     }
     .into()
-}
-
-/// What the graph takes. A width of 0 is not said.
-fn inputs(graph: &Graph<'_>) -> Result<Vec<Input>, OnnxError> {
-    required(graph)
-        .map(|info: &ValueInfo<'_>| {
-            let unsupported = |what: &str| {
-                OnnxError::Unsupported(format!(
-                    "input `{}` {what}; serve the model as tensors, without a table",
-                    info.name
-                ))
-            };
-            let datatype = tensors::datatype(info.element)
-                .filter(|_| info.is_tensor)
-                .ok_or_else(|| unsupported("is no tensor"))?;
-            let shape = info.shape.as_deref().unwrap_or(&[-1, -1]);
-            let (width, flat) = match shape {
-                [_] => (1, true),
-                [_, width] => (usize::try_from(*width).unwrap_or(0), false),
-                _ => return Err(unsupported("has more than two dimensions")),
-            };
-            Ok(Input {
-                name: info.name.to_owned(),
-                datatype,
-                width,
-                flat,
-            })
-        })
-        .collect()
-}
-
-/// Names for the columns: an input of one column gives it its own.
-fn default_features(inputs: &[Input]) -> Vec<ManifestFeature> {
-    let names = inputs.iter().flat_map(|input| {
-        (0..input.width).map(|position| match input.width {
-            1 => (input.name.clone(), input.datatype),
-            _ => (format!("{}_{position}", input.name), input.datatype),
-        })
-    });
-    names
-        .map(|(name, datatype)| ManifestFeature {
-            name,
-            kind: kind(datatype),
-            categories: Vec::new(),
-        })
-        .collect()
-}
-
-fn kind(datatype: DataType) -> FeatureKind {
-    if datatype == DataType::Bytes {
-        FeatureKind::Categorical
-    } else {
-        FeatureKind::Numeric
-    }
-}
-
-/// Gives each input its columns, in order; one whose width is not said takes what the others leave.
-fn fit(mut inputs: Vec<Input>, features: &[ManifestFeature]) -> Result<Vec<Input>, String> {
-    let said: usize = inputs.iter().map(|input| input.width).sum();
-    let open: Vec<usize> = (0..inputs.len())
-        .filter(|&input| inputs[input].width == 0)
-        .collect();
-    if let (&[open], Some(left)) = (open.as_slice(), features.len().checked_sub(said)) {
-        inputs[open].width = left;
-    }
-    let total: usize = inputs.iter().map(|input| input.width).sum();
-    if total != features.len() || inputs.iter().any(|input| input.width == 0) {
-        return Err(format!(
-            "it takes {total} columns in {} tensors, `features` lists {}; list one feature a column, in the order of the tensors",
-            inputs.len(),
-            features.len()
-        ));
-    }
-    let mut columns = features.iter();
-    for input in &inputs {
-        for feature in columns.by_ref().take(input.width) {
-            if feature.kind != kind(input.datatype) {
-                return Err(format!(
-                    "feature `{}` goes into tensor `{}`, which is {}; change its kind",
-                    feature.name,
-                    input.name,
-                    input.datatype.name()
-                ));
-            }
-        }
-    }
-    Ok(inputs)
 }
 
 /// Which output answers, and what it means.
@@ -345,16 +246,6 @@ pub(super) fn class_labels(graph: &Graph<'_>) -> Vec<String> {
         .unwrap_or_default()
 }
 
-/// Makes a value of single-precision numbers an output of the graph. Protocol buffers join messages that come twice, so a second
-/// graph that only has this output is enough.
-fn expose(model: &mut Vec<u8>, name: &str) {
-    let tensor = Writer::default().int(1, 1);
-    let kind = Writer::default().bytes(1, &tensor.0);
-    let info = Writer::default().bytes(1, name.as_bytes()).bytes(2, &kind.0);
-    let graph = Writer::default().bytes(12, &info.0);
-    model.extend_from_slice(&Writer::default().bytes(7, &graph.0).0);
-}
-
 impl OnnxTable {
     fn values(&self, columns: &[&Column], rows: usize) -> Result<Vec<f64>, PortError> {
         let mut columns = columns.iter();
@@ -405,87 +296,6 @@ impl OnnxTable {
             values
         })
     }
-}
-
-/// Columns side by side, row by row.
-fn tensor(input: &Input, columns: &[&Column], rows: usize) -> Result<Tensor, PortError> {
-    let shape = if input.flat {
-        vec![rows]
-    } else {
-        vec![rows, input.width]
-    };
-    let wrong =
-        |error: tidemill_core::tensors::TensorError| PortError::internal("internal", error.to_string());
-    if input.datatype == DataType::Bytes {
-        let mut texts = vec![Some(Bytes::new()); rows * input.width];
-        for (position, column) in columns.iter().enumerate() {
-            if let Column::Categorical(levels) = column {
-                let cells = texts.iter_mut().skip(position).step_by(input.width);
-                for (cell, level) in cells.zip(levels) {
-                    // ONNX has no missing text; the empty one stands for it.
-                    *cell = Some(
-                        level
-                            .as_deref()
-                            .map_or_else(Bytes::new, |level| Bytes::copy_from_slice(level.as_bytes())),
-                    );
-                }
-            }
-        }
-        return Tensor::strings(input.name.as_str(), shape, texts).map_err(wrong);
-    }
-    let mut numbers = vec![0.0; rows * input.width];
-    for (position, column) in columns.iter().enumerate() {
-        if let Column::Numeric(values) = column {
-            let cells = numbers.iter_mut().skip(position).step_by(input.width);
-            cells.zip(values).for_each(|(cell, &value)| *cell = value);
-        }
-    }
-    let floating = matches!(input.datatype, DataType::Fp32 | DataType::Fp64);
-    if !floating
-        && let Some(odd) = numbers
-            .iter()
-            .find(|value| value.fract() != 0.0 || value.is_nan())
-    {
-        return Err(PortError::caller(
-            "features_mismatch",
-            format!(
-                "tensor `{}` of the model takes whole numbers, and `{odd}` came; send a whole number",
-                input.name
-            ),
-        ));
-    }
-    macro_rules! bytes {
-        ($type:ty) => {
-            numbers
-                .iter()
-                .flat_map(|&value| (value as $type).to_le_bytes())
-                .collect::<Vec<u8>>()
-        };
-    }
-    let bytes = match input.datatype {
-        DataType::Fp32 => bytes!(f32),
-        DataType::Fp64 => bytes!(f64),
-        DataType::Int64 => bytes!(i64),
-        DataType::Int32 => bytes!(i32),
-        DataType::Int16 => bytes!(i16),
-        DataType::Int8 => bytes!(i8),
-        DataType::Uint64 => bytes!(u64),
-        DataType::Uint32 => bytes!(u32),
-        DataType::Uint16 => bytes!(u16),
-        DataType::Uint8 => bytes!(u8),
-        DataType::Bool => numbers.iter().map(|&value| u8::from(value != 0.0)).collect(),
-        other => {
-            return Err(PortError::caller(
-                "features_mismatch",
-                format!(
-                    "tensor `{}` of the model is {}, which no column fits",
-                    input.name,
-                    other.name()
-                ),
-            ));
-        }
-    };
-    Tensor::fixed(input.name.as_str(), input.datatype, shape, bytes.into()).map_err(wrong)
 }
 
 impl Model for OnnxTable {

@@ -9,14 +9,56 @@ use super::proto::{Graph, Node};
 use crate::encode::{Input, Read, Step};
 use crate::trees::{Builder, Child, Ensemble, Link, Node as Split, Precision, Test, TreeParts};
 
-/// What was recognised.
+/// What was recognised, as one number a class or, of two classes, the second one's.
 pub(super) struct Recognised {
     pub ensemble: Ensemble,
     pub inputs: Vec<Input>,
 }
 
+/// What was recognised, before its sums become scores.
+pub(super) struct Raw {
+    pub ensemble: Ensemble,
+    pub inputs: Vec<Input>,
+    pub transform: Transform,
+}
+
+/// How sums become scores.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Transform {
+    /// Each for itself, or all together.
+    Link(Link),
+    /// One sum of weights that are not negative: `1 - x` and `x`; the label is the second from 0.5 on.
+    PositivePair,
+    /// One sum: `-x` and `x`; the label is the second above 0.
+    Pair,
+    /// One sum: the logistic function of `-x` and `x`; the label is the second above 0.
+    LogisticPair,
+}
+
+impl Transform {
+    /// What the last score is of the sums.
+    fn link(self) -> Link {
+        match self {
+            Self::Link(link) => link,
+            Self::PositivePair | Self::Pair => Link::Identity,
+            Self::LogisticPair => Link::LogisticF32,
+        }
+    }
+}
+
 /// The trees that make `answer` from the one input of the graph, `features` numbers wide; `None` for anything that is not exact.
 pub(super) fn recognise(graph: &Graph<'_>, input: &str, answer: &str, features: usize) -> Option<Recognised> {
+    let Raw {
+        mut ensemble,
+        inputs,
+        transform,
+    } = recognise_raw(graph, input, answer, features)?;
+    ensemble.set_link(transform.link());
+    Some(Recognised { ensemble, inputs })
+}
+
+/// The same, with sums for answers.
+pub(super) fn recognise_raw(graph: &Graph<'_>, input: &str, answer: &str, features: usize) -> Option<Raw> {
     let makers: HashMap<&str, &Node<'_>> = graph
         .nodes
         .iter()
@@ -41,9 +83,11 @@ pub(super) fn recognise(graph: &Graph<'_>, input: &str, answer: &str, features: 
         read: Read::Number,
         steps,
     });
-    Some(Recognised {
-        ensemble: ensemble(node, classifier, features)?,
+    let (ensemble, transform) = ensemble(node, classifier, features)?;
+    Some(Raw {
+        ensemble,
         inputs: inputs.collect(),
+        transform,
     })
 }
 
@@ -84,7 +128,7 @@ fn head(
 /// The weights of one leaf: output and number.
 type Weights = Vec<(usize, f32)>;
 
-fn ensemble(node: &Node<'_>, classifier: bool, features: usize) -> Option<Ensemble> {
+fn ensemble(node: &Node<'_>, classifier: bool, features: usize) -> Option<(Ensemble, Transform)> {
     let known = [
         "base_values_as_tensor",
         "nodes_values_as_tensor",
@@ -119,7 +163,7 @@ fn ensemble(node: &Node<'_>, classifier: bool, features: usize) -> Option<Ensemb
         }
         of_leaf.push((output, weight));
     }
-    let mut builder = Builder::new(features, vec![0.0; form.outputs], form.link, Precision::F32);
+    let mut builder = Builder::new(features, vec![0.0; form.outputs], Link::Identity, Precision::F32);
     builder.offset_by(base.iter().map(|&value| f64::from(value)).collect());
     let all = node.ints("nodes_treeids");
     let mut seen = std::collections::HashSet::new();
@@ -136,13 +180,13 @@ fn ensemble(node: &Node<'_>, classifier: bool, features: usize) -> Option<Ensemb
         push(&mut builder, node, start..end, &leaves, form.outputs, features)?;
         start = end;
     }
-    Some(builder.finish())
+    Some((builder.finish(), form.transform))
 }
 
 /// How sums become an answer.
 struct Form {
     outputs: usize,
-    link: Link,
+    transform: Transform,
 }
 
 fn form(node: &Node<'_>, classifier: bool, ids: &[i64], weights: &[f32], base: &[f32]) -> Option<Form> {
@@ -154,7 +198,7 @@ fn form(node: &Node<'_>, classifier: bool, ids: &[i64], weights: &[f32], base: &
         let plain = single && transform == "NONE" && base.len() <= 1 && ids.iter().all(|&id| id == 0);
         return plain.then_some(Form {
             outputs: 1,
-            link: Link::Identity,
+            transform: Transform::Link(Link::Identity),
         });
     }
     let classes = node
@@ -170,17 +214,22 @@ fn form(node: &Node<'_>, classifier: bool, ids: &[i64], weights: &[f32], base: &
     if classes > 2 {
         return (base.is_empty() || base.len() == classes).then_some(Form {
             outputs: classes,
-            link,
+            transform: Transform::Link(link),
         });
     }
-    let mixed = weights.iter().any(|&weight| weight < 0.0);
-    let single = ids.windows(2).all(|pair| pair[0] == pair[1]);
     // Of two classes with one weight a leaf, the sum is the second one's.
-    let exact = single
-        && classes == 2
-        && base.len() <= 1
-        && (transform == "NONE" || (transform == "LOGISTIC" && mixed));
-    exact.then_some(Form { outputs: 1, link })
+    let single = ids.windows(2).all(|pair| pair[0] == pair[1]);
+    let mixed = weights.iter().any(|&weight| weight < 0.0);
+    let transform = match (transform, mixed) {
+        ("NONE", false) => Transform::PositivePair,
+        ("NONE", true) => Transform::Pair,
+        ("LOGISTIC", true) => Transform::LogisticPair,
+        _ => return None,
+    };
+    (single && classes == 2 && base.len() <= 1).then_some(Form {
+        outputs: 1,
+        transform,
+    })
 }
 
 fn push(
@@ -252,7 +301,7 @@ fn push(
             nodes: &nodes,
             leaves: &numbers_of_leaves,
             width: outputs as u32,
-            sets: &[],
+            ..TreeParts::default()
         })
         .ok()
 }

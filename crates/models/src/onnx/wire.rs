@@ -9,8 +9,8 @@ pub(super) enum Value<'a> {
     Int(u64),
     /// 32 bits.
     Fixed32(u32),
-    /// 64 bits.
-    Fixed64(u64),
+    /// 64 bits, of which nobody here wants to know more.
+    Fixed64,
     /// Bytes: a text, a message, packed numbers.
     Bytes(&'a [u8]),
 }
@@ -85,7 +85,10 @@ impl<'a> Fields<'a> {
         let key = varint(&mut self.0)?;
         let value = match key & 7 {
             0 => Value::Int(varint(&mut self.0)?),
-            1 => Value::Fixed64(u64::from_le_bytes(self.array()?)),
+            1 => {
+                self.take(8)?;
+                Value::Fixed64
+            }
             2 => {
                 let length = varint(&mut self.0)?;
                 let length = usize::try_from(length).unwrap_or(usize::MAX);

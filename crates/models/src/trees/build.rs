@@ -2,8 +2,9 @@
 
 use super::columns::{ALWAYS_LEFT, Columns, Fill};
 use super::marks::{MOST_WORDS, Marks, Ranks};
+use super::shap::Expected;
 use super::walk::{BY_SET, COLUMN, MISSING_LEFT, SetRef, Step};
-use super::{Child, Ensemble, Form, Link, Node, Precision, Sets, Test, Tree};
+use super::{Child, Ensemble, Form, Link, MOST_SET_WORDS, Node, Precision, Sets, Test, Tree};
 
 /// A tree in the terms of its format. `nodes` and `leaves` refer to each other by their positions, `InSet` to `sets`; node 0 is
 /// the root, and a tree without nodes is its first leaf.
@@ -19,13 +20,17 @@ pub(crate) struct TreeParts<'a> {
     pub width: u32,
     /// Words of bits.
     pub sets: &'a [u32],
+    /// How much of the training came through each split and
+    pub node_cover: &'a [f64],
+    /// each leaf; empty where the file does not say it.
+    pub leaf_cover: &'a [f64],
 }
 
 /// Why nodes and leaves are no tree that can be held.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotATree {
-    /// More nodes than an index can hold.
-    #[error("the model has more than a thousand million nodes")]
+    /// More nodes or words than an index can hold.
+    #[error("the model has more nodes or sets of categories than can be held")]
     TooLarge,
     /// A cycle, or a node with two parents.
     #[error("the tree reaches a node or a leaf twice")]
@@ -46,6 +51,8 @@ pub(crate) struct Builder {
     sets: Sets,
     trees: Vec<(Tree, Shape)>,
     values: Vec<f64>,
+    /// One a step; empty as soon as a tree says nothing.
+    cover: Vec<f64>,
     features: usize,
     base: Vec<f64>,
     divisor: Option<f64>,
@@ -73,6 +80,7 @@ impl Builder {
             sets: Sets::default(),
             trees: Vec::new(),
             values: Vec::new(),
+            cover: Vec::new(),
             features,
             base,
             divisor: None,
@@ -104,8 +112,11 @@ impl Builder {
             seen_leaves: vec![false; tree.leaves.len() / width as usize],
             todo: Vec::new(),
             shape: Shape::default(),
+            covered: tree.node_cover.len() == tree.nodes.len()
+                && tree.leaf_cover.len() == tree.leaves.len() / width as usize
+                && self.cover.len() == self.steps.len(),
         };
-        if tree.sets.len() > MOST_STEPS {
+        if self.sets.0.len() + tree.sets.len() > MOST_SET_WORDS {
             return Err(NotATree::TooLarge);
         }
         let first = if tree.nodes.is_empty() { !0 } else { 0 };
@@ -116,6 +127,9 @@ impl Builder {
                 return Err(NotATree::TooLarge);
             }
             self.place(&mut growing, target, place)?;
+        }
+        if !growing.covered {
+            self.cover = Vec::new();
         }
         let shape = growing.shape;
         self.sets.0.extend_from_slice(tree.sets);
@@ -133,6 +147,7 @@ impl Builder {
     fn place(&mut self, growing: &mut Growing<'_>, target: Target, place: u32) -> Result<(), NotATree> {
         let (number, present_only) = match target {
             Target::Child(child) if child < 0 => {
+                self.cover(growing, growing.parts.leaf_cover, !child as usize, place);
                 let payload = growing.leaf(child, &mut self.values)?;
                 self.steps[place as usize] = Step::leaf(place, payload);
                 return Ok(());
@@ -141,12 +156,15 @@ impl Builder {
             Target::Present(node) => (node, true),
         };
         let node = growing.node(number, present_only)?;
+        self.cover(growing, growing.parts.node_cover, number, place);
         let child = self.steps.len() as u32;
         self.steps.push(Step::leaf(child, 0.0));
         self.steps.push(Step::leaf(child + 1, 0.0));
         let third = node.missing != node.left && node.missing != node.right;
         let zero_missing = matches!(node.test, Test::AtMostZeroMissing(_));
         if third && !present_only {
+            // How many rows had a value is not said.
+            growing.covered = false;
             // Three ways: first whether there is a value, then the question.
             let fill = if zero_missing {
                 Fill::ZeroMissing
@@ -204,6 +222,16 @@ impl Builder {
         Ok(())
     }
 
+    /// Notes how much of the training came through the step at `place`.
+    fn cover(&mut self, growing: &Growing<'_>, cover: &[f64], number: usize, place: u32) {
+        if growing.covered
+            && let Some(&cover) = cover.get(number)
+        {
+            self.cover.resize(self.steps.len(), 0.0);
+            self.cover[place as usize] = cover;
+        }
+    }
+
     /// The ensemble.
     pub fn finish(self) -> Ensemble {
         let Self {
@@ -212,6 +240,7 @@ impl Builder {
             sets,
             trees,
             values,
+            cover,
             features,
             base,
             divisor,
@@ -259,8 +288,10 @@ impl Builder {
             payloads.resize(at as usize + bits(&shape), 0.0);
             tree
         });
-        let trees = trees.collect();
+        let trees: Vec<Tree> = trees.collect();
         ranks.seal();
+        let covered = cover.len() == steps.len() && !trees.is_empty();
+        let expected = covered.then(|| Expected::of(cover, &steps, &trees, &values, base.len()));
         Ensemble {
             columns,
             steps,
@@ -272,6 +303,7 @@ impl Builder {
             wide,
             payloads,
             features,
+            expected,
             base,
             divisor,
             offset,
@@ -299,6 +331,7 @@ struct Growing<'a> {
     seen_leaves: Vec<bool>,
     todo: Vec<(Target, u32)>,
     shape: Shape,
+    covered: bool,
 }
 
 impl Growing<'_> {

@@ -79,11 +79,6 @@ impl Columns {
         self.list.shrink_to_fit();
     }
 
-    /// How many columns, the constant one included.
-    pub fn len(&self) -> usize {
-        self.list.len() + 1
-    }
-
     /// The feature that a column comes from.
     pub fn feature(&self, column: u32) -> Option<u32> {
         let position = (column as usize).checked_sub(1)?;

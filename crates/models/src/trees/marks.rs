@@ -149,8 +149,8 @@ impl<M: Mask> Marks<M> {
     pub fn tree(&self, number: u32) -> Splits<'_, M> {
         let tree = self.trees[number as usize];
         Splits {
-            splits: &self.splits[tree.splits.0 as usize..tree.splits.1 as usize],
-            set_splits: &self.set_splits[tree.set_splits.0 as usize..tree.set_splits.1 as usize],
+            by_rank: &self.splits[tree.splits.0 as usize..tree.splits.1 as usize],
+            by_set: &self.set_splits[tree.set_splits.0 as usize..tree.set_splits.1 as usize],
             words: &self.words,
         }
     }
@@ -191,11 +191,6 @@ impl Ranks {
     pub fn seal(&mut self) {
         self.ranked_numbers = HashMap::new();
         self.hot_numbers = HashMap::new();
-    }
-
-    /// How many columns.
-    pub fn len(&self) -> usize {
-        self.ranked.len() + self.hot.len()
     }
 
     /// The column of ranks, and the rank of a threshold in it.

@@ -5,17 +5,22 @@
 //! ([`walk`]: single rows, large trees), and as marks for finding the leaves of many rows at once ([`marks`]: trees of up to 64
 //! leaves). In both, a missing value costs nothing: [`columns`] makes numbers of which it is known that they lead the right way.
 
+// What is called from `simd` has to become part of its callers, or it is not compiled for wider vectors.
+#![allow(clippy::inline_always)]
+
 mod build;
 mod columns;
 mod link;
 mod marks;
+mod shap;
 mod simd;
 mod walk;
 
-pub(crate) use build::{Builder, NotATree, TreeParts};
+pub(crate) use build::{Builder, TreeParts};
 use columns::Columns;
 pub(crate) use link::Link;
 use marks::{LANES, Lanes, Marks, Mask, Ranks, Scratch};
+pub(crate) use shap::NoShap;
 use simd::Kernel;
 use walk::{SetRef, Step, descend};
 
@@ -125,6 +130,8 @@ pub(crate) struct Ensemble {
     /// Payloads of the leaves of marked trees, 32 or 64 a tree.
     payloads: Vec<f64>,
     features: usize,
+    /// Where all trees have cover counts.
+    expected: Option<shap::Expected>,
     base: Vec<f64>,
     divisor: Option<f64>,
     /// What is added after the trees; may be shorter than the outputs.
@@ -132,6 +139,9 @@ pub(crate) struct Ensemble {
     link: Link,
     precision: Precision,
 }
+
+/// Words of all sets of a model: 64 MiB. A few bytes of a hostile file could ask for a large set.
+pub(crate) const MOST_SET_WORDS: usize = 1 << 24;
 
 /// Up to so many rows are answered one by one; a block of marks costs as much however few rows are in it.
 const FEW: usize = 4;
@@ -152,7 +162,12 @@ pub(crate) struct Workspace {
 impl Ensemble {
     /// Numbers in the answer to a row.
     pub fn outputs(&self) -> usize {
-        self.link.outputs(self.base.len())
+        self.base.len()
+    }
+
+    /// Makes answers of the sums in another way.
+    pub fn set_link(&mut self, link: Link) {
+        self.link = link;
     }
 
     /// How many trees.
@@ -379,3 +394,6 @@ impl Number for f32 {
         f64::from(self)
     }
 }
+
+#[cfg(test)]
+mod tests;

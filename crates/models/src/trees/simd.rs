@@ -10,8 +10,8 @@ use super::{Block, Ensemble, Workspace};
 /// The splits of one tree, and the words of its sets.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Splits<'a, M> {
-    pub splits: &'a [Split<M>],
-    pub set_splits: &'a [SetSplit<M>],
+    pub by_rank: &'a [Split<M>],
+    pub by_set: &'a [SetSplit<M>],
     pub words: &'a [(u32, i32)],
 }
 
@@ -56,12 +56,12 @@ macro_rules! portable {
         #[inline(always)]
         fn $name(self, tree: Splits<'_, $mask>, columns: &[Lanes<i32>]) -> Lanes<$mask> {
             let mut marks = [<$mask>::MAX; LANES];
-            for split in tree.splits {
+            for split in tree.by_rank {
                 for (mark, &value) in marks.iter_mut().zip(&columns[split.column as usize]) {
                     *mark &= split.mask | <$mask>::from(value <= split.rank).wrapping_neg();
                 }
             }
-            for split in tree.set_splits {
+            for split in tree.by_set {
                 let mut inside = [0_i32; LANES];
                 for &(column, word) in &tree.words[split.first as usize..][..split.count as usize] {
                     for (inside, &bits) in inside.iter_mut().zip(&columns[column as usize]) {
@@ -84,6 +84,7 @@ impl Kernel for Portable {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    #[allow(clippy::wildcard_imports)] // the names say where they come from
     use std::arch::x86_64::*;
 
     use super::{Block, Ensemble, Kernel, LANES, Lanes, Splits, Workspace};
@@ -185,7 +186,7 @@ mod x86 {
     #[target_feature(enable = "avx512f")]
     fn narrow_avx512(tree: Splits<'_, u32>, columns: &[Lanes<i32>]) -> Lanes<u32> {
         let mut marks = [_mm512_set1_epi32(-1); 2];
-        for split in tree.splits {
+        for split in tree.by_rank {
             let lanes = &columns[split.column as usize];
             let (rank, mask) = (
                 _mm512_set1_epi32(split.rank),
@@ -196,7 +197,7 @@ mod x86 {
                 *marks = _mm512_mask_and_epi32(*marks, right, *marks, mask);
             }
         }
-        for split in tree.set_splits {
+        for split in tree.by_set {
             let words = &tree.words[split.first as usize..][..split.count as usize];
             let mask = _mm512_set1_epi32(split.mask.cast_signed());
             for (marks, right) in marks.iter_mut().zip(outside512(words, columns)) {
@@ -218,7 +219,7 @@ mod x86 {
                 *marks = _mm512_mask_and_epi64(*marks, right, *marks, mask);
             }
         };
-        for split in tree.splits {
+        for split in tree.by_rank {
             let lanes = &columns[split.column as usize];
             let rank = _mm512_set1_epi32(split.rank);
             let rights = [
@@ -227,7 +228,7 @@ mod x86 {
             ];
             strike(&mut marks, rights, split.mask);
         }
-        for split in tree.set_splits {
+        for split in tree.by_set {
             let words = &tree.words[split.first as usize..][..split.count as usize];
             strike(&mut marks, outside512(words, columns), split.mask);
         }
@@ -262,7 +263,7 @@ mod x86 {
     #[target_feature(enable = "avx2")]
     fn narrow_avx2(tree: Splits<'_, u32>, columns: &[Lanes<i32>]) -> Lanes<u32> {
         let mut marks = [_mm256_set1_epi32(-1); 4];
-        for split in tree.splits {
+        for split in tree.by_rank {
             let lanes = &columns[split.column as usize];
             let rank = _mm256_set1_epi32(split.rank);
             let struck = _mm256_set1_epi32((!split.mask).cast_signed());
@@ -271,7 +272,7 @@ mod x86 {
                 *marks = _mm256_andnot_si256(_mm256_and_si256(right, struck), *marks);
             }
         }
-        for split in tree.set_splits {
+        for split in tree.by_set {
             let words = &tree.words[split.first as usize..][..split.count as usize];
             let struck = _mm256_set1_epi32((!split.mask).cast_signed());
             for (marks, right) in marks.iter_mut().zip(outside256(words, columns)) {
@@ -297,7 +298,7 @@ mod x86 {
                 *marks = _mm256_andnot_si256(struck, *marks);
             }
         };
-        for split in tree.splits {
+        for split in tree.by_rank {
             let lanes = &columns[split.column as usize];
             let rank = _mm256_set1_epi32(split.rank);
             let struck = _mm256_set1_epi64x((!split.mask).cast_signed());
@@ -306,7 +307,7 @@ mod x86 {
                 strike(&mut marks, part, right, struck);
             }
         }
-        for split in tree.set_splits {
+        for split in tree.by_set {
             let words = &tree.words[split.first as usize..][..split.count as usize];
             let struck = _mm256_set1_epi64x((!split.mask).cast_signed());
             for (part, right) in outside256(words, columns).into_iter().enumerate() {
@@ -322,10 +323,10 @@ mod x86 {
 mod tests {
     use super::*;
 
+    type Made<M> = (Vec<Split<M>>, Vec<SetSplit<M>>, Vec<(u32, i32)>, Vec<Lanes<i32>>);
+
     /// Splits and columns that look random.
-    fn tree<M: Copy>(
-        mask: impl Fn(u64) -> M,
-    ) -> (Vec<Split<M>>, Vec<SetSplit<M>>, Vec<(u32, i32)>, Vec<Lanes<i32>>) {
+    fn tree<M: Copy>(mask: impl Fn(u64) -> M) -> Made<M> {
         let mut state = 7_u64;
         let mut next = move || {
             state = state
@@ -359,13 +360,13 @@ mod tests {
         let narrow = tree(|bits| bits as u32);
         let wide = tree(|bits| bits);
         let narrow_tree = Splits {
-            splits: &narrow.0,
-            set_splits: &narrow.1,
+            by_rank: &narrow.0,
+            by_set: &narrow.1,
             words: &narrow.2,
         };
         let wide_tree = Splits {
-            splits: &wide.0,
-            set_splits: &wide.1,
+            by_rank: &wide.0,
+            by_set: &wide.1,
             words: &wide.2,
         };
         let expected = (

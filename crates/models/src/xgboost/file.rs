@@ -19,7 +19,8 @@ pub(super) struct Learner {
     #[serde(default)]
     pub feature_types: Vec<String>,
     pub gradient_booster: Booster,
-    pub learner_model_param: LearnerParam,
+    #[serde(rename = "learner_model_param")]
+    pub param: LearnerParam,
     pub objective: Objective,
 }
 
@@ -94,7 +95,8 @@ pub(super) struct Encoding {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Tree {
-    pub tree_param: TreeParam,
+    #[serde(rename = "tree_param")]
+    pub param: TreeParam,
     pub left_children: Vec<i32>,
     pub right_children: Vec<i32>,
     pub split_indices: Vec<u32>,

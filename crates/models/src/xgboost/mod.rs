@@ -10,7 +10,7 @@ use serde_json::Value;
 use tidemill_core::frame::Task;
 
 use crate::error::{Broken, shorten};
-use crate::trees::{Builder, Child, Ensemble, Link, Node, Precision, Test, TreeParts};
+use crate::trees::{Builder, Child, Ensemble, Link, MOST_SET_WORDS, Node, Precision, Test, TreeParts};
 use file::{Encoding, File, Learner, Tree};
 
 /// A model file, read.
@@ -29,6 +29,9 @@ pub(crate) struct XgBoost {
 }
 
 const EXPECTED: &str = "a model as `Booster.save_model` writes it, `.json` or `.ubj`";
+
+/// A file of a few bytes must not ask for a list of thousands of millions.
+const MOST_FEATURES: usize = 1 << 20;
 
 /// Reads a model; `wanted` is what the manifest says about the question.
 pub(crate) fn parse(bytes: &[u8], wanted: Option<Task>) -> Result<XgBoost, Broken> {
@@ -61,8 +64,14 @@ fn convert(learner: Learner, wanted: Option<Task>) -> Result<XgBoost, Broken> {
             ));
         }
     };
-    let param = &learner.learner_model_param;
+    let param = &learner.param;
     let features = param.num_feature as usize;
+    if features > MOST_FEATURES {
+        return Err(broken(
+            format!("`num_feature` is {features}"),
+            "a number of features that a table can have",
+        ));
+    }
     let outputs = param.num_class.max(param.num_target).max(1) as usize;
     if outputs > model.trees.len().max(1) * 64 {
         return Err(broken(
@@ -132,6 +141,8 @@ fn convert(learner: Learner, wanted: Option<Task>) -> Result<XgBoost, Broken> {
                 leaves: &read.leaves,
                 width: 1,
                 sets: &read.sets,
+                node_cover: &read.node_cover,
+                leaf_cover: &read.leaf_cover,
             })
             .map_err(|error| broken(format!("tree {number}: {error}"), "one tree of splits and leaves"))?;
     }
@@ -273,6 +284,8 @@ struct ReadTree {
     nodes: Vec<Node>,
     leaves: Vec<f64>,
     sets: Vec<u32>,
+    node_cover: Vec<f64>,
+    leaf_cover: Vec<f64>,
 }
 
 /// Deleted nodes are left over in pruned trees; they are not reached from the root and need not make sense.
@@ -291,7 +304,7 @@ fn convert_tree(tree: &Tree, features: usize, weight: f32) -> Result<ReadTree, S
             ));
         }
     }
-    if tree.tree_param.size_leaf_vector > 1 {
+    if tree.param.size_leaf_vector > 1 {
         return Err(
             "its leaves hold several numbers (`multi_output_tree`), which are served through Python".into(),
         );
@@ -353,10 +366,26 @@ fn convert_tree(tree: &Tree, features: usize, weight: f32) -> Result<ReadTree, S
         });
     }
     // The root is node 0, and `Builder` wants it first among its kind, which it is.
+    let (mut leaf_cover, mut node_cover) = (Vec::new(), Vec::new());
+    for (&left, &cover) in tree.left_children.iter().zip(&tree.sum_hessian) {
+        let of = if left == -1 {
+            &mut leaf_cover
+        } else {
+            &mut node_cover
+        };
+        of.push(f64::from(cover));
+    }
     if tree.left_children[0] == -1 {
         nodes.clear();
+        node_cover.clear();
     }
-    Ok(ReadTree { nodes, leaves, sets })
+    Ok(ReadTree {
+        nodes,
+        leaves,
+        sets,
+        node_cover,
+        leaf_cover,
+    })
 }
 
 type SetOf = std::collections::HashMap<usize, (u32, u32)>;
@@ -380,6 +409,9 @@ fn category_sets(tree: &Tree, sets: &mut Vec<u32>) -> Result<SetOf, String> {
             ));
         }
         let first = sets.len();
+        if first > MOST_SET_WORDS {
+            return Err("its sets of categories are too large".into());
+        }
         sets.resize(first + (highest as usize >> 5) + 1, 0);
         for &code in members {
             sets[first + (code as usize >> 5)] |= 1 << (code & 31);

@@ -19,8 +19,8 @@ FOLDER = pathlib.Path(sys.argv[1])
 SEED, ROWS, PROBES = 11, 600, 200
 
 
-def write(name, files, frame, expected, compare, labels=None):
-    """One case. `frame` holds the columns as a client would send them."""
+def write(name, files, frame, expected, compare, contributions=None):
+    """One case. `frame` holds the columns as a client would send them; `contributions` are the library's own, for some rows."""
     bundle = FOLDER / name / "bundle"
     bundle.mkdir(parents=True)
     for file, content in files.items():
@@ -33,7 +33,9 @@ def write(name, files, frame, expected, compare, labels=None):
         else:
             columns[str(column)] = [None if pd.isna(v) else str(v) for v in values]
     expected = np.asarray(expected, dtype=np.float64).reshape(len(frame), -1)
-    case = {"columns": columns, "expected": expected.tolist(), "compare": compare, "labels": labels}
+    case = {"columns": columns, "expected": expected.tolist(), "compare": compare}
+    if contributions is not None:
+        case["contributions"] = np.asarray(contributions, dtype=np.float64).reshape(len(contributions), -1).tolist()
     (FOLDER / name / "case.json").write_text(json.dumps(case))
 
 
@@ -64,7 +66,7 @@ def lightgbm_cases():
 
     def case(name, booster, rows):
         files = {"model.json": {"format": "lightgbm", "file": "model.txt"}, "model.txt": booster.model_to_string().encode()}
-        write(f"lightgbm_{name}", files, rows, booster.predict(rows), "bits")
+        write(f"lightgbm_{name}", files, rows, booster.predict(rows), "bits", booster.predict(rows, pred_contrib=True))
 
     case("binary_raw_columns", train(yes, {"objective": "binary", "min_data_per_group": 5}), probe)
     case("multiclass_raw_columns", train(three, {"objective": "multiclass", "num_class": 3, "num_leaves": 50}), probe)
@@ -83,7 +85,8 @@ def xgboost_cases():
             # We answer with the probabilities, of which the original's answer is the largest.
             booster.set_param({"objective": "multi:softprob"})
             expected = booster.predict(xgboost.DMatrix(rows, enable_categorical=True))
-        write(f"xgboost_{name}", files, rows, expected, "bits")
+        contributions = booster.predict(xgboost.DMatrix(rows, enable_categorical=True), pred_contribs=True)
+        write(f"xgboost_{name}", files, rows, expected, "bits", contributions)
 
     optimal, onehot = {"max_cat_to_onehot": 1}, {"max_cat_to_onehot": 1000}
     case("binary_json", {"objective": "binary:logistic", **optimal}, yes)

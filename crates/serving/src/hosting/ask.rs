@@ -50,13 +50,13 @@ pub(super) async fn ask_ready(
     if replica.model.work() == Work::Light {
         return version.ask_now(replica, payload, &context, rows).await;
     }
-    let adaptive = version.spec.queue.adaptive;
-    let permit = if adaptive {
-        let Some(permit) = version.limit.admit(version.replicas.slots()) else {
+    let gathered = replica.interface.batches && version.spec.batching.as_ref().is_none_or(|b| b.max_rows > 1);
+    let permit = if version.spec.queue.adaptive {
+        let together = if gathered { version.max_rows() } else { 1 };
+        let Some(permit) = version.limit.admit(version.replicas.slots(), together) else {
             let now = version.limit.under_way();
-            return Err(version.overloaded(format!(
-                "{now} requests are under way, and they take longer than they should"
-            )));
+            let why = format!("{now} requests are under way, and they take longer than they should");
+            return Err(version.overloaded(why));
         };
         Some(permit)
     } else {
@@ -68,7 +68,6 @@ pub(super) async fn ask_ready(
     } else {
         priority
     };
-    let gathered = replica.interface.batches && version.spec.batching.as_ref().is_none_or(|b| b.max_rows > 1);
     let (reply, answer) = oneshot::channel();
     let pending = Pending {
         alike: if gathered {

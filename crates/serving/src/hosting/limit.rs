@@ -87,10 +87,11 @@ impl Limit {
         self.under_way.load(Ordering::Relaxed)
     }
 
-    /// Takes a call on, unless too many are under way. `slots`: so many are worked on at once, and never refused.
-    pub fn admit(self: &Arc<Self>, slots: usize) -> Option<UnderWay> {
+    /// Takes a call on, unless too many are under way. `slots`: so many are worked on side by side; `together`: so many are answered by
+    /// one of them at once. What can be worked on at once is never refused, nor is one more.
+    pub fn admit(self: &Arc<Self>, slots: usize, together: usize) -> Option<UnderWay> {
         let before = self.under_way.fetch_add(1, Ordering::AcqRel);
-        let least = slots.saturating_add(1);
+        let least = slots.saturating_mul(together).saturating_add(1);
         if before >= self.now().max(least) {
             self.under_way.fetch_sub(1, Ordering::AcqRel);
             return None;
@@ -189,7 +190,7 @@ mod tests {
     #[test]
     fn what_is_worked_on_at_once_and_one_more_is_never_refused() {
         let limit = Arc::new(Limit::new(1));
-        let taken: Vec<UnderWay> = (0..9).map_while(|_| limit.admit(4)).collect();
+        let taken: Vec<UnderWay> = (0..9).map_while(|_| limit.admit(4, 1)).collect();
         assert_eq!((taken.len(), limit.under_way()), (5, 5));
         drop(taken);
         assert_eq!(limit.under_way(), 0);

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use tidemill_core::clock::real_sleep;
 
+use super::replicas::Slot;
 use super::version::{Version, duration};
 
 /// A wait shorter than this is not worth a timer.
 const SHORTEST_WAIT: Duration = Duration::from_micros(500);
+/// While no slot is free, whether there are replicas at all is looked at this often.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Hands waiting calls to replicas until there are none.
 pub(super) async fn pump(version: Arc<Version>) {
@@ -21,7 +24,9 @@ pub(super) async fn pump(version: Arc<Version>) {
                 return;
             }
         }
-        let slot = version.replicas.take().await;
+        let Some(slot) = slot(&version).await else {
+            continue;
+        };
         let max_rows = version.max_rows();
         if let Some(batching) = &version.spec.batching {
             wait_for_more(&version, max_rows, duration(batching.max_delay)).await;
@@ -36,6 +41,23 @@ pub(super) async fn pump(version: Arc<Version>) {
             tokio::spawn(Arc::clone(&version).answer_batch(slot, taken.batch));
         }
         version.scale_out();
+    }
+}
+
+/// A slot of a replica; `None` if there is none to be had, and all who waited were told so. The last replica may have gone to sleep
+/// between the look of a caller and its place in line: then it is loaded again.
+async fn slot(version: &Arc<Version>) -> Option<Slot> {
+    loop {
+        if version.replicas.count() == 0
+            && let Err(error) = version.load_first().await
+        {
+            version.turn_away(&error);
+            return None;
+        }
+        tokio::select! {
+            slot = version.replicas.take() => return Some(slot),
+            () = real_sleep(LOOK_AGAIN) => {}
+        }
     }
 }
 

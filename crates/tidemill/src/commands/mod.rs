@@ -1,7 +1,9 @@
 //! One file a command, or a few that belong together.
 
 mod backtest;
+mod bundle;
 mod demo;
+mod deploy;
 mod doctor;
 mod import;
 mod init;
@@ -9,6 +11,7 @@ mod inspect;
 mod operate;
 mod predict;
 mod replay;
+mod serve;
 mod train;
 mod up;
 mod validate;
@@ -109,6 +112,49 @@ pub async fn run(cli: Cli) -> Result<Code> {
             prediction_id,
         } => inspect::lineage(&target, &prediction_id, json).await,
         Command::Import { source } => import::run(source, json).await,
+        Command::Deploy {
+            target,
+            what,
+            name,
+            bundle,
+            serving,
+        } => {
+            let args = deploy::Args {
+                target: &target,
+                what: &what,
+                name: name.as_deref(),
+                bundle: &bundle,
+                serving: &serving,
+            };
+            deploy::run(args, json).await
+        }
+        Command::Deployments { target } => deploy::list(&target, json).await,
+        Command::Undeploy { target, name } => deploy::remove(&target, &name, json).await,
+        Command::Bundle {
+            what,
+            name,
+            output,
+            bundle,
+            serving,
+        } => bundle::run(&what, name.as_deref(), &bundle, &serving, &output, json),
+        Command::Serve {
+            what,
+            listen,
+            data,
+            no_auth,
+            bundle,
+            serving,
+        } => {
+            let args = serve::Args {
+                what: &what,
+                listen: &listen,
+                data,
+                no_auth,
+                bundle: &bundle,
+                serving: &serving,
+            };
+            serve::run(args, json).await
+        }
         Command::Status { target } => inspect::status(&target, json).await,
         Command::Doctor { project } => doctor::run(&project, json).await,
         Command::Schema => {

@@ -25,7 +25,7 @@ const MAY_NAME: [(&str, &[&str]); 9] = [
 ];
 
 /// Heavy outside crates and the only ones that may depend on them (beyond tests).
-const ONLY_IN: [(&str, &[&str]); 11] = [
+const ONLY_IN: [(&str, &[&str]); 12] = [
     ("axum", &["api"]),
     ("tonic", &["api"]),
     ("datafusion", &["data"]),
@@ -35,6 +35,7 @@ const ONLY_IN: [(&str, &[&str]); 11] = [
     ("postgres", &["store"]),
     ("object_store", &["store"]),
     ("perpetual", &["models"]),
+    ("ort", &["models"]),
     ("clap", &["tidemill"]),
     ("reqwest", &["tidemill"]),
 ];
