@@ -356,7 +356,6 @@ impl super::ServingSpec {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::spec::ServingSpec;
 
     fn error(text: &str) -> String {

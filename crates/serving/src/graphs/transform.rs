@@ -153,9 +153,13 @@ fn run(step: &TransformStep, tensors: &mut Vec<Tensor>) -> Result<(), PortError>
         for row in values.chunks_mut(width(source).max(1)) {
             // Without the largest taken away first, large numbers would overflow.
             let largest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            row.iter_mut().for_each(|value| *value = (*value - largest).exp());
+            for value in row.iter_mut() {
+                *value = (*value - largest).exp();
+            }
             let sum: f64 = row.iter().sum();
-            row.iter_mut().for_each(|value| *value /= sum);
+            for value in row.iter_mut() {
+                *value /= sum;
+            }
         }
         let name = softmax.name.as_ref().unwrap_or(&softmax.of);
         let tensor = Tensor::of_f64(name, source.shape.clone(), &values).map_err(broken)?;
