@@ -16,8 +16,17 @@ fn project() -> Project {
     let project = Project::small();
     let mut text = "id,x,colour,note\n".to_owned();
     for row in 0..ROWS {
-        let x = if row % 11 == 0 { String::new() } else { format!("{}", row % 97) };
-        writeln!(text, "row-{row},{x},{},note {row}", ["red", "green", "blue"][row % 3]).unwrap();
+        let x = if row % 11 == 0 {
+            String::new()
+        } else {
+            format!("{}", row % 97)
+        };
+        writeln!(
+            text,
+            "row-{row},{x},{},note {row}",
+            ["red", "green", "blue"][row % 3]
+        )
+        .unwrap();
     }
     project.write("more.csv", &text);
     project
@@ -44,7 +53,18 @@ fn a_job_killed_again_and_again_ends_with_every_row_once() {
     let out = project.path().join("out");
     let start = || {
         Command::new(binary())
-            .args(["predict", "--url", server.url(), "--input", "more.csv", "--output", "out", "--part-rows", "500", "--json"])
+            .args([
+                "predict",
+                "--url",
+                server.url(),
+                "--input",
+                "more.csv",
+                "--output",
+                "out",
+                "--part-rows",
+                "500",
+                "--json",
+            ])
             .current_dir(project.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -78,13 +98,19 @@ fn a_job_killed_again_and_again_ends_with_every_row_once() {
     child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(child.wait().unwrap().success());
     let outcome: Value = serde_json::from_str(&said).unwrap();
-    assert_eq!((outcome["rows"].as_u64(), outcome["parts"].as_u64()), (Some(ROWS as u64), Some(12)));
+    assert_eq!(
+        (outcome["rows"].as_u64(), outcome["parts"].as_u64()),
+        (Some(ROWS as u64), Some(12))
+    );
     assert!(outcome["parts_found"].as_u64().unwrap() >= 2, "{outcome}");
     let lines = lines(&out);
     assert_eq!(lines.len(), ROWS);
     for (row, line) in lines.iter().enumerate() {
         assert!(line.starts_with(&format!("row-{row},")), "{line}");
-        assert!(line.contains(&format!("note {row},0.5")), "the endpoint's default answer: {line}");
+        assert!(
+            line.contains(&format!("note {row},0.5")),
+            "the endpoint's default answer: {line}"
+        );
     }
     assert!(out.join("_SUCCESS").exists());
     let left = std::fs::read_dir(&out).unwrap().filter(|entry| {
@@ -94,7 +120,17 @@ fn a_job_killed_again_and_again_ends_with_every_row_once() {
     assert!(left.count() <= killed, "at most one for each kill");
 
     // The folder belongs to this job.
-    let other = project.run(&["predict", "--url", server.url(), "--input", "more.csv", "--output", "out", "--part-rows", "600"]);
+    let other = project.run(&[
+        "predict",
+        "--url",
+        server.url(),
+        "--input",
+        "more.csv",
+        "--output",
+        "out",
+        "--part-rows",
+        "600",
+    ]);
     other.code(1).names(&["holds the output of another job"]);
 }
 
@@ -102,8 +138,19 @@ fn a_job_killed_again_and_again_ends_with_every_row_once() {
 fn a_bad_row_of_a_file_is_named_and_nothing_half_is_left() {
     let project = Project::small();
     let server = project.up(&[]);
-    project.write("bad.jsonl", "{\"x\": 1.0, \"colour\": \"red\"}\n{\"x\": \"much\", \"colour\": \"red\"}\n");
-    let said = project.run(&["predict", "--url", server.url(), "--input", "bad.jsonl", "--output", "out"]);
+    project.write(
+        "bad.jsonl",
+        "{\"x\": 1.0, \"colour\": \"red\"}\n{\"x\": \"much\", \"colour\": \"red\"}\n",
+    );
+    let said = project.run(&[
+        "predict",
+        "--url",
+        server.url(),
+        "--input",
+        "bad.jsonl",
+        "--output",
+        "out",
+    ]);
     assert_ne!(said.code, 0);
     assert!(said.stderr.contains('x'), "{}", said.stderr);
     assert!(!project.path().join("out/_SUCCESS").exists());
