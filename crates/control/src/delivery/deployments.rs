@@ -17,8 +17,8 @@ use tidemill_core::digest::Digest;
 use tidemill_core::ids::{EndpointName, VersionNumber};
 use tidemill_core::ports::PortError;
 use tidemill_core::servable::{Interface, Loader, Servable};
-use tidemill_core::spec::ServingSpec;
-use tidemill_serving::{Hosted, HostedVersion, Hosting, Server};
+use tidemill_core::spec::{ServingSpec, Spec};
+use tidemill_serving::{Hosted, HostedVersion, Hosting, Server, graphs};
 use tidemill_store::Store;
 use tidemill_store::deployments::{self, DeploymentVersion, NewVersion};
 use tidemill_store::objects::{Arrived, Folder, Incoming};
@@ -352,6 +352,31 @@ impl Deployments {
         self.view(&name, versions)
     }
 
+    /// Serves a project's graphs, each under its name, beside the deployments that are stored.
+    pub async fn serve_graphs(&self, spec: &Spec) -> Result<()> {
+        let _same = self.changing.lock().await;
+        for (name, graph) in &spec.graphs {
+            let endpoint = EndpointName::new(name);
+            if self.hosting().contains(&endpoint) && !self.is_graph(&endpoint) {
+                return Err(ControlError::Conflict {
+                    code: "deployment_exists",
+                    message: format!(
+                        "there is a deployment `{name}` already; give the graph another name, or remove it: `tidemill deployments delete {name}`"
+                    ),
+                });
+            }
+            graphs::deploy(&self.serving, name, graph).map_err(|(key, message)| ControlError::Refused {
+                code: "spec_invalid",
+                message: format!("`{key}`: {message}"),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn is_graph(&self, name: &EndpointName) -> bool {
+        !self.hosting().part_statistics(Some(name)).is_empty()
+    }
+
     fn check_name(&self, name: &EndpointName) -> Result<()> {
         let text = name.as_str();
         let fits = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
@@ -368,6 +393,12 @@ impl Deployments {
             return Err(ControlError::Conflict {
                 code: "deployment_exists",
                 message: format!("`{name}` is the endpoint of this server's project; choose another name"),
+            });
+        }
+        if self.is_graph(name) {
+            return Err(ControlError::Conflict {
+                code: "deployment_exists",
+                message: format!("`{name}` is a graph of this server's project; choose another name"),
             });
         }
         Ok(())
@@ -427,6 +458,7 @@ impl Deployments {
                 match self.engine.loader(&deploying) {
                     Ok(loader) => {
                         return Arc::new(Preparing {
+                            identity: identity(version.digest, spec),
                             engine: Arc::clone(&self.engine),
                             deploying,
                             loader,
@@ -561,6 +593,13 @@ fn spec_of(serving: &Value) -> Result<ServingSpec> {
         code: "bad_serving",
         message: format!("the settings of serving do not fit: {error}"),
     })
+    .and_then(|spec: ServingSpec| match spec.check("serving") {
+        Ok(()) => Ok(spec),
+        Err((key, message)) => Err(ControlError::Refused {
+            code: "bad_serving",
+            message: format!("the settings of serving do not fit: `{key}`: {message}"),
+        }),
+    })
 }
 
 /// A name that a deployment may have, from one of a registered model.
@@ -574,6 +613,12 @@ fn fitting_name(model: &str) -> String {
     };
     let name: String = model.chars().map(fits).take(100).collect();
     name.trim_start_matches(['.', '-']).to_owned()
+}
+
+/// The same for deployments that load the same: the bundle, and the settings that a worker is started under.
+fn identity(bundle: Digest, spec: &ServingSpec) -> Option<Digest> {
+    let settings = serde_json::to_vec(&(&spec.worker, spec.timeout)).ok()?;
+    Some(Digest::of_parts([bundle.as_bytes().as_slice(), &settings]))
 }
 
 /// A loader whose first load has been done already.
@@ -593,6 +638,10 @@ impl Loader for Primed {
         }
     }
 
+    fn identity(&self) -> Option<Digest> {
+        self.loader.identity()
+    }
+
     fn interface(&self) -> Option<Interface> {
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         loaded
@@ -605,6 +654,7 @@ impl Loader for Primed {
 /// A loader that first sees to what the deployment needs, such as an environment that has been removed meanwhile.
 #[derive(Debug)]
 struct Preparing {
+    identity: Option<Digest>,
     engine: Arc<dyn DeploymentEngine>,
     deploying: Deploying,
     loader: Arc<dyn Loader>,
@@ -615,6 +665,10 @@ impl Loader for Preparing {
     async fn load(&self) -> std::result::Result<Arc<dyn Servable>, PortError> {
         self.engine.prepare(&self.deploying).await?;
         self.loader.load().await
+    }
+
+    fn identity(&self) -> Option<Digest> {
+        self.identity
     }
 
     fn interface(&self) -> Option<Interface> {
