@@ -1,6 +1,7 @@
 //! The port behind which every model stands that is asked by tensors or by a body of its own: ONNX graphs, Python functions, pyfunc
 //! models, and graphs of these. Tabular models of the loop have the narrower [`crate::ports::Model`].
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::clock::Stopwatch;
+use crate::digest::Digest;
 use crate::ports::PortError;
 use crate::tensors::{Tensor, TensorSpec};
 
@@ -75,6 +77,12 @@ pub struct CallContext {
     pub parameters: Map<String, Value>,
     /// The outputs that are wanted; all of them if empty.
     pub outputs: Vec<String>,
+    /// What the caller said beside the request: headers that begin with `x-`, in lower case.
+    pub attributes: Arc<BTreeMap<String, String>>,
+    /// The unit that sticks to one way where ways are split.
+    pub key: Option<Arc<str>>,
+    /// How many deployments asked one another on the way here.
+    pub depth: u8,
 }
 
 /// What a model takes and gives.
@@ -138,6 +146,15 @@ pub trait Servable: Send + Sync + fmt::Debug {
         Ok(None)
     }
 
+    /// What each input contributed to the answer, where the model can tell: `attributions`, FP64 of shape `[rows, inputs]`, and `base`,
+    /// FP64 of shape `[rows]`; each row's base and attributions add up to the model's raw output. `None`: it cannot tell.
+    ///
+    /// # Errors
+    /// As [`Servable::call`].
+    async fn explain(&self, _payload: Payload, _context: &CallContext) -> Result<Option<Payload>, PortError> {
+        Ok(None)
+    }
+
     /// About how many bytes of memory it holds, here and in processes of its own.
     fn memory(&self) -> u64 {
         0
@@ -162,4 +179,30 @@ pub trait Loader: Send + Sync + fmt::Debug {
     fn interface(&self) -> Option<Interface> {
         None
     }
+
+    /// The same for loaders that load the same in the same way, so that what one has loaded is kept when the other takes its place.
+    /// `None`: only the very same loader does.
+    fn identity(&self) -> Option<Digest> {
+        None
+    }
+
+    /// What has been counted of its parts, if it has parts: the nodes of a graph.
+    fn parts(&self) -> Vec<PartStatistics> {
+        Vec::new()
+    }
+}
+
+/// What has been counted of a part of a model since the process started.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct PartStatistics {
+    /// Its name.
+    pub name: String,
+    /// What it is, such as `model` or `switch`.
+    pub kind: &'static str,
+    /// How often it was asked.
+    pub count: u64,
+    /// Nanoseconds in all.
+    pub ns: u64,
+    /// How often it failed.
+    pub errors: u64,
 }

@@ -2,11 +2,14 @@
 //!
 //! A column of a table is a tensor of one dimension, so a tabular request fits here too.
 
+mod cast;
+
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The type of a tensor's elements, under the protocol's names.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum DataType {
     /// One byte, 0 or 1.

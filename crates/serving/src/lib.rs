@@ -15,6 +15,7 @@
 mod answer;
 mod breaker;
 mod error;
+pub mod graphs;
 mod guard;
 mod hosting;
 mod log;
@@ -34,8 +35,9 @@ pub use answer::{CANARY_FAILED, CHAMPION_FAILED, NO_MODEL_YET, PREVIOUS_FAILED};
 pub use error::ServeError;
 pub use guard::{Finding, MAX_FINDINGS, RawColumn, RawValue, SchemaError, coerce, coerce_by};
 pub use hosting::{
-    BatchStatistics, Call, CallAnswer, CallAnswers, DurationStatistics, Hosted, HostedVersion, Hosting,
-    IndexEntry, VersionState, VersionStatistics,
+    BanditArm, BanditState, BatchStatistics, BreakerState, BreakerStatistics, Call, CallAnswer, CallAnswers,
+    DurationStatistics, Hosted, HostedVersion, Hosting, IndexEntry, RoutingStatistics, ShadowStatistics,
+    VersionState, VersionStatistics,
 };
 pub use log::{Durability, LiveStats, LogOptions, PredictionLog, Recovery, SegmentId};
 pub use metrics::{Latency, Metrics};

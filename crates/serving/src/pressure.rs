@@ -14,7 +14,7 @@ const EVERY: Duration = Duration::from_millis(20);
 /// How much of what was seen before counts beside what is seen now.
 const KEEP: f64 = 0.7;
 /// Seconds behind from which each level holds, and below half of which it ends.
-const LEVELS: [f64; 3] = [0.010, 0.040, 0.120];
+const LEVELS: [f64; 3] = [0.050, 0.250, 1.000];
 
 /// What is left undone. Each level leaves undone what those before it do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn each_level_begins_when_the_machine_falls_behind_and_ends_only_well_below() {
         let mut level = Pressure::None;
-        let seen: Vec<Pressure> = [0.001, 0.012, 0.006, 0.050, 0.019, 0.5, 0.061, 0.059, 0.004, 0.0]
+        let seen: Vec<Pressure> = [0.001, 0.055, 0.026, 0.300, 0.120, 2.0, 0.600, 0.400, 0.020, 0.0]
             .into_iter()
             .map(|behind| {
                 level = next(level, behind);

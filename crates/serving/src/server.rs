@@ -12,7 +12,7 @@ use tidemill_core::predictions::{PredictionBatch, Role};
 use crate::answer::{self, Answered, Ask};
 use crate::error::ServeError;
 use crate::guard::{self, Finding, SchemaError};
-use crate::hosting::{Hosting, VersionStatistics};
+use crate::hosting::{Hosting, VersionStatistics, WeakHosting};
 use crate::log::{Claim, Claimed, PredictionLog, RequestKey};
 use crate::metrics::{Counters, Metrics};
 use crate::pressure::{Pressure, PressureGauge};
@@ -83,6 +83,31 @@ pub struct Server {
     clock: Arc<dyn Clock>,
 }
 
+/// [`Server`] for what is in it: graphs, which ask other deployments and endpoints.
+#[derive(Debug, Clone)]
+pub(crate) struct WeakServer {
+    hosting: WeakHosting,
+    router: Arc<Router>,
+    log: PredictionLog,
+    tallies: Arc<Tallies>,
+    pressure: PressureGauge,
+    clock: Arc<dyn Clock>,
+}
+
+impl WeakServer {
+    /// The server, while it is there.
+    pub fn upgrade(&self) -> Option<Server> {
+        Some(Server {
+            hosting: self.hosting.upgrade()?,
+            router: Arc::clone(&self.router),
+            log: self.log.clone(),
+            tallies: Arc::clone(&self.tallies),
+            pressure: self.pressure.clone(),
+            clock: Arc::clone(&self.clock),
+        })
+    }
+}
+
 impl Server {
     /// A server over a routing table and an open log.
     pub fn new(router: Arc<Router>, log: PredictionLog, clock: Arc<dyn Clock>) -> Self {
@@ -90,10 +115,21 @@ impl Server {
         Self {
             router,
             log,
+            pressure: hosting.pressure().clone(),
             hosting,
             tallies: Arc::default(),
-            pressure: PressureGauge::default(),
             clock,
+        }
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakServer {
+        WeakServer {
+            hosting: self.hosting.downgrade(),
+            router: Arc::clone(&self.router),
+            log: self.log.clone(),
+            tallies: Arc::clone(&self.tallies),
+            pressure: self.pressure.clone(),
+            clock: Arc::clone(&self.clock),
         }
     }
 

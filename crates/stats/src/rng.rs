@@ -60,6 +60,36 @@ impl SeededRng {
         (product >> 64) as usize
     }
 
+    /// A draw from the standard normal distribution (Marsaglia's polar method, 1964).
+    pub fn normal(&mut self) -> f64 {
+        loop {
+            let (x, y) = (2.0 * self.uniform() - 1.0, 2.0 * self.uniform() - 1.0);
+            let square = x * x + y * y;
+            if square > 0.0 && square < 1.0 {
+                return x * (-2.0 * square.ln() / square).sqrt();
+            }
+        }
+    }
+
+    /// A draw from the gamma distribution of this shape, at least 1, and scale 1 (Marsaglia & Tsang, ACM TOMS 26(3), 2000).
+    pub fn gamma(&mut self, shape: f64) -> f64 {
+        let d = shape.max(1.0) - 1.0 / 3.0;
+        let c = 1.0 / (9.0 * d).sqrt();
+        loop {
+            let x = self.normal();
+            let v = (1.0 + c * x).powi(3);
+            if v > 0.0 && (1.0 - self.uniform()).ln() < 0.5 * x * x + d - d * v + d * v.ln() {
+                return d * v;
+            }
+        }
+    }
+
+    /// A draw from Beta(`a`, `b`), both at least 1.
+    pub fn beta(&mut self, a: f64, b: f64) -> f64 {
+        let (x, y) = (self.gamma(a), self.gamma(b));
+        x / (x + y)
+    }
+
     /// Brings a list into random order (Fisher-Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
@@ -80,6 +110,23 @@ mod tests {
         assert_eq!(rng.next_u64(), 41_943_041);
         assert_eq!(rng.next_u64(), 58_720_359);
         assert_eq!(rng.next_u64(), 3_588_806_011_781_223);
+    }
+
+    #[test]
+    fn draws_from_a_beta_distribution_have_its_mean_and_variance() {
+        let mut rng = SeededRng::new(11);
+        for (a, b) in [(1.0, 1.0), (3.0, 7.0), (120.0, 40.0)] {
+            let draws: Vec<f64> = (0..50_000).map(|_| rng.beta(a, b)).collect();
+            let mean = draws.iter().sum::<f64>() / draws.len() as f64;
+            let variance = draws.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / draws.len() as f64;
+            let (sum, expected) = (a + b, a / (a + b));
+            let spread = a * b / (sum * sum * (sum + 1.0));
+            assert!(
+                (mean - expected).abs() < 5.0 * (spread / 50_000.0).sqrt(),
+                "{mean} for {a}, {b}"
+            );
+            assert!((variance / spread - 1.0).abs() < 0.05, "{variance} for {a}, {b}");
+        }
     }
 
     #[test]

@@ -98,6 +98,8 @@ pub enum ClockChoice {
 pub struct App {
     /// The loop, if there is a project.
     pub control: Option<Control>,
+    /// What the project declares, if there is one.
+    pub spec: Option<Arc<Spec>>,
     /// The API's view of it.
     pub plane: Arc<Plane>,
     /// The data folder.
@@ -142,6 +144,7 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
         Arc::new(Plane::new(control.clone(), tracking, deployments).sharing_memory(settings.shared_memory));
     Ok(App {
         control: Some(control),
+        spec: Some(Arc::clone(&project.spec)),
         plane,
         data: project.data.clone(),
         security: settings.security.clone(),
@@ -160,6 +163,7 @@ pub async fn open_without_project(data: &Path, settings: &Settings) -> Result<Ap
     tracking.prepare_users().await?;
     Ok(App {
         control: None,
+        spec: None,
         plane: Arc::new(
             Plane::without_project(tracking, deployments, serving, clock)
                 .sharing_memory(settings.shared_memory),
@@ -282,6 +286,9 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
     }
     let (stop, stopped) = oneshot::channel::<()>();
     app.plane.deployments().start().await?;
+    if let Some(spec) = &app.spec {
+        app.plane.deployments().serve_graphs(spec).await?;
+    }
     let tracking = app.plane.tracking().clone();
     tracking.send_webhooks_by(Arc::new(HttpSender));
     let keeper = tracking.clone();
@@ -290,7 +297,16 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
     let hosting = app.plane.serving().hosting().clone();
     let hosting = tokio::spawn(async move { hosting.keep_house().await });
     let gauge = app.plane.serving().pressure().clone();
-    let gauge = tokio::spawn(async move { gauge.watch().await });
+    let replaying = app
+        .control
+        .as_ref()
+        .is_some_and(|control| control.clock().as_virtual().is_some());
+    let gauge = tokio::spawn(async move {
+        // A replay is the same on any machine, so nothing is left undone on a slow one.
+        if !replaying {
+            gauge.watch().await;
+        }
+    });
     let router = tidemill_api::router_with(app.plane, app.security);
     let (grpc, grpc_server) = match app.grpc_port {
         None => (address, None),

@@ -16,8 +16,8 @@ use tidemill_core::digest::Digest;
 use tidemill_core::ids::{EndpointName, VersionNumber};
 use tidemill_core::ports::PortError;
 use tidemill_core::servable::Loader;
-use tidemill_core::spec::ServingSpec;
-use tidemill_serving::{Hosted, HostedVersion, Hosting, Server};
+use tidemill_core::spec::{ServingSpec, Spec};
+use tidemill_serving::{Hosted, HostedVersion, Hosting, Server, graphs};
 use tidemill_store::Store;
 use tidemill_store::deployments::{self, DeploymentVersion, NewVersion};
 use tidemill_store::objects::{Arrived, Incoming};
@@ -298,6 +298,31 @@ impl Deployments {
         self.view(&name, versions)
     }
 
+    /// Serves a project's graphs, each under its name, beside the deployments that are stored.
+    pub async fn serve_graphs(&self, spec: &Spec) -> Result<()> {
+        let _same = self.changing.lock().await;
+        for (name, graph) in &spec.graphs {
+            let endpoint = EndpointName::new(name);
+            if self.hosting().contains(&endpoint) && !self.is_graph(&endpoint) {
+                return Err(ControlError::Conflict {
+                    code: "deployment_exists",
+                    message: format!(
+                        "there is a deployment `{name}` already; give the graph another name, or remove it: `tidemill deployments delete {name}`"
+                    ),
+                });
+            }
+            graphs::deploy(&self.serving, name, graph).map_err(|(key, message)| ControlError::Refused {
+                code: "spec_invalid",
+                message: format!("`{key}`: {message}"),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn is_graph(&self, name: &EndpointName) -> bool {
+        !self.hosting().part_statistics(Some(name)).is_empty()
+    }
+
     fn check_name(&self, name: &EndpointName) -> Result<()> {
         let text = name.as_str();
         let fits = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
@@ -314,6 +339,12 @@ impl Deployments {
             return Err(ControlError::Conflict {
                 code: "deployment_exists",
                 message: format!("`{name}` is the endpoint of this server's project; choose another name"),
+            });
+        }
+        if self.is_graph(name) {
+            return Err(ControlError::Conflict {
+                code: "deployment_exists",
+                message: format!("`{name}` is a graph of this server's project; choose another name"),
             });
         }
         Ok(())
@@ -373,6 +404,7 @@ impl Deployments {
                 match self.engine.loader(&deploying) {
                     Ok(loader) => {
                         return Arc::new(Preparing {
+                            identity: identity(version.digest, spec),
                             engine: Arc::clone(&self.engine),
                             deploying,
                             loader,
@@ -503,10 +535,18 @@ fn no_such(name: &EndpointName) -> ControlError {
 }
 
 fn spec_of(serving: &Value) -> Result<ServingSpec> {
-    serde_json::from_value(serving.clone()).map_err(|error| ControlError::Refused {
-        code: "bad_serving",
-        message: format!("the settings of serving do not fit: {error}"),
-    })
+    serde_json::from_value(serving.clone())
+        .map_err(|error| ControlError::Refused {
+            code: "bad_serving",
+            message: format!("the settings of serving do not fit: {error}"),
+        })
+        .and_then(|spec: ServingSpec| match spec.check("serving") {
+            Ok(()) => Ok(spec),
+            Err((key, message)) => Err(ControlError::Refused {
+                code: "bad_serving",
+                message: format!("the settings of serving do not fit: `{key}`: {message}"),
+            }),
+        })
 }
 
 /// A name that a deployment may have, from one of a registered model.
@@ -520,4 +560,10 @@ fn fitting_name(model: &str) -> String {
     };
     let name: String = model.chars().map(fits).take(100).collect();
     name.trim_start_matches(['.', '-']).to_owned()
+}
+
+/// The same for deployments that load the same: the bundle, and the settings that a worker is started under.
+fn identity(bundle: Digest, spec: &ServingSpec) -> Option<Digest> {
+    let settings = serde_json::to_vec(&(&spec.worker, spec.timeout)).ok()?;
+    Some(Digest::of_parts([bundle.as_bytes().as_slice(), &settings]))
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use tidemill_core::deployments::{Deploying, DeploymentEngine};
+use tidemill_core::digest::Digest;
 use tidemill_core::ports::PortError;
 use tidemill_core::servable::{Interface, Loader, Servable};
 
@@ -24,6 +25,10 @@ impl Loader for Primed {
         }
     }
 
+    fn identity(&self) -> Option<Digest> {
+        self.loader.identity()
+    }
+
     fn interface(&self) -> Option<Interface> {
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         loaded
@@ -36,6 +41,7 @@ impl Loader for Primed {
 /// A loader that first sees to what the deployment needs, such as an environment that has been removed meanwhile.
 #[derive(Debug)]
 pub(super) struct Preparing {
+    pub identity: Option<Digest>,
     pub engine: Arc<dyn DeploymentEngine>,
     pub deploying: Deploying,
     pub loader: Arc<dyn Loader>,
@@ -46,6 +52,10 @@ impl Loader for Preparing {
     async fn load(&self) -> std::result::Result<Arc<dyn Servable>, PortError> {
         self.engine.prepare(&self.deploying).await?;
         self.loader.load().await
+    }
+
+    fn identity(&self) -> Option<Digest> {
+        self.identity
     }
 
     fn interface(&self) -> Option<Interface> {

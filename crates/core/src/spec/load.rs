@@ -304,6 +304,7 @@ fn check(spec: &Spec) -> Result<(), Finding> {
             );
         }
     }
+    super::graphs::check_all(&spec.graphs, &spec.name)?;
     if spec.monitors.outcome.is_some() && spec.label.task != Task::Binary {
         return finding(
             "monitors.outcome",

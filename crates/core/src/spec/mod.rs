@@ -1,7 +1,9 @@
 //! `tidemill.yaml`: one model's whole life, declared. The JSON Schema for editors is generated from these types.
 
 mod endpoint;
+mod graphs;
 mod load;
+mod routing;
 mod serving;
 mod span;
 mod training;
@@ -15,7 +17,16 @@ use serde::{Deserialize, Serialize};
 pub use endpoint::{
     DefaultAnswer, EndpointSpec, InputSpec, LogDurability, LogFailure, LogSpec, NullPolicy, TextPolicy,
 };
+pub use graphs::{
+    ArgmaxSpec, BoundsSpec, ColumnStatistics, Combine, DetectorSpec, EnsembleNode, ExplainMethod,
+    ExplainNode, GraphInputSpec, GraphSpec, ModelNode, NodeSpec, OutlierMethod, OutlierNode, Reference,
+    ScaleSpec, SoftmaxSpec, SplitterNode, SwitchCase, SwitchNode, ThresholdSpec, TransformStep, cholesky,
+};
 pub use load::{SpecError, json_schema, load, parse};
+pub use routing::{
+    BanditSpec, BreakerSpec, ConditionSpec, FallbackSpec, Finding, RoutingSpec, RuleSpec, ShadowCopySpec,
+    SourceSpec,
+};
 pub use serving::{
     BatchingSpec, CacheSpec, QueueSpec, RateLimitSpec, ScalingSpec, ServingSpec, VersionPolicy, WarmupSpec,
     WorkerSpec,
@@ -55,6 +66,9 @@ pub struct Spec {
     /// How the model is served.
     #[serde(default)]
     pub endpoint: EndpointSpec,
+    /// Graphs of deployments, each served under its name: pre- and post-processing, ensembles, switches, outliers, explanations.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub graphs: IndexMap<String, GraphSpec>,
     /// How a new version takes over.
     #[serde(default)]
     pub rollout: RolloutSpec,

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Span;
+use super::routing::{BreakerSpec, FallbackSpec, RoutingSpec};
 
 /// How a deployment answers.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -32,6 +33,15 @@ pub struct ServingSpec {
     pub warmup: Vec<WarmupSpec>,
     /// What a worker process may take: for models and functions in Python.
     pub worker: WorkerSpec,
+    /// Which version answers which request. Default: the newest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub routing: Option<RoutingSpec>,
+    /// When a version that fails is given a rest. Default: as soon as there is a `fallback`, with the defaults; else never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerSpec>,
+    /// What is tried in turn when the version in charge cannot answer. Default: the caller gets the error.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fallback: Vec<FallbackSpec>,
 }
 
 impl Default for ServingSpec {
@@ -46,6 +56,9 @@ impl Default for ServingSpec {
             versions: VersionPolicy::default(),
             warmup: Vec::new(),
             worker: WorkerSpec::default(),
+            routing: None,
+            breaker: None,
+            fallback: Vec::new(),
         }
     }
 }

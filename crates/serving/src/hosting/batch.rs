@@ -1,7 +1,7 @@
 //! Several calls answered by one: their tensors joined along the first dimension, and the answer cut up again. And how long it pays to
 //! wait for more.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tidemill_core::clock::Stopwatch;
@@ -74,6 +74,9 @@ pub(super) fn context(batch: &[Pending]) -> CallContext {
         .filter_map(|pending| pending.context.deadline)
         .max_by_key(tidemill_core::servable::Deadline::left);
     context.deadline = latest;
+    // These differ from call to call.
+    context.attributes = Arc::default();
+    context.key = None;
     context
 }
 

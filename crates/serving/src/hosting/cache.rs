@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tidemill_core::clock::Stopwatch;
+use tidemill_core::ids::VersionNumber;
 use tidemill_core::servable::{CallContext, Payload};
 use tidemill_core::spec::{CacheSpec, RateLimitSpec};
 use tidemill_core::tensors::{Tensor, TensorData};
@@ -107,9 +108,10 @@ impl Cache {
     }
 }
 
-/// What makes two calls the same: inputs, outputs asked for and parameters.
-pub(super) fn key(payload: &Payload, context: &CallContext) -> Key {
+/// What makes two calls the same: version, inputs, outputs asked for and parameters.
+pub(super) fn key(version: VersionNumber, payload: &Payload, context: &CallContext) -> Key {
     let mut hasher = blake3::Hasher::new();
+    hasher.update(&version.0.to_le_bytes());
     let text = |hasher: &mut blake3::Hasher, bytes: &[u8]| {
         hasher.update(&(bytes.len() as u64).to_le_bytes());
         hasher.update(bytes);
@@ -224,9 +226,11 @@ mod tests {
             Payload::Tensors(vec![Tensor::strings("s", vec![values.len()], values).unwrap()])
         };
         let (empty, missing) = (strings(vec![Some(bytes::Bytes::new())]), strings(vec![None]));
-        assert_ne!(key(&empty, &context), key(&missing, &context));
-        assert_ne!(key(&empty, &context), key(&empty, &other));
-        assert_eq!(key(&empty, &context), key(&empty.clone(), &context));
+        let first = |payload: &Payload, context: &CallContext| key(VersionNumber(1), payload, context);
+        assert_ne!(first(&empty, &context), first(&missing, &context));
+        assert_ne!(first(&empty, &context), first(&empty, &other));
+        assert_ne!(first(&empty, &context), key(VersionNumber(2), &empty, &context));
+        assert_eq!(first(&empty, &context), first(&empty.clone(), &context));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A call of a deployment, and its answer.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,8 @@ pub struct Call {
     pub priority: u32,
     /// The unit that sticks to one version where traffic is split.
     pub key: Option<Arc<str>>,
+    /// What the caller said beside the request: headers that begin with `x-`, in lower case.
+    pub attributes: BTreeMap<String, String>,
 }
 
 impl Call {
@@ -44,6 +47,7 @@ impl Call {
             timeout: None,
             priority: 0,
             key: None,
+            attributes: BTreeMap::new(),
         }
     }
 }
@@ -51,8 +55,11 @@ impl Call {
 /// What came back.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CallAnswer {
-    /// The version that answered.
+    /// The version that answered; [`VersionNumber::DEFAULT`] for an answer that no model gave.
     pub version: VersionNumber,
+    /// Why this version: `version` (the request named it), `rule 2`, `split 0.1000` and `bandit 0.1000` (with its share), `newest`, or what
+    /// answered instead, such as `fallback version 1`.
+    pub route: Arc<str>,
     /// What it said.
     pub payload: Payload,
     /// The caller's id of the request, or the one made for it.

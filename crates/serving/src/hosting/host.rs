@@ -1,22 +1,20 @@
 //! One deployment: its versions, and the way of a call through limits and cache to one of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tidemill_core::clock::{Clock, Timestamp};
 use tidemill_core::ids::{self, EndpointName, VersionNumber};
-use tidemill_core::servable::{CallContext, Deadline, Interface, Payload, Work};
+use tidemill_core::servable::{CallContext, Deadline, Interface, Payload};
 use tidemill_core::spec::{ServingSpec, VersionPolicy};
-use tokio::sync::oneshot;
 
-use super::cache::{self, Cache, RateLimit};
-use super::fit;
-use super::queue::{self, Pending};
-use super::replicas::Replica;
+use super::ask::ready;
+use super::cache::{Cache, RateLimit};
+use super::routing::{Chosen, Kind, Routing};
 use super::statistics::VersionStatistics;
-use super::version::{Version, duration, nanos};
-use super::{Call, CallAnswer, CallAnswers, Hosted, IndexEntry, VersionState};
+use super::version::{Version, duration, off_thread};
+use super::{Call, CallAnswer, CallAnswers, Hosted, Hosting, IndexEntry, VersionState};
 use crate::error::ServeError;
 
 #[derive(Debug)]
@@ -25,29 +23,72 @@ pub(super) struct Host {
     spec: Arc<ServingSpec>,
     versions: BTreeMap<VersionNumber, Arc<Version>>,
     clock: Arc<dyn Clock>,
-    cache: Option<Cache>,
-    rate_limit: Option<RateLimit>,
+    pub cache: Option<Arc<Cache>>,
+    rate_limit: Option<Arc<RateLimit>>,
+    pub routing: Routing,
     /// Set by an unload: nothing answers until a load.
     off: AtomicBool,
 }
 
 impl Host {
-    pub fn new(deployment: Hosted, clock: Arc<dyn Clock>) -> Self {
+    /// `before`: the deployment that this one replaces. What it has loaded, counted and learnt is kept where the settings that it rests on
+    /// are the same.
+    pub fn new(deployment: Hosted, clock: Arc<dyn Clock>, before: Option<&Self>) -> Self {
         let Hosted { name, spec, versions } = deployment;
-        let versions = versions.into_iter().map(|version| {
-            let (number, loader) = (version.number, version.loader);
-            let slot = Version::new(name.clone(), number, Arc::clone(&spec), loader);
-            (number, Arc::new(slot))
-        });
+        let mut all_kept = true;
+        let versions: BTreeMap<VersionNumber, Arc<Version>> = versions
+            .into_iter()
+            .map(|version| {
+                let (number, loader) = (version.number, version.loader);
+                let old = before.and_then(|before| before.versions.get(&number));
+                let old = old.filter(|old| old.loads_alike(&loader, &spec));
+                all_kept &= old.is_some();
+                let slot = match old {
+                    Some(old) if old.answers_alike(&spec) => Arc::clone(old),
+                    old => {
+                        let old = old.map(AsRef::as_ref);
+                        Arc::new(Version::new(name.clone(), number, Arc::clone(&spec), loader, old))
+                    }
+                };
+                (number, slot)
+            })
+            .collect();
+        let numbers: BTreeSet<VersionNumber> = versions.keys().copied().collect();
+        let old = before.filter(|_| all_kept);
+        let cache = old
+            .filter(|old| old.spec.cache == spec.cache)
+            .and_then(|old| old.cache.clone());
+        let same_rate = before.filter(|before| before.spec.rate_limit == spec.rate_limit);
+        let rate_limit = same_rate.and_then(|before| before.rate_limit.clone());
         Self {
-            versions: versions.collect(),
-            cache: spec.cache.as_ref().map(Cache::new),
-            rate_limit: spec.rate_limit.as_ref().map(RateLimit::new),
+            routing: Routing::new(&name, &spec, &numbers, before.map(|before| &before.routing)),
+            versions,
+            cache: cache.or_else(|| spec.cache.as_ref().map(|cache| Arc::new(Cache::new(cache)))),
+            rate_limit: rate_limit.or_else(|| {
+                spec.rate_limit
+                    .as_ref()
+                    .map(|limit| Arc::new(RateLimit::new(limit)))
+            }),
             name,
             spec,
             clock,
             off: AtomicBool::new(false),
         }
+    }
+
+    /// Its versions as they were put, for putting them again.
+    pub fn hosted_versions(&self) -> Vec<super::HostedVersion> {
+        let versions = self.versions.values();
+        versions.map(|version| version.hosted()).collect()
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// A version, served or not.
+    pub fn get(&self, number: VersionNumber) -> Option<&Arc<Version>> {
+        self.versions.get(&number)
     }
 
     pub fn name(&self) -> &EndpointName {
@@ -63,20 +104,27 @@ impl Host {
         self.versions.values()
     }
 
-    fn is_served(&self, number: VersionNumber) -> bool {
+    /// Whether the version policy serves a version. Shadows answer nobody, so the policy looks past them.
+    fn is_in_charge(&self, number: VersionNumber) -> bool {
+        let mut others = self
+            .versions
+            .keys()
+            .rev()
+            .filter(|other| !self.routing.is_shadow(**other));
         match &self.spec.versions {
-            VersionPolicy::All => self.versions.contains_key(&number),
-            VersionPolicy::Latest(count) => {
-                let newest = self.versions.keys().rev().take(*count as usize);
-                newest.into_iter().any(|newest| *newest == number)
-            }
+            VersionPolicy::All => others.any(|other| *other == number),
+            VersionPolicy::Latest(count) => others.take(*count as usize).any(|other| *other == number),
             VersionPolicy::Specific(numbers) => {
-                numbers.contains(&number.0) && self.versions.contains_key(&number)
+                numbers.contains(&number.0) && others.any(|other| *other == number)
             }
         }
     }
 
-    /// The versions that the policy serves, oldest first.
+    fn is_served(&self, number: VersionNumber) -> bool {
+        self.versions.contains_key(&number) && (self.routing.names(number) || self.is_in_charge(number))
+    }
+
+    /// The versions that are served, oldest first.
     pub fn served(&self) -> Vec<VersionNumber> {
         let all = self.versions.keys().copied();
         all.filter(|number| self.is_served(*number)).collect()
@@ -89,7 +137,7 @@ impl Host {
         match wanted {
             None => {
                 let mut newest = self.versions.iter().rev();
-                let found = newest.find(|(number, _)| self.is_served(**number));
+                let found = newest.find(|(number, _)| self.is_in_charge(**number));
                 found.map(|(_, version)| version).ok_or_else(no_model)
             }
             Some(number) if self.is_served(number) => self.versions.get(&number).ok_or_else(no_model),
@@ -143,6 +191,22 @@ impl Host {
         versions.map(snapshot).collect()
     }
 
+    pub fn known_interface(&self, wanted: Option<VersionNumber>) -> Option<Arc<Interface>> {
+        self.version(wanted).ok()?.known_interface()
+    }
+
+    pub async fn explain(&self, mut call: Call) -> Result<Option<Payload>, ServeError> {
+        self.check_on()?;
+        let context = self.context(&mut call);
+        let version = self.version(call.version)?;
+        let replica = ready(version, &call.payload, &context).await?;
+        let model = Arc::clone(&replica.model);
+        let explained = off_thread(model.work(), async move {
+            model.explain(call.payload, &context).await
+        });
+        explained.await.map_err(|source| version.failed(source))
+    }
+
     pub async fn interface(
         &self,
         wanted: Option<VersionNumber>,
@@ -156,7 +220,7 @@ impl Host {
         Ok((version.number, Arc::clone(&replica.interface)))
     }
 
-    fn check_on(&self) -> Result<(), ServeError> {
+    pub fn check_on(&self) -> Result<(), ServeError> {
         if self.off.load(Ordering::Acquire) {
             return Err(ServeError::Unloaded {
                 endpoint: self.name.clone(),
@@ -206,175 +270,112 @@ impl Host {
         }
     }
 
-    /// What comes before every model: the rate limit, the version, and the model itself, loaded if it slept.
-    async fn enter(&self, call: &Call) -> Result<(Arc<Version>, Arc<Replica>, CallContext), ServeError> {
-        self.check_on()?;
-        let version = self.version(call.version)?;
-        if let Some(limit) = &self.rate_limit
-            && !limit.admits()
+    /// The version that answers, and why.
+    pub fn choose(
+        &self,
+        wanted: Option<VersionNumber>,
+        context: &CallContext,
+        payload: &Payload,
+    ) -> Result<(Kind, Chosen, &Arc<Version>), ServeError> {
+        if wanted.is_none()
+            && let Some((kind, chosen)) = self.routing.choose(context, payload)
+            && let Some(version) = self.versions.get(&chosen.version)
         {
-            let rate = self
-                .spec
-                .rate_limit
-                .as_ref()
-                .map_or(0.0, |limit| limit.per_second);
-            return Err(version.overloaded(format!("more than {rate} requests a second")));
+            return Ok((kind, chosen, version));
         }
-        let now = self.clock.now();
-        version
-            .last_used
-            .store(now.as_micros().max(1) as u64, Ordering::Relaxed);
-        let context = self.context(call, now);
-        if context.deadline.is_some_and(|deadline| deadline.passed()) {
-            return Err(version.late("its time was over when it came"));
-        }
-        let replica = version.ready(&context).await?;
-        fit::check(&self.name, &replica.interface, &call.payload)?;
-        fit::check_size(&self.name, &self.spec, &replica.interface, &call.payload)?;
-        Ok((Arc::clone(version), replica, context))
+        let version = self.version(wanted)?;
+        let (kind, chosen) = match wanted {
+            Some(number) => self.routing.explicit(number),
+            None => self.routing.newest(version.number),
+        };
+        Ok((kind, chosen, version))
     }
 
-    pub async fn call(&self, call: Call) -> Result<CallAnswer, ServeError> {
-        let (version, replica, context) = self.enter(&call).await?;
-        let counts = &version.counts;
-        let key = self.cache.as_ref().map(|_| cache::key(&call.payload, &context));
-        if let (Some(cache), Some(key)) = (&self.cache, &key) {
-            let found = cache.get(key);
-            let counter = if found.is_some() {
-                &counts.cache_hit
-            } else {
-                &counts.cache_miss
-            };
-            counter.add(nanos(call.received));
-            if let Some(payload) = found {
-                counts.success.add(nanos(call.received));
-                return Ok(self.answer(&version, payload, context.request_id, true));
+    pub fn check_rate(&self, version: &Version) -> Result<(), ServeError> {
+        match &self.rate_limit {
+            Some(limit) if !limit.admits() => {
+                let rate = self
+                    .spec
+                    .rate_limit
+                    .as_ref()
+                    .map_or(0.0, |limit| limit.per_second);
+                Err(version.overloaded(format!("more than {rate} requests a second")))
             }
-        }
-        let received = call.received;
-        let request_id = context.request_id.clone();
-        let result = ask(&version, &replica, call, context).await;
-        match result {
-            Ok(payload) => {
-                counts.success.add(nanos(received));
-                if let (Some(cache), Some(key)) = (&self.cache, key) {
-                    cache.put(key, &payload);
-                }
-                Ok(self.answer(&version, payload, request_id, false))
-            }
-            Err(error) => {
-                if matches!(error, ServeError::Model { .. }) {
-                    counts.fail.add(nanos(received));
-                }
-                Err(error)
-            }
+            _ => Ok(()),
         }
     }
 
-    fn answer(&self, version: &Version, payload: Payload, request_id: String, cached: bool) -> CallAnswer {
-        let at = self.clock.now();
-        version
-            .counts
-            .last_inference
-            .store(at.as_millis() as u64, Ordering::Relaxed);
+    pub fn answer(
+        &self,
+        version: VersionNumber,
+        route: &Arc<str>,
+        payload: Payload,
+        request_id: String,
+        cached: bool,
+    ) -> CallAnswer {
         CallAnswer {
-            version: version.number,
+            version,
+            route: Arc::clone(route),
             payload,
             request_id,
-            at,
+            at: self.clock.now(),
             degraded: None,
             cached,
         }
     }
 
-    pub async fn stream(&self, call: Call) -> Result<CallAnswers, ServeError> {
-        let (version, replica, context) = self.enter(&call).await?;
-        if !replica.interface.decoupled {
-            let answer = self.call(call).await?;
-            return Ok(Box::pin(futures_util::stream::iter([Ok(answer)])));
+    pub async fn stream(&self, hosting: &Hosting, mut call: Call) -> Result<CallAnswers, ServeError> {
+        self.check_on()?;
+        let context = self.context(&mut call);
+        let (kind, chosen, version) = self.choose(call.version, &context, &call.payload)?;
+        let replica = ready(version, &call.payload, &context).await?;
+        if replica.interface.decoupled {
+            self.check_rate(version)?;
+            let used = self.now().as_micros().max(1) as u64;
+            version.last_used.store(used, Ordering::Relaxed);
+            let slot = version.replicas.take().await;
+            let answers = slot.replica.model.stream(call.payload.clone(), &context).await;
+            if let Some(answers) = answers.map_err(|source| version.failed(source))? {
+                self.routing.count(kind);
+                let (version, clock) = (Arc::clone(version), Arc::clone(&self.clock));
+                let answers = futures_util::StreamExt::map(answers, move |item| {
+                    // Held until the last answer: the replica works on this call so long.
+                    let _working = &slot;
+                    let payload = item.map_err(|source| version.failed(source))?;
+                    Ok(CallAnswer {
+                        version: version.number,
+                        route: Arc::clone(&chosen.route),
+                        payload,
+                        request_id: context.request_id.clone(),
+                        at: clock.now(),
+                        degraded: None,
+                        cached: false,
+                    })
+                });
+                return Ok(Box::pin(answers));
+            }
         }
-        let slot = version.replicas.take().await;
-        let answers = slot.replica.model.stream(call.payload.clone(), &context).await;
-        let Some(answers) = answers.map_err(|source| version.failed(source))? else {
-            drop(slot);
-            let answer = self.call(call).await?;
-            return Ok(Box::pin(futures_util::stream::iter([Ok(answer)])));
-        };
-        let clock = Arc::clone(&self.clock);
-        let answers = futures_util::StreamExt::map(answers, move |item| {
-            // Held until the last answer: the replica works on this call so long.
-            let _working = &slot;
-            let payload = item.map_err(|source| version.failed(source))?;
-            Ok(CallAnswer {
-                version: version.number,
-                payload,
-                request_id: context.request_id.clone(),
-                at: clock.now(),
-                degraded: None,
-                cached: false,
-            })
-        });
-        Ok(Box::pin(answers))
+        // The same id, so that the same version is chosen.
+        call.context = context;
+        let answer = self.call(hosting, call).await?;
+        Ok(Box::pin(futures_util::stream::iter([Ok(answer)])))
     }
 
-    fn context(&self, call: &Call, now: Timestamp) -> CallContext {
+    /// What travels with a call; what the call brought beside it moves in.
+    pub fn context(&self, call: &mut Call) -> CallContext {
         let own = duration(self.spec.timeout);
         let budget = call.timeout.map_or(own, |asked| asked.min(own));
         let mut context = call.context.clone();
         context.deadline = Some(Deadline::after(call.received, budget));
         if context.request_id.is_empty() {
-            context.request_id = ids::fresh(now);
+            context.request_id = ids::fresh(self.clock.now());
+        }
+        if !call.attributes.is_empty() {
+            context.attributes = Arc::new(std::mem::take(&mut call.attributes));
+        }
+        if let Some(key) = call.key.take() {
+            context.key = Some(key);
         }
         context
     }
-}
-
-/// The model's answer: at once from one that takes microseconds, else in turn.
-async fn ask(
-    version: &Arc<Version>,
-    replica: &Replica,
-    call: Call,
-    context: CallContext,
-) -> Result<Payload, ServeError> {
-    let rows = fit::rows(&replica.interface, &call.payload);
-    if replica.model.work() == Work::Light {
-        return version.ask_now(replica, call.payload, &context, rows).await;
-    }
-    let gathered = replica.interface.batches && version.spec.batching.as_ref().is_none_or(|b| b.max_rows > 1);
-    let permit = if version.spec.queue.adaptive {
-        let together = if gathered { version.max_rows() } else { 1 };
-        let Some(permit) = version.limit.admit(version.replicas.slots(), together) else {
-            let now = version.limit.under_way();
-            let why = format!("{now} requests are under way, and they take longer than they should");
-            return Err(version.overloaded(why));
-        };
-        Some(permit)
-    } else {
-        None
-    };
-    let priorities = version.spec.queue.priorities.max(1);
-    let priority = if call.priority == 0 {
-        priorities.div_ceil(2)
-    } else {
-        call.priority
-    };
-    let (reply, answer) = oneshot::channel();
-    let pending = Pending {
-        alike: if gathered {
-            queue::alike(&call.payload, &context)
-        } else {
-            None
-        },
-        payload: call.payload,
-        context,
-        rows,
-        priority: priority as usize - 1,
-        waiting: tidemill_core::clock::Stopwatch::start(),
-        reply,
-    };
-    let payload = version.ask_in_turn(pending, answer).await?;
-    if let Some(permit) = permit {
-        permit.answered();
-    }
-    Ok(payload)
 }

@@ -3,15 +3,20 @@
 //!
 //! The way of a call: [`Hosting::call`] → `host.rs` (version, limits, cache) → `version.rs` (`queue.rs`, `batch.rs`) → a replica's model.
 
+mod ask;
 mod batch;
 mod cache;
 mod call;
+mod fallback;
 mod fit;
 mod host;
 mod limit;
 mod pump;
 mod queue;
 mod replicas;
+pub(crate) mod routing;
+#[cfg(test)]
+mod routing_tests;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -21,22 +26,32 @@ mod warm;
 mod work_tests;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
 use tidemill_core::clock::{Clock, Timestamp, real_sleep};
 use tidemill_core::ids::{EndpointName, VersionNumber};
-use tidemill_core::servable::{Interface, Loader};
+#[cfg(doc)]
+use tidemill_core::servable::Servable;
+use tidemill_core::servable::{Interface, Loader, PartStatistics, Payload};
 use tidemill_core::spec::ServingSpec;
 
 use crate::error::ServeError;
+use crate::pressure::PressureGauge;
 pub use call::{Call, CallAnswer, CallAnswers};
 use host::Host;
+pub use routing::{
+    BanditArm, BanditState, BreakerState, BreakerStatistics, RoutingStatistics, ShadowStatistics,
+};
 pub use statistics::{BatchStatistics, DurationStatistics, VersionStatistics};
 pub(crate) use statistics::{BatchTimes, Counts};
 use version::Version;
+
+/// So many deployments may ask one another for one request.
+const MAX_DEPTH: u8 = 8;
 
 /// How often house is kept.
 const TURN: Duration = Duration::from_secs(1);
@@ -110,6 +125,28 @@ pub struct Hosting {
     clock: Arc<dyn Clock>,
     /// Bytes that all loaded models may take; 0 for any.
     memory_budget: Arc<AtomicU64>,
+    pressure: PressureGauge,
+}
+
+/// [`Hosting`] for those who are in it: graphs, which ask other deployments.
+#[derive(Debug, Clone)]
+pub(crate) struct WeakHosting {
+    hosts: Weak<ArcSwap<HashMap<EndpointName, Arc<Host>>>>,
+    clock: Arc<dyn Clock>,
+    memory_budget: Arc<AtomicU64>,
+    pressure: PressureGauge,
+}
+
+impl WeakHosting {
+    /// The deployments, while they are there.
+    pub fn upgrade(&self) -> Option<Hosting> {
+        Some(Hosting {
+            hosts: self.hosts.upgrade()?,
+            clock: Arc::clone(&self.clock),
+            memory_budget: Arc::clone(&self.memory_budget),
+            pressure: self.pressure.clone(),
+        })
+    }
 }
 
 impl Hosting {
@@ -119,7 +156,22 @@ impl Hosting {
             hosts: Arc::default(),
             clock,
             memory_budget: Arc::default(),
+            pressure: PressureGauge::default(),
         }
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakHosting {
+        WeakHosting {
+            hosts: Arc::downgrade(&self.hosts),
+            clock: Arc::clone(&self.clock),
+            memory_budget: Arc::clone(&self.memory_budget),
+            pressure: self.pressure.clone(),
+        }
+    }
+
+    /// How far this machine is behind; the first that is left undone then are copies for shadows.
+    pub(crate) fn pressure(&self) -> &PressureGauge {
+        &self.pressure
     }
 
     /// Lets all loaded models take so many bytes; above, those that were not asked for longest are put to sleep.
@@ -166,14 +218,97 @@ impl Hosting {
         }
     }
 
-    /// Adds a deployment, or replaces the one of that name: calls under way end on what they began on.
+    /// Adds a deployment, or replaces the one of that name: calls under way end on what they began on. Versions that are loaded in the same
+    /// way as before ([`Loader::identity`]) keep their replicas, so another routing or another limit loads nothing.
     pub fn put(&self, deployment: Hosted) {
-        let host = Arc::new(Host::new(deployment, Arc::clone(&self.clock)));
         self.hosts.rcu(|hosts| {
+            let before = hosts.get(&deployment.name).map(AsRef::as_ref);
+            let host = Host::new(deployment.clone(), Arc::clone(&self.clock), before);
             let mut next = HashMap::clone(hosts);
-            next.insert(host.name().clone(), Arc::clone(&host));
+            next.insert(host.name().clone(), Arc::new(host));
             next
         });
+    }
+
+    /// Gives a deployment other settings and keeps its versions.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn set_spec(&self, name: &EndpointName, spec: Arc<ServingSpec>) -> Result<(), ServeError> {
+        let versions = self.host(name)?.hosted_versions();
+        self.put(Hosted {
+            name: name.clone(),
+            spec,
+            versions,
+        });
+        Ok(())
+    }
+
+    /// Tells how an answer of a version turned out, from 0 to 1: a bandit that chooses this version learns from it. Returns whether there is
+    /// one.
+    ///
+    /// # Errors
+    /// If there is no deployment of that name.
+    pub fn tell_outcome(
+        &self,
+        name: &EndpointName,
+        version: VersionNumber,
+        outcome: f64,
+    ) -> Result<bool, ServeError> {
+        Ok(self.host(name)?.routing.tell(version, outcome))
+    }
+
+    /// What a deployment's bandit has learnt, to be stored; `None` without a bandit.
+    ///
+    /// # Errors
+    /// If there is no deployment of that name.
+    pub fn bandit(&self, name: &EndpointName) -> Result<Option<BanditState>, ServeError> {
+        Ok(self.host(name)?.routing.bandit().map(routing::Bandit::state))
+    }
+
+    /// Gives a deployment's bandit back what was stored of it. Returns whether it has one.
+    ///
+    /// # Errors
+    /// If there is no deployment of that name.
+    pub fn restore_bandit(&self, name: &EndpointName, state: &BanditState) -> Result<bool, ServeError> {
+        let host = self.host(name)?;
+        let bandit = host.routing.bandit();
+        if let Some(bandit) = bandit {
+            bandit.restore(state);
+        }
+        Ok(bandit.is_some())
+    }
+
+    /// What has been counted of the routing, for one deployment or for all, by name.
+    pub fn routing_statistics(&self, name: Option<&EndpointName>) -> Vec<RoutingStatistics> {
+        let hosts = self.hosts.load();
+        let wanted = hosts
+            .values()
+            .filter(|host| name.is_none_or(|name| host.name() == name));
+        let mut all: Vec<RoutingStatistics> = wanted
+            .map(|host| host.routing.statistics(host.name(), self.clock.now()))
+            .collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// What has been counted of the parts of versions that have parts: the nodes of graphs.
+    pub fn part_statistics(
+        &self,
+        name: Option<&EndpointName>,
+    ) -> Vec<(EndpointName, VersionNumber, Vec<PartStatistics>)> {
+        let hosts = self.hosts.load();
+        let wanted = hosts
+            .values()
+            .filter(|host| name.is_none_or(|name| host.name() == name));
+        let parts = wanted.flat_map(|host| {
+            let versions = host.versions().map(|version| (version.number, version.parts()));
+            let with_parts = versions.filter(|(_, parts)| !parts.is_empty());
+            with_parts.map(|(number, parts)| (host.name().clone(), number, parts))
+        });
+        let mut all: Vec<_> = parts.collect();
+        all.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+        all
     }
 
     /// Takes a deployment away; calls under way end. Returns whether it was there.
@@ -234,6 +369,24 @@ impl Hosting {
         Ok(self.host(name)?.served())
     }
 
+    /// What a version takes and gives, if that is known without loading it.
+    pub fn known_interface(
+        &self,
+        name: &EndpointName,
+        version: Option<VersionNumber>,
+    ) -> Option<Arc<Interface>> {
+        self.host(name).ok()?.known_interface(version)
+    }
+
+    /// What each input contributed to a version's answer, where its model can tell ([`Servable::explain`]); the newest version if none is
+    /// named.
+    ///
+    /// # Errors
+    /// As [`Hosting::call`].
+    pub async fn explain(&self, call: Call) -> Result<Option<Payload>, ServeError> {
+        self.host(&call.endpoint)?.explain(call).await
+    }
+
     /// What a version takes and gives; the newest version if none is named. Loads it if that is not known without.
     ///
     /// # Errors
@@ -273,7 +426,19 @@ impl Hosting {
     /// # Errors
     /// If there is no such deployment or version, the payload does not fit, it had to be refused, or the model failed.
     pub async fn call(&self, call: Call) -> Result<CallAnswer, ServeError> {
-        self.host(&call.endpoint)?.call(call).await
+        if call.context.depth >= MAX_DEPTH {
+            let name = &call.endpoint;
+            let message = format!(
+                "deployments ask one another {MAX_DEPTH} deep, the last of them `{name}`: a circle, most likely"
+            );
+            return Err(ServeError::Internal(message));
+        }
+        self.host(&call.endpoint)?.call(self, call).await
+    }
+
+    /// [`Hosting::call`], for deployments that ask others.
+    pub(crate) fn call_boxed(&self, call: Call) -> BoxFuture<'_, Result<CallAnswer, ServeError>> {
+        Box::pin(self.call(call))
     }
 
     /// Answers a call piece by piece; a model that gives one answer gives a stream of one.
@@ -281,7 +446,7 @@ impl Hosting {
     /// # Errors
     /// As [`Hosting::call`]; what goes wrong later is the stream's last item.
     pub async fn stream(&self, call: Call) -> Result<CallAnswers, ServeError> {
-        self.host(&call.endpoint)?.stream(call).await
+        self.host(&call.endpoint)?.stream(self, call).await
     }
 
     /// What has been counted, for one deployment or for all, by name and version.

@@ -8,10 +8,11 @@ use arc_swap::ArcSwapOption;
 use tidemill_core::clock::{Stopwatch, real_sleep};
 use tidemill_core::ids::{EndpointName, VersionNumber};
 use tidemill_core::ports::PortError;
-use tidemill_core::servable::{CallContext, Interface, Loader, Payload, Servable, Work};
+use tidemill_core::servable::{CallContext, Interface, Loader, PartStatistics, Payload, Servable, Work};
 use tidemill_core::spec::{ServingSpec, Span};
 use tokio::sync::Mutex;
 
+use super::HostedVersion;
 use super::batch::{self, Patience};
 use super::limit::Limit;
 use super::pump::pump;
@@ -31,11 +32,11 @@ pub(super) struct Version {
     pub number: VersionNumber,
     pub spec: Arc<ServingSpec>,
     loader: Arc<dyn Loader>,
-    pub replicas: Replicas,
+    pub replicas: Arc<Replicas>,
     pub queue: Queue,
     pub patience: Patience,
     pub limit: Arc<Limit>,
-    pub counts: Counts,
+    pub counts: Arc<Counts>,
     interface: ArcSwapOption<Interface>,
     pub failure: ArcSwapOption<PortError>,
     /// Held while a replica is loaded, so that the first is loaded once.
@@ -59,31 +60,70 @@ pub(super) fn nanos(watch: Stopwatch) -> u64 {
 }
 
 impl Version {
+    /// `before`: a version that is loaded in the same way; what it has loaded and counted is shared, and its callers end on it.
     pub fn new(
         endpoint: EndpointName,
         number: VersionNumber,
         spec: Arc<ServingSpec>,
         loader: Arc<dyn Loader>,
+        before: Option<&Self>,
     ) -> Self {
         let queue = &spec.queue;
+        let known = before.and_then(|before| before.interface.load_full());
         Self {
             endpoint,
             number,
             queue: Queue::new(queue.priorities, queue.max_requests, queue.max_wait.map(duration)),
             limit: Arc::new(Limit::new(queue.max_requests as usize + 1)),
-            interface: ArcSwapOption::new(loader.interface().map(Arc::new)),
+            interface: ArcSwapOption::new(known.or_else(|| loader.interface().map(Arc::new))),
             spec,
             loader,
-            replicas: Replicas::default(),
+            replicas: before
+                .map(|before| Arc::clone(&before.replicas))
+                .unwrap_or_default(),
             patience: Patience::default(),
-            counts: Counts::default(),
+            counts: before
+                .map(|before| Arc::clone(&before.counts))
+                .unwrap_or_default(),
             failure: ArcSwapOption::empty(),
             loading: Mutex::new(()),
             growing: AtomicBool::new(false),
             held: AtomicUsize::new(0),
             pumping: AtomicBool::new(false),
-            last_used: AtomicU64::new(0),
+            last_used: AtomicU64::new(before.map_or(0, |before| before.last_used.load(Ordering::Relaxed))),
         }
+    }
+
+    /// As it was put.
+    pub fn hosted(&self) -> HostedVersion {
+        HostedVersion {
+            number: self.number,
+            loader: Arc::clone(&self.loader),
+        }
+    }
+
+    /// What has been counted of the parts of its model.
+    pub fn parts(&self) -> Vec<PartStatistics> {
+        self.loader.parts()
+    }
+
+    /// Whether what this version has loaded is what the other loader would load.
+    pub fn loads_alike(&self, loader: &Arc<dyn Loader>, spec: &ServingSpec) -> bool {
+        let same = Arc::ptr_eq(&self.loader, loader)
+            || self
+                .loader
+                .identity()
+                .is_some_and(|identity| loader.identity() == Some(identity));
+        same && self.spec.worker == spec.worker && self.spec.warmup == spec.warmup
+    }
+
+    /// Whether the other settings let this version answer just as it does.
+    pub fn answers_alike(&self, spec: &ServingSpec) -> bool {
+        let own = &self.spec;
+        own.batching == spec.batching
+            && own.scaling == spec.scaling
+            && own.queue == spec.queue
+            && own.timeout == spec.timeout
     }
 
     /// What it takes and gives, if that is known without loading it.
@@ -126,6 +166,12 @@ impl Version {
     }
 
     pub fn failed(&self, source: PortError) -> ServeError {
+        // A graph's nodes are refused and run late like anything else.
+        match source.code {
+            "overloaded" => return self.overloaded(source.message),
+            "deadline_passed" => return self.late("one that it asks took too long"),
+            _ => {}
+        }
         ServeError::Model {
             endpoint: self.endpoint.clone(),
             version: self.number,
@@ -407,19 +453,27 @@ impl Version {
         context: &CallContext,
     ) -> (Result<Payload, PortError>, u64) {
         let watch = Stopwatch::start();
-        let answer = match model.work() {
-            Work::Light | Work::Remote => model.call(payload, context).await,
-            Work::Heavy => {
-                let (model, context) = (Arc::clone(model), context.clone());
-                let handle = tokio::runtime::Handle::current();
-                let work = move || handle.block_on(model.call(payload, &context));
-                tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-                    let message = format!("the model's thread failed: {error}");
-                    Err(PortError::internal("model_broken", message))
-                })
-            }
-        };
+        let (own, context) = (Arc::clone(model), context.clone());
+        let answer = off_thread(model.work(), async move { own.call(payload, &context).await }).await;
         (answer, nanos(watch))
+    }
+}
+
+/// Runs what a model of this kind does where it holds nobody up.
+pub(super) async fn off_thread<T: Send + 'static>(
+    work: Work,
+    future: impl Future<Output = Result<T, PortError>> + Send + 'static,
+) -> Result<T, PortError> {
+    match work {
+        Work::Light | Work::Remote => future.await,
+        Work::Heavy => {
+            let handle = tokio::runtime::Handle::current();
+            let thread = tokio::task::spawn_blocking(move || handle.block_on(future));
+            thread.await.unwrap_or_else(|error| {
+                let message = format!("the model's thread failed: {error}");
+                Err(PortError::internal("model_broken", message))
+            })
+        }
     }
 }
 

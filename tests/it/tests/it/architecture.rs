@@ -13,7 +13,7 @@ const MAY_NAME: [(&str, &[&str]); 9] = [
     ("store", &["core"]),
     ("data", &["core", "stats", "store"]),
     ("models", &["core"]),
-    ("serving", &["core"]),
+    ("serving", &["core", "stats"]),
     ("control", &["core", "serving", "stats", "store"]),
     ("api", &["core", "control", "serving", "store"]),
     (
