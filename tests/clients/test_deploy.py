@@ -160,12 +160,16 @@ def test_replacing_under_load_drops_no_request(server):
     app = server.folder / "app.py"
     deploy(server, "app.py:version")
     stop = threading.Event()
-    seen, wrong = [], []
+    seen, wrong, refused = [], [], []
 
     def ask():
         with requests.Session() as session:
             while not stop.is_set():
                 answer = session.post(f"{server.url}/invocations/version", json={})
+                if answer.status_code == 429:
+                    # The adaptive limit, which a busy machine brings down; the request was not begun and is sent again.
+                    refused.append(1)
+                    continue
                 (seen if answer.status_code == 200 else wrong).append(answer.json())
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
@@ -181,7 +185,7 @@ def test_replacing_under_load_drops_no_request(server):
     versions = [answer["predictions"] for answer in seen]
     assert not wrong, wrong[:3]
     assert len(versions) > 50 and set(versions) == {1, 2, 3} and versions[-1] == 3
-    print(f"{len(versions)} answers while it was replaced twice")
+    print(f"{len(versions)} answers while it was replaced twice, {len(refused)} refused by the limit")
 
 
 def test_a_pickle_is_deployed_and_answers_as_in_python(server):

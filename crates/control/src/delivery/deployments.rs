@@ -1,10 +1,9 @@
 //! Deployments: bundles arrive, are unpacked and loaded once, and only if that goes well become the version that answers.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -16,14 +15,16 @@ use tidemill_core::deployments::{
 use tidemill_core::digest::Digest;
 use tidemill_core::ids::{EndpointName, VersionNumber};
 use tidemill_core::ports::PortError;
-use tidemill_core::servable::{Interface, Loader, Servable};
+use tidemill_core::servable::Loader;
 use tidemill_core::spec::{ServingSpec, Spec};
 use tidemill_serving::{Hosted, HostedVersion, Hosting, Server, graphs};
 use tidemill_store::Store;
 use tidemill_store::deployments::{self, DeploymentVersion, NewVersion};
-use tidemill_store::objects::{Arrived, Folder, Incoming};
+use tidemill_store::objects::{Arrived, Incoming};
 
 use super::artifacts;
+use super::loaders::{Broken, Preparing, Primed};
+use super::shelf::{Place, Underway, archive_name};
 use crate::error::{ControlError, Result};
 use crate::tracking::{Caller, Tracking};
 
@@ -83,28 +84,6 @@ impl BundleUpload {
     }
 }
 
-/// Where a bundle is, packed and unpacked.
-#[derive(Debug, Clone)]
-struct Place(PathBuf);
-
-impl Place {
-    fn archives(&self) -> Folder {
-        Folder::at(self.0.join("archives"))
-    }
-
-    fn archive(&self, digest: Digest) -> PathBuf {
-        self.0.join("archives").join(archive_name(digest))
-    }
-
-    fn unpacked(&self, digest: Digest) -> PathBuf {
-        self.0.join("unpacked").join(digest.to_string())
-    }
-}
-
-fn archive_name(digest: Digest) -> String {
-    format!("{digest}.tidemill")
-}
-
 /// The deployments of a server. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Deployments {
@@ -119,39 +98,6 @@ pub struct Deployments {
     unpacking: Arc<tokio::sync::Mutex<()>>,
     /// Bundles that no version needs yet.
     underway: Underway,
-}
-
-/// Bundles that are being deployed, each as often as it is.
-#[derive(Debug, Clone, Default)]
-struct Underway(Arc<Mutex<Vec<Digest>>>);
-
-/// Keeps a bundle from being forgotten.
-struct Kept {
-    digest: Digest,
-    underway: Underway,
-}
-
-impl Underway {
-    fn digests(&self) -> MutexGuard<'_, Vec<Digest>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn keep(&self, digest: Digest) -> Kept {
-        self.digests().push(digest);
-        Kept {
-            digest,
-            underway: self.clone(),
-        }
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        let mut digests = self.underway.digests();
-        if let Some(position) = digests.iter().position(|digest| *digest == self.digest) {
-            digests.swap_remove(position);
-        }
-    }
 }
 
 impl Deployments {
@@ -620,70 +566,4 @@ fn fitting_name(model: &str) -> String {
 fn identity(bundle: Digest, spec: &ServingSpec) -> Option<Digest> {
     let settings = serde_json::to_vec(&(&spec.worker, spec.timeout)).ok()?;
     Some(Digest::of_parts([bundle.as_bytes().as_slice(), &settings]))
-}
-
-/// A loader whose first load has been done already.
-#[derive(Debug)]
-struct Primed {
-    loader: Arc<dyn Loader>,
-    loaded: Mutex<Option<Arc<dyn Servable>>>,
-}
-
-#[async_trait]
-impl Loader for Primed {
-    async fn load(&self) -> std::result::Result<Arc<dyn Servable>, PortError> {
-        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match loaded {
-            Some(loaded) => Ok(loaded),
-            None => self.loader.load().await,
-        }
-    }
-
-    fn identity(&self) -> Option<Digest> {
-        self.loader.identity()
-    }
-
-    fn interface(&self) -> Option<Interface> {
-        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        loaded
-            .as_ref()
-            .map(|loaded| loaded.interface().clone())
-            .or_else(|| self.loader.interface())
-    }
-}
-
-/// A loader that first sees to what the deployment needs, such as an environment that has been removed meanwhile.
-#[derive(Debug)]
-struct Preparing {
-    identity: Option<Digest>,
-    engine: Arc<dyn DeploymentEngine>,
-    deploying: Deploying,
-    loader: Arc<dyn Loader>,
-}
-
-#[async_trait]
-impl Loader for Preparing {
-    async fn load(&self) -> std::result::Result<Arc<dyn Servable>, PortError> {
-        self.engine.prepare(&self.deploying).await?;
-        self.loader.load().await
-    }
-
-    fn identity(&self) -> Option<Digest> {
-        self.identity
-    }
-
-    fn interface(&self) -> Option<Interface> {
-        self.loader.interface()
-    }
-}
-
-/// A loader of what cannot be loaded.
-#[derive(Debug)]
-struct Broken(PortError);
-
-#[async_trait]
-impl Loader for Broken {
-    async fn load(&self) -> std::result::Result<Arc<dyn Servable>, PortError> {
-        Err(self.0.clone())
-    }
 }

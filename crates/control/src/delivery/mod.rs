@@ -6,6 +6,8 @@ pub mod deployments;
 pub(crate) mod endpoints;
 pub mod evaluation;
 pub mod gates;
+mod loaders;
 pub(crate) mod reconcile;
 pub mod rollouts;
 pub(crate) mod routes;
+mod shelf;

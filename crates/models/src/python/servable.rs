@@ -79,8 +79,14 @@ impl PythonLoader {
 
     async fn start(&self) -> Result<Started, PortError> {
         let watch = Stopwatch::start();
-        let server = self.server().await?;
-        let started = start(Arc::clone(&server), Arc::clone(&self.0.deployment)).await?;
+        let mut server = self.server().await?;
+        let mut started = start(Arc::clone(&server), Arc::clone(&self.0.deployment)).await;
+        if started.is_err() && server.is_gone() {
+            // It had died without anybody noticing yet.
+            server = self.server().await?;
+            started = start(Arc::clone(&server), Arc::clone(&self.0.deployment)).await;
+        }
+        let started = started?;
         tracing::debug!(deployment = %self.0.deployment.name, micros = watch.micros(), "a worker has loaded");
         if !started.learnt.modules.is_empty() {
             // The next worker has them from the start.

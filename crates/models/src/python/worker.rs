@@ -386,9 +386,11 @@ impl Handle {
         Ok(id)
     }
 
-    /// Takes back a call that could not be sent.
-    fn leave(&self, id: u32) -> Option<OwnedSemaphorePermit> {
-        self.0.state().calls.remove(&id).and_then(|call| call.permit)
+    /// Takes back a call that could not be sent; no other is sent to a worker that does not listen.
+    fn give_up(&self, id: u32) -> Option<OwnedSemaphorePermit> {
+        let mut state = self.0.state();
+        state.dead = true;
+        state.calls.remove(&id).and_then(|call| call.permit)
     }
 
     async fn send(
@@ -403,7 +405,7 @@ impl Handle {
         match self.0.write(request).await {
             Ok(()) => Ok(Ok(())),
             // It never had the whole call. If the call is not there any more, its end has been told already.
-            Err(_) => match self.leave(id) {
+            Err(_) => match self.give_up(id) {
                 Some(permit) => Ok(Err(NotSent(payload, permit))),
                 None => Ok(Ok(())),
             },
