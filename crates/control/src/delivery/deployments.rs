@@ -361,7 +361,7 @@ impl Deployments {
                 return Err(ControlError::Conflict {
                     code: "deployment_exists",
                     message: format!(
-                        "there is a deployment `{name}` already; give the graph another name, or remove it: `tidemill deployments delete {name}`"
+                        "there is a deployment `{name}` already; give the graph another name, or remove it: `tidemill undeploy {name}`"
                     ),
                 });
             }
@@ -589,17 +589,18 @@ fn no_such(name: &EndpointName) -> ControlError {
 }
 
 fn spec_of(serving: &Value) -> Result<ServingSpec> {
-    serde_json::from_value(serving.clone()).map_err(|error| ControlError::Refused {
-        code: "bad_serving",
-        message: format!("the settings of serving do not fit: {error}"),
-    })
-    .and_then(|spec: ServingSpec| match spec.check("serving") {
-        Ok(()) => Ok(spec),
-        Err((key, message)) => Err(ControlError::Refused {
+    serde_json::from_value(serving.clone())
+        .map_err(|error| ControlError::Refused {
             code: "bad_serving",
-            message: format!("the settings of serving do not fit: `{key}`: {message}"),
-        }),
-    })
+            message: format!("the settings of serving do not fit: {error}"),
+        })
+        .and_then(|spec: ServingSpec| match spec.check("serving") {
+            Ok(()) => Ok(spec),
+            Err((key, message)) => Err(ControlError::Refused {
+                code: "bad_serving",
+                message: format!("the settings of serving do not fit: `{key}`: {message}"),
+            }),
+        })
 }
 
 /// A name that a deployment may have, from one of a registered model.
