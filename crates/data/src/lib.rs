@@ -10,6 +10,7 @@
 //! Deliberately absent: SQL databases and object store drivers (bytes go through `store::objects`), the clock (times are arguments), models
 //! and metrics, decisions about what a failed expectation or a drifted column means, and all of HTTP.
 
+mod batches;
 mod columns;
 mod engine;
 #[cfg(test)]
@@ -26,6 +27,7 @@ mod snapshots;
 mod sources;
 mod tables;
 
+pub use batches::{Added, BatchInput, Part};
 pub use engine::DataFusionEngine;
 pub use error::DataError;
 pub use tables::Tables;

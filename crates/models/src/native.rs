@@ -30,17 +30,32 @@ impl Loader for NativeLoader {
     async fn load(&self) -> Result<Arc<dyn Servable>, PortError> {
         let (folder, file) = (self.folder.clone(), self.file.clone());
         let work = move || -> Result<Arc<dyn Servable>, PortError> {
-            let mut bundle = read(&folder, &file)?;
+            let path = folder.join(&file);
+            let beside = path.parent().unwrap_or(&folder);
             if has_extension(&file, "onnx") {
-                return Ok(Arc::new(OnnxModel::load(&bundle, name_of(&file))?));
+                return Ok(Arc::new(OnnxModel::load_from(beside, name_of(&file))?));
             }
-            let bytes = bundle.get(name_of(&file)).map_or(&[][..], Vec::as_slice);
-            let (format, size) = (format_of(&file, bytes)?, bytes.len() as u64);
-            let manifest = json!({ "format": format, "file": name_of(&file) });
-            bundle.insert("model.json".to_owned(), manifest.to_string().into_bytes());
+            let bytes = read(beside, name_of(&file))?;
+            let bundle = match manifest_of(&bytes) {
+                Some(named) => ModelBundle::from([
+                    (named.clone(), read(beside, &named)?),
+                    ("model.json".to_owned(), bytes),
+                ]),
+                None => ModelBundle::from([
+                    (
+                        "model.json".to_owned(),
+                        json!({ "format": format_of(&file, &bytes)?, "file": "model" })
+                            .to_string()
+                            .into_bytes(),
+                    ),
+                    ("model".to_owned(), bytes),
+                ]),
+            };
+            let size = bundle.values().map(Vec::len).sum::<usize>() as u64;
+            let format = format_named(&bundle);
             let model = Runtime.load(&bundle)?;
             Ok(Arc::new(Tabular {
-                interface: interface(model.signature(), format),
+                interface: interface(model.signature(), &format),
                 model,
                 size,
             }))
@@ -55,36 +70,40 @@ fn name_of(file: &str) -> &str {
     file.rsplit('/').next().unwrap_or(file)
 }
 
-/// The model's file, and for a format that may keep its weights elsewhere what lies beside it.
-fn read(folder: &Path, file: &str) -> Result<ModelBundle, PortError> {
-    let failed = |path: &Path, error: std::io::Error| {
-        PortError::upstream("bundle_io", format!("cannot read `{}`: {error}", path.display()))
-    };
-    let path = folder.join(file);
-    let mut bundle = ModelBundle::new();
-    if has_extension(file, "onnx") {
-        let beside = path.parent().unwrap_or(folder);
-        for entry in std::fs::read_dir(beside).map_err(|error| failed(beside, error))? {
-            let found = entry.map_err(|error| failed(beside, error))?.path();
-            if let Some(name) = found.file_name().and_then(|name| name.to_str())
-                && found.is_file()
-            {
-                bundle.insert(
-                    name.to_owned(),
-                    std::fs::read(&found).map_err(|error| failed(&found, error))?,
-                );
-            }
-        }
-        return Ok(bundle);
+fn read(folder: &Path, name: &str) -> Result<Vec<u8>, PortError> {
+    std::fs::read(folder.join(name))
+        .map_err(|error| PortError::upstream("bundle_io", format!("cannot read `{name}`: {error}")))
+}
+
+/// The model file beside, where this is a manifest (`model.json`) that names one by a plain name.
+fn manifest_of(bytes: &[u8]) -> Option<String> {
+    let head = bytes.get(..bytes.len().min(256))?;
+    if !String::from_utf8_lossy(head).contains("\"format\"") {
+        return None;
     }
-    let bytes = std::fs::read(&path).map_err(|error| failed(&path, error))?;
-    bundle.insert(name_of(file).to_owned(), bytes);
-    Ok(bundle)
+    let manifest: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    let file = manifest["file"]
+        .as_str()
+        .filter(|_| manifest["format"].is_string())?;
+    (!file.contains(['/', '\\']) && !file.starts_with('.')).then(|| file.to_owned())
+}
+
+/// The `format` of a bundle's manifest.
+fn format_named(bundle: &ModelBundle) -> String {
+    let manifest = bundle
+        .get("model.json")
+        .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(bytes).ok());
+    let format = manifest.and_then(|manifest| manifest["format"].as_str().map(str::to_owned));
+    format.unwrap_or_default()
 }
 
 fn format_of(file: &str, bytes: &[u8]) -> Result<&'static str, PortError> {
     if bytes.starts_with(b"tree\n") {
         return Ok("lightgbm");
+    }
+    let head = String::from_utf8_lossy(&bytes[..bytes.len().min(64)]).into_owned();
+    if head.contains("\"sklearn_trees\"") {
+        return Ok("sklearn_trees");
     }
     // Both forms begin with a brace; the engine says what is wrong with what follows.
     if bytes.trim_ascii_start().starts_with(b"{") {
@@ -93,7 +112,8 @@ fn format_of(file: &str, bytes: &[u8]) -> Result<&'static str, PortError> {
     Err(PortError::caller(
         "model_unknown",
         format!(
-            "`{file}` is no model that is known here without Python: expected LightGBM's text, XGBoost's JSON or UBJ, or ONNX"
+            "`{file}` is no model that is known here without Python: expected LightGBM's text, XGBoost's JSON or UBJ, what \
+             sklearn_trees.py writes, or ONNX"
         ),
     ))
 }
@@ -200,6 +220,32 @@ impl Servable for Tabular {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn data(name: &str) -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/data")
+            .join(name)
+    }
+
+    async fn loaded(folder: &Path, file: &str) -> Arc<dyn Servable> {
+        let loader = NativeLoader {
+            folder: folder.to_owned(),
+            file: file.to_owned(),
+        };
+        loader.load().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn scikit_learns_trees_a_manifest_and_trees_in_onnx_are_known_by_what_is_in_them() {
+        let forest = loaded(&data("formats"), "sklearn.json").await;
+        assert_eq!(forest.interface().platform, "sklearn_trees");
+        assert_eq!(forest.interface().outputs[0].labels, ["0", "1", "2"]);
+        let named = loaded(&data("wine"), "model.json").await;
+        assert_eq!(named.interface().platform, "lightgbm");
+        assert_eq!(named.interface().outputs[0].labels.len(), 3);
+        let graph = loaded(&data("onnx"), "trees.onnx").await;
+        assert_eq!(graph.interface().platform, "tidemill_trees");
+    }
 
     const STUMP: &str = "tree\nversion=v4\nnum_class=1\nnum_tree_per_iteration=1\nlabel_index=0\nmax_feature_idx=1\n\
         objective=regression\nfeature_names=age weight\nfeature_infos=[0:9] [0:9]\ntree_sizes=300\n\nTree=0\nnum_leaves=2\n\

@@ -259,16 +259,26 @@ pub enum Command {
         #[arg(long)]
         why: String,
     },
-    /// Predict the rows of a file.
+    /// Predict the rows of files.
     Predict {
         #[command(flatten)]
         target: Target,
-        /// A CSV or JSON-lines file with the features.
+        /// CSV, JSON lines or Parquet with the features: a file, a folder or a glob.
         #[arg(long)]
-        input: PathBuf,
-        /// Where to write the answers (JSON lines); default: standard output.
+        input: String,
+        /// Where to write the answers. A folder gets the rows with their answers beside them, a file for each part, and a job that was cut
+        /// short goes on where it stood; a file, like standard output by default, gets JSON lines.
         #[arg(long)]
         output: Option<PathBuf>,
+        /// Whose answers: the endpoint's or deployment's name. Default: the project's, or the only one that there is.
+        #[arg(long)]
+        endpoint: Option<String>,
+        /// Rows in each file of an output folder.
+        #[arg(long, default_value_t = 10_000)]
+        part_rows: usize,
+        /// How files in an output folder are written. Default: as the input's.
+        #[arg(long, value_enum)]
+        format: Option<crate::commands::predict::OutputFormat>,
     },
     /// Tell what was true of predictions.
     Feedback {

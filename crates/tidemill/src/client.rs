@@ -160,6 +160,21 @@ impl Client {
             .await
     }
 
+    /// POST of JSON that is written already, under an id that makes a repetition the same request.
+    pub async fn post_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: String,
+        id: Option<&str>,
+    ) -> Result<T> {
+        let mut request = self.http.post(format!("{}{path}", self.base)).body(body);
+        request = request.header("content-type", "application/json");
+        if let Some(id) = id {
+            request = request.header("x-request-id", id);
+        }
+        self.send(request).await
+    }
+
     /// DELETE, whose answer is empty.
     pub async fn delete(&self, path: &str) -> Result<()> {
         let request = self.http.delete(format!("{}{path}", self.base));

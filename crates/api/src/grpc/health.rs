@@ -4,10 +4,10 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
-use super::INFERENCE;
 use super::health_proto::health_check_response::ServingStatus;
 use super::health_proto::health_server::Health as Protocol;
 use super::health_proto::{HealthCheckRequest, HealthCheckResponse};
+use super::{INFERENCE, stopping};
 use crate::control_plane::App;
 
 pub(super) struct Health(pub App);
@@ -39,7 +39,7 @@ impl Protocol for Health {
 
     type WatchStream = BoxStream<'static, Result<HealthCheckResponse, Status>>;
 
-    /// Says how it is now, and then nothing more: the stream's end is how a client hears that the server stops.
+    /// Says how it is now, and then nothing more until the server stops.
     async fn watch(
         &self,
         request: Request<HealthCheckRequest>,
@@ -49,7 +49,14 @@ impl Protocol for Health {
             .unwrap_or(HealthCheckResponse {
                 status: ServingStatus::ServiceUnknown.into(),
             });
-        let once = futures::stream::iter([Ok(now)]).chain(futures::stream::pending());
-        Ok(Response::new(once.boxed()))
+        let stopping = stopping(request.extensions());
+        let last = futures::stream::once(async move {
+            stopping.await;
+            Ok(HealthCheckResponse {
+                status: ServingStatus::NotServing.into(),
+            })
+        });
+        let told = futures::stream::iter([Ok(now)]).chain(last);
+        Ok(Response::new(told.boxed()))
     }
 }

@@ -202,14 +202,16 @@ fn failed(id: &str, error: &ApiError) -> Reply {
     }
 }
 
-/// Answers every request of a stream. Those to models of one answer are answered in their order; the others answer as they can.
+/// Answers every request of a stream. Those to models of one answer are answered in their order; the others answer as they can. Once the
+/// server wants to stop, no more requests are read.
 pub(super) fn streamed(
     app: App,
     requests: Streaming<proto::ModelInferRequest>,
     timeout: Option<Duration>,
+    stop: impl Future<Output = ()> + Send + 'static,
 ) -> BoxStream<'static, Result<Reply, Status>> {
     let (sender, receiver) = mpsc::channel(AT_ONCE);
-    tokio::spawn(work(app, requests, timeout, sender));
+    tokio::spawn(work(app, requests, timeout, stop, sender));
     futures::stream::unfold(receiver, |mut receiver| async {
         let reply = receiver.recv().await?;
         Some((reply, receiver))
@@ -221,12 +223,15 @@ async fn work(
     app: App,
     mut requests: Streaming<proto::ModelInferRequest>,
     timeout: Option<Duration>,
+    stop: impl Future<Output = ()> + Send,
     sender: mpsc::Sender<Result<Reply, Status>>,
 ) {
+    let mut stop = std::pin::pin!(stop);
     let mut open = true;
     let mut singles = FuturesOrdered::new();
     while open || !singles.is_empty() {
         tokio::select! {
+            () = &mut stop, if open => open = false,
             message = requests.next(), if open && singles.len() < AT_ONCE => match message {
                 Some(Ok(message)) => {
                     let id = message.id.clone();

@@ -18,6 +18,7 @@ use tower::ServiceExt as _;
 use crate::control_plane::App;
 use crate::error::ApiError;
 use crate::extract::{BODY_LIMIT, media_type};
+use crate::server::Stopping;
 
 /// Made from `proto/inference.proto`.
 #[allow(clippy::all, clippy::pedantic, dead_code, missing_docs)]
@@ -88,6 +89,17 @@ fn compression(headers: &HeaderMap) -> Option<CompressionEncoding> {
         "gzip" => Some(CompressionEncoding::Gzip),
         "deflate" => Some(CompressionEncoding::Deflate),
         _ => None,
+    }
+}
+
+/// Ready once the server wants to stop; where none listens, never.
+fn stopping(extensions: &tonic::Extensions) -> impl Future<Output = ()> + Send + 'static {
+    let stopping = extensions.get::<Stopping>().cloned();
+    async move {
+        match stopping {
+            Some(stopping) => stopping.wait().await,
+            None => std::future::pending().await,
+        }
     }
 }
 

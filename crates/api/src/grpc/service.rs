@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::proto::grpc_inference_service_server::GrpcInferenceService;
 use super::proto::{self, log_settings_request, log_settings_response, trace_setting_response};
-use super::{convert, infer, timeout};
+use super::{convert, infer, stopping, timeout};
 use crate::control_plane::App;
 use crate::infer::describe::{check_load_parameters, describe, extensions, index, set_loaded, statistics};
 use crate::infer::settings::{self, Setting};
@@ -78,7 +78,8 @@ impl GrpcInferenceService for Service {
         request: Request<Streaming<proto::ModelInferRequest>>,
     ) -> Answer<Self::ModelStreamInferStream> {
         let within = timeout(request.metadata());
-        let answers = infer::streamed(self.0.clone(), request.into_inner(), within);
+        let stop = stopping(request.extensions());
+        let answers = infer::streamed(self.0.clone(), request.into_inner(), within, stop);
         Ok(Response::new(answers))
     }
 

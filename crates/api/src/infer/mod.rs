@@ -18,6 +18,7 @@ pub(crate) mod shared;
 pub(crate) mod table;
 pub(crate) mod target;
 pub(crate) mod tensors;
+mod values;
 
 use std::sync::Arc;
 

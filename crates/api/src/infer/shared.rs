@@ -17,6 +17,8 @@ use crate::error::ApiError;
 
 /// At most so many regions are registered at a time.
 const MAX_REGIONS: usize = 1_024;
+/// A tensor has at most so many bytes: a region may be larger than the memory that this server has.
+const MAX_BYTES: u64 = 1 << 30;
 
 /// The regions that clients have registered.
 #[derive(Debug)]
@@ -166,6 +168,12 @@ impl SharedMemory {
 
     fn place(&self, place: &Place) -> Result<(Arc<Region>, u64), ApiError> {
         let region = self.region(&place.region)?;
+        if place.byte_size > MAX_BYTES {
+            return Err(refused(format!(
+                "{} bytes of region `{}` were asked for, and a tensor has at most {MAX_BYTES}",
+                place.byte_size, place.region
+            )));
+        }
         let end = place.offset.checked_add(place.byte_size);
         if end.is_none_or(|end| end > region.byte_size) {
             return Err(refused(format!(

@@ -83,7 +83,8 @@ async fn asked(app: &App, path: &ModelPath, body: Bytes) -> Result<Call, ApiErro
         Some(Value::String(id)) => Some(id.clone()),
         _ => None,
     };
-    if interface.body {
+    // A function that has declared tensors is asked by them, as over every other protocol.
+    if interface.body && interface.inputs.is_empty() {
         let payload = Payload::Body {
             content_type: "application/json".to_owned(),
             bytes: body,

@@ -29,7 +29,8 @@ fn shown(view: &DeploymentView) -> Result<Value, ApiError> {
     let mut value =
         serde_json::to_value(view).map_err(|error| ApiError::internal("internal", error.to_string()))?;
     for version in value["versions"].as_array_mut().into_iter().flatten() {
-        let Some(environment) = version["manifest"]["python"]["environment"].as_object_mut() else {
+        let environment = version.pointer_mut("/manifest/python/environment");
+        let Some(environment) = environment.and_then(Value::as_object_mut) else {
             continue;
         };
         for hidden in environment.values_mut() {

@@ -272,8 +272,8 @@ async fn a_compressed_body_is_read_a_bomb_is_not_and_a_long_answer_is_compressed
     let bomb = send("gzip", gzip(&vec![b' '; 65 * 1024 * 1024])).await;
     assert_eq!(bomb.status, 413, "{}", bomb.text);
 
-    let rows = 400;
-    let long = json!({"inputs": [{"name": "x", "shape": [rows, 3], "datatype": "FP32", "data": vec![1.5; rows * 3]}]});
+    let rows = 64;
+    let long = json!({"inputs": [{"name": "x", "shape": [rows, 3], "datatype": "FP32", "data": vec![1.123_456; rows * 3]}]});
     let reply = send("gzip", gzip(long.to_string().as_bytes())).await;
     assert_eq!(reply.header("content-encoding"), "gzip");
     let mut text = String::new();
@@ -556,6 +556,11 @@ async fn what_a_deployment_cannot_do_is_said_in_the_protocols_shape() {
             x(json!([1, 3]), "FP32", json!([1, 2])),
             400,
             "2 values in `data`, expected 3 values",
+        ),
+        (
+            x(json!([65, 3]), "FP32", json!(vec![0; 195])),
+            400,
+            "a batch of 65 rows came, expected at most 64",
         ),
         (json!({"inputs": []}), 400, "input `x` is missing"),
         (

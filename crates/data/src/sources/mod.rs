@@ -6,8 +6,8 @@ mod resolve;
 mod schema;
 mod table;
 
-pub use csv::missing as missing_values;
+pub use csv::{missing as missing_values, reader as csv_reader};
 pub use locate::{INFINITE, first_bad_row, first_not_number, first_row_where, first_such_text};
 pub use resolve::resolve;
-pub use schema::SchemaCache;
+pub use schema::{SchemaCache, corrupt};
 pub use table::Source;

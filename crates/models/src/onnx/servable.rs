@@ -31,7 +31,7 @@ pub struct OnnxModel {
 #[derive(Debug)]
 enum Engine {
     /// Our own.
-    Forest(Forest),
+    Forest(Box<Forest>),
     /// ONNX Runtime.
     Sessions {
         sessions: Sessions,
@@ -104,7 +104,7 @@ impl OnnxModel {
             interface.platform = "tidemill_trees".into();
             return Ok(Self {
                 interface,
-                engine: Engine::Forest(forest),
+                engine: Engine::Forest(Box::new(forest)),
                 file: file.to_owned(),
                 bytes: 2 * bytes.len() as u64,
             });

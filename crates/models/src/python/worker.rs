@@ -230,7 +230,7 @@ impl Worker {
             (Reply::One(sender), Kind::Answer) => drop(sender.send(Ok(frame.payload()?))),
             (Reply::One(sender), Kind::Error) => drop(sender.send(Err(self.failure(call, &frame.meta)?))),
             (Reply::Many(receiving), Kind::Error) => {
-                receiving.end_with(Err(self.failure(call, &frame.meta)?))
+                receiving.end_with(Err(self.failure(call, &frame.meta)?));
             }
             (Reply::Many(receiving), Kind::Answer) => receiving.end_with(Ok(frame.payload()?)),
             (Reply::Many(receiving), Kind::End) => receiving.whole.store(true, Ordering::Release),

@@ -9,7 +9,7 @@ mod import;
 mod init;
 mod inspect;
 mod operate;
-mod predict;
+pub mod predict;
 mod replay;
 mod serve;
 mod train;
@@ -87,7 +87,20 @@ pub async fn run(cli: Cli) -> Result<Code> {
             target,
             input,
             output,
-        } => predict::run(&target, &input, output.as_deref(), json).await,
+            endpoint,
+            part_rows,
+            format,
+        } => {
+            let asked = predict::Args {
+                target: &target,
+                input: &input,
+                output: output.as_deref(),
+                endpoint: endpoint.as_deref(),
+                part_rows,
+                format,
+            };
+            predict::run(asked, json).await
+        }
         Command::Feedback {
             target,
             prediction_id,

@@ -1,0 +1,325 @@
+//! Files to be predicted, a part at a time, and the files that their answers become.
+//!
+//! Parts are a function of the input files and of the number of rows in one: the same job cuts the same parts again after a crash.
+
+mod added;
+mod cells;
+
+use std::fs::File;
+use std::io::{BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+use tidemill_core::digest::Digest;
+use tidemill_core::ports::PortError;
+use tidemill_core::spec::DataFormat;
+
+use crate::error::{DataError, Result};
+use crate::sources::{Source, csv_reader};
+pub use added::Added;
+
+/// Files to be predicted.
+#[derive(Debug)]
+pub struct BatchInput {
+    source: Source,
+}
+
+/// Some rows of a file.
+#[derive(Debug)]
+pub struct Part {
+    rows: RecordBatch,
+}
+
+impl BatchInput {
+    /// Finds the files that `pattern` means (a file, a folder or a glob) and reads their columns.
+    ///
+    /// # Errors
+    /// If there are none, they differ in their columns, or one cannot be read.
+    pub async fn open(pattern: &str) -> Result<Self, PortError> {
+        let root = std::env::current_dir().map_err(|e| DataError::io(Path::new("."), e))?;
+        let source = Source::open(&crate::sources::SchemaCache::default(), &root, pattern, None).await?;
+        Ok(Self { source })
+    }
+
+    /// The files, sorted by path.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.source.files.files
+    }
+
+    /// How they are written.
+    pub fn format(&self) -> DataFormat {
+        self.source.files.format
+    }
+
+    /// The names, sizes and modification marks of the files, as one digest.
+    ///
+    /// # Errors
+    /// If a file is gone.
+    pub fn digest(&self) -> Result<Digest, PortError> {
+        Ok(self.source.files.digest(Path::new("/"))?)
+    }
+
+    /// The parts of a file, `rows` in each but the last. Blocking.
+    ///
+    /// # Errors
+    /// If the file cannot be opened; what goes wrong later is an item.
+    pub fn parts(
+        &self,
+        file: usize,
+        rows: usize,
+    ) -> Result<impl Iterator<Item = Result<Part, PortError>> + Send + use<>, PortError> {
+        let path = self.source.files.files[file].clone();
+        let batches = read(&path, self.format(), &self.source.schema, rows)?;
+        Ok(Regular {
+            batches,
+            rows: rows.max(1),
+            left: None,
+            path,
+            format: self.format(),
+        })
+    }
+}
+
+type Batches = Box<dyn Iterator<Item = std::result::Result<RecordBatch, arrow::error::ArrowError>> + Send>;
+
+fn read(path: &Path, format: DataFormat, schema: &SchemaRef, rows: usize) -> Result<Batches> {
+    let open = || File::open(path).map_err(|e| DataError::io(path, e));
+    Ok(match format {
+        DataFormat::Parquet => {
+            let builder = ParquetRecordBatchReaderBuilder::try_new(open()?)
+                .map_err(|e| crate::sources::corrupt(path, format, e))?;
+            let reader = builder.with_batch_size(rows).build();
+            Box::new(reader.map_err(|e| crate::sources::corrupt(path, format, e))?)
+        }
+        DataFormat::Csv => Box::new(csv_reader(path, schema, None)?),
+        DataFormat::Jsonl => {
+            let reader =
+                arrow::json::ReaderBuilder::new(SchemaRef::clone(schema)).with_batch_size(rows.min(8_192));
+            Box::new(reader.build(BufReader::new(open()?))?)
+        }
+    })
+}
+
+/// Cuts what a reader gives into parts of equal size.
+struct Regular {
+    batches: Batches,
+    rows: usize,
+    left: Option<RecordBatch>,
+    path: PathBuf,
+    format: DataFormat,
+}
+
+impl Regular {
+    fn next_part(&mut self) -> Result<Option<Part>> {
+        let mut gathered: Vec<RecordBatch> = self.left.take().into_iter().collect();
+        let mut count: usize = gathered.iter().map(RecordBatch::num_rows).sum();
+        while count < self.rows {
+            match self.batches.next() {
+                Some(Ok(batch)) => {
+                    count += batch.num_rows();
+                    gathered.push(batch);
+                }
+                Some(Err(error)) => {
+                    return Err(crate::sources::corrupt(&self.path, self.format, error));
+                }
+                None => break,
+            }
+        }
+        let Some(first) = gathered.first() else {
+            return Ok(None);
+        };
+        let all = concat_batches(&first.schema(), &gathered)?;
+        if all.num_rows() == 0 {
+            return Ok(None);
+        }
+        let taken = all.num_rows().min(self.rows);
+        if all.num_rows() > taken {
+            self.left = Some(all.slice(taken, all.num_rows() - taken));
+        }
+        Ok(Some(Part {
+            rows: all.slice(0, taken),
+        }))
+    }
+}
+
+impl Iterator for Regular {
+    type Item = Result<Part, PortError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_part().map_err(PortError::from).transpose()
+    }
+}
+
+impl Part {
+    /// How many rows.
+    pub fn rows(&self) -> usize {
+        self.rows.num_rows()
+    }
+
+    /// The names of its columns.
+    pub fn columns(&self) -> Vec<String> {
+        let schema = self.rows.schema();
+        schema.fields().iter().map(|field| field.name().clone()).collect()
+    }
+
+    /// The rows `from..until` as a JSON list of lists. A number that is not a number is null, as missing values are in data frames.
+    ///
+    /// # Errors
+    /// If a number is infinite, which JSON cannot say.
+    pub fn json(&self, from: usize, until: usize) -> Result<String, PortError> {
+        Ok(cells::json(&self.rows.slice(from, until - from), from)?)
+    }
+
+    /// Writes the rows with the answers beside them: whole, or not at all.
+    ///
+    /// # Errors
+    /// If the file cannot be written, or an answer has the name of a column.
+    pub fn write(
+        &self,
+        path: &Path,
+        format: DataFormat,
+        answers: &[(String, Added)],
+    ) -> Result<(), PortError> {
+        let rows = self.with(answers)?;
+        let partial = path.with_extension("partial");
+        write(&partial, format, &rows)?;
+        let moved = std::fs::rename(&partial, path).and_then(|()| {
+            let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+        });
+        Ok(moved.map_err(|e| DataError::io(path, e))?)
+    }
+
+    fn with(&self, answers: &[(String, Added)]) -> Result<RecordBatch> {
+        let schema = self.rows.schema();
+        let mut fields: Vec<Arc<Field>> = schema.fields().iter().cloned().collect();
+        let mut columns = self.rows.columns().to_vec();
+        for (name, added) in answers {
+            // An input that was an output before keeps its column.
+            let mut free = name.clone();
+            while fields.iter().any(|field| *field.name() == free) {
+                free.push('_');
+            }
+            let array = added.array()?;
+            fields.push(Arc::new(Field::new(free, array.data_type().clone(), true)));
+            columns.push(array);
+        }
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+    }
+}
+
+fn write(path: &Path, format: DataFormat, rows: &RecordBatch) -> Result<()> {
+    let failed = |e: std::io::Error| DataError::io(path, e);
+    let mut file = File::create(path).map_err(failed)?;
+    match format {
+        DataFormat::Parquet => {
+            let properties = WriterProperties::builder()
+                .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
+                .set_created_by("tidemill".to_owned())
+                .build();
+            let mut writer = ArrowWriter::try_new(&mut file, rows.schema(), Some(properties))?;
+            writer.write(rows)?;
+            writer.close()?;
+        }
+        DataFormat::Csv => {
+            let flat = added::flat(rows)?;
+            arrow::csv::WriterBuilder::new()
+                .with_header(true)
+                .build(&mut file)
+                .write(&flat)?;
+        }
+        DataFormat::Jsonl => {
+            let mut writer = arrow::json::LineDelimitedWriter::new(&mut file);
+            writer.write(rows)?;
+            writer.finish()?;
+        }
+    }
+    file.flush().and_then(|()| file.sync_all()).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn csv(rows: usize) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("in.csv");
+        let mut text = "id,x,colour\n".to_owned();
+        for row in 0..rows {
+            let x = if row % 7 == 3 {
+                String::new()
+            } else {
+                format!("{row}.5")
+            };
+            text.push_str(&format!("{row},{x},c{}\n", row % 3));
+        }
+        std::fs::write(&path, text).unwrap();
+        (dir, path)
+    }
+
+    #[tokio::test]
+    async fn parts_have_equal_sizes_and_come_again_as_they_were() {
+        let (_dir, path) = csv(25);
+        let input = BatchInput::open(path.to_str().unwrap()).await.unwrap();
+        let sizes = || -> Vec<usize> {
+            let parts = input.parts(0, 10).unwrap();
+            parts.map(|part| part.unwrap().rows()).collect()
+        };
+        assert_eq!(sizes(), [10, 10, 5]);
+        assert_eq!(sizes(), [10, 10, 5]);
+        let part = input.parts(0, 10).unwrap().next().unwrap().unwrap();
+        assert_eq!(part.columns(), ["id", "x", "colour"]);
+        assert_eq!(part.json(2, 4).unwrap(), r#"[[2,2.5,"c2"],[3,null,"c0"]]"#);
+    }
+
+    #[tokio::test]
+    async fn answers_stand_beside_their_rows_in_every_format() {
+        let (dir, path) = csv(4);
+        let input = BatchInput::open(path.to_str().unwrap()).await.unwrap();
+        let part = input.parts(0, 10).unwrap().next().unwrap().unwrap();
+        let answers = [
+            (
+                "prediction".to_owned(),
+                Added::of(&[json!(0.25), json!(1), json!(null), json!(0.5)]),
+            ),
+            (
+                "id".to_owned(),
+                Added::of(&[json!("a"), json!("b"), json!("c"), json!("d")]),
+            ),
+            (
+                "probabilities".to_owned(),
+                Added::of(&[json!([0.1, 0.9]), json!([1, 0]), json!([0, 1]), json!([0.5, 0.5])]),
+            ),
+        ];
+        for format in [DataFormat::Parquet, DataFormat::Csv, DataFormat::Jsonl] {
+            let out = dir.path().join(format!("out-{format:?}.{}", extension(format)));
+            part.write(&out, format, &answers).unwrap();
+            let again = BatchInput::open(out.to_str().unwrap()).await.unwrap();
+            let rows = again.parts(0, 10).unwrap().next().unwrap().unwrap();
+            assert_eq!(
+                rows.columns(),
+                ["id", "x", "colour", "prediction", "id_", "probabilities"]
+            );
+            assert_eq!(rows.rows(), 4);
+            let text = rows.json(0, 2).unwrap();
+            assert!(text.contains(r#"0.25,"a","#), "{text}");
+            assert!(!out.with_extension("partial").exists());
+        }
+    }
+
+    fn extension(format: DataFormat) -> &'static str {
+        match format {
+            DataFormat::Parquet => "parquet",
+            DataFormat::Csv => "csv",
+            DataFormat::Jsonl => "jsonl",
+        }
+    }
+}
