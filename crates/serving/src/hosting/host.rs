@@ -13,7 +13,8 @@ use super::ask::ready;
 use super::cache::{Cache, RateLimit};
 use super::routing::{Chosen, Kind, Routing};
 use super::statistics::VersionStatistics;
-use super::version::{Version, duration, off_thread};
+use super::threads::off_thread;
+use super::version::{Version, duration};
 use super::{Call, CallAnswer, CallAnswers, Hosted, Hosting, IndexEntry, VersionState};
 use crate::error::ServeError;
 
