@@ -86,6 +86,21 @@ impl Page {
                 m.shadow_failures,
             ),
             (
+                "tidemill_shadows_shed_total",
+                "Batches that shadows did not answer because the machine was behind.",
+                m.shadows_shed,
+            ),
+            (
+                "tidemill_requests_shed_total",
+                "Requests refused because the machine was behind.",
+                m.requests_shed,
+            ),
+            (
+                "tidemill_unsampled_requests_total",
+                "Requests that the endpoint's sampling left out of the prediction log.",
+                m.unsampled_requests,
+            ),
+            (
                 "tidemill_wal_bytes_total",
                 "Bytes written to the prediction log.",
                 m.appended_bytes,

@@ -58,7 +58,9 @@ pub(crate) fn answer(
         sheet.fill((0..rows).collect(), Attempt::of(deployment, role, "", None));
     } else {
         let (canary_rows, champion_rows) = split(route, ask);
-        if pressure >= Pressure::Canary && champion_rows.is_empty() {
+        // A version that has most of the traffic is no trial any more.
+        let trial = route.canary.as_ref().is_some_and(|canary| canary.share < 0.5);
+        if pressure >= Pressure::Canary && trial && champion_rows.is_empty() {
             return Err(ServeError::Overloaded {
                 endpoint: route.endpoint.clone(),
                 why: "this machine is behind, and the units of a version under trial wait first".to_owned(),

@@ -1,5 +1,6 @@
 //! What an endpoint takes, keeps and leaves undone when there is too much to do.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -33,6 +34,13 @@ fn request(rows: usize) -> InferRequest {
     }
 }
 
+fn of(key: &Arc<str>) -> InferRequest {
+    InferRequest {
+        keys: vec![Some(Arc::clone(key))],
+        ..request(1)
+    }
+}
+
 async fn logged(server: &Server) -> Vec<Arc<PredictionBatch>> {
     let (from, until) = (Timestamp::from_micros(0), Timestamp::from_micros(i64::MAX));
     server
@@ -54,7 +62,7 @@ async fn a_machine_that_is_behind_leaves_shadows_undone_first_then_the_canary_an
     };
     let all_canary = Route {
         champion: Some(champion),
-        canary: Some(canary(1.0)),
+        canary: Some(canary(0.4)),
         shadows: vec![shadow],
         ..route()
     };
@@ -72,23 +80,33 @@ async fn a_machine_that_is_behind_leaves_shadows_undone_first_then_the_canary_an
         (vec![1, 0], 1)
     );
 
+    // Units of either version.
+    let mut units = BTreeMap::new();
+    server.pressure().set(Pressure::None);
+    for unit in 0..40 {
+        let key: Arc<str> = Arc::from(format!("unit-{unit}"));
+        let answer = server.predict(of(&key)).await.unwrap();
+        units.insert(answer.roles[0] == Role::Canary, key);
+    }
     server.pressure().set(Pressure::Canary);
-    let error = server.predict(request(2)).await.unwrap_err();
+    let error = server.predict(of(&units[&true])).await.unwrap_err();
     assert!(
         matches!(error, ServeError::Overloaded { .. }) && error.retryable(),
         "{error}"
     );
+    let answer = server.predict(of(&units[&false])).await.unwrap();
+    assert_eq!(answer.roles, [Role::Champion]);
+    // What has most of the traffic is no trial.
     server.router().put(Route {
-        canary: Some(canary(0.0)),
+        canary: Some(canary(0.9)),
         ..all_canary
     });
-    let answer = server.predict(request(2)).await.unwrap();
-    assert!(answer.roles.iter().all(|role| *role == Role::Champion));
+    server.predict(of(&units[&true])).await.unwrap();
 
     server.pressure().set(Pressure::All);
     server.predict(request(2)).await.unwrap_err();
     let metrics = server.metrics();
-    assert_eq!((metrics.shadows_shed, metrics.requests_shed), (2, 2));
+    assert_eq!((metrics.shadows_shed, metrics.requests_shed), (3, 2));
 }
 
 #[tokio::test]

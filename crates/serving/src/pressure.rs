@@ -11,10 +11,10 @@ use tidemill_core::clock::{Stopwatch, real_sleep};
 
 /// How often is looked.
 const EVERY: Duration = Duration::from_millis(20);
-/// How much of what was seen before counts beside what is seen now.
-const KEEP: f64 = 0.7;
+/// So many looks in a row have to find the machine behind.
+const LOOKS: usize = 8;
 /// Seconds behind from which each level holds, and below half of which it ends.
-const LEVELS: [f64; 3] = [0.010, 0.040, 0.120];
+const LEVELS: [f64; 3] = [0.050, 0.250, 1.000];
 
 /// What is left undone. Each level leaves undone what those before it do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,13 +51,17 @@ impl PressureGauge {
 
     /// Looks for ever.
     pub async fn watch(&self) {
-        let mut behind = 0.0;
+        let mut latest = [0.0_f64; LOOKS];
+        let mut look = 0;
         loop {
             let watch = Stopwatch::start();
             real_sleep(EVERY).await;
             // Timers have a grain of a millisecond, which says nothing.
             let late = watch.elapsed().saturating_sub(EVERY + Duration::from_millis(1));
-            behind = KEEP * behind + (1.0 - KEEP) * late.as_secs_f64();
+            latest[look % LOOKS] = late.as_secs_f64();
+            look += 1;
+            // Late each time, not once: one pause of the machine is no overload.
+            let behind = latest.iter().copied().fold(f64::INFINITY, f64::min);
             let before = self.now();
             let after = next(before, behind);
             if after != before {
@@ -89,7 +93,7 @@ mod tests {
     #[test]
     fn each_level_begins_when_the_machine_falls_behind_and_ends_only_well_below() {
         let mut level = Pressure::None;
-        let seen: Vec<Pressure> = [0.001, 0.012, 0.006, 0.050, 0.019, 0.5, 0.061, 0.059, 0.004, 0.0]
+        let seen: Vec<Pressure> = [0.001, 0.055, 0.026, 0.300, 0.120, 2.0, 0.600, 0.400, 0.020, 0.0]
             .into_iter()
             .map(|behind| {
                 level = next(level, behind);

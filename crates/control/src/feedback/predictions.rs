@@ -19,6 +19,8 @@ use crate::feedback::cache::Batches;
 /// segment goes. After a crash between any two of these the work is done again and recorded once.
 pub(crate) async fn compact(ctx: &Context) -> Result<u64> {
     let log = ctx.serving.log();
+    // One at a time: another would find segments gone that it was about to read.
+    let _turn = log.compacting().await;
     log.seal().await?;
     let mut moved = 0;
     for segment in log.sealed() {
@@ -91,6 +93,8 @@ pub(crate) async fn between(
     from: Timestamp,
     until: Timestamp,
 ) -> Result<Vec<Arc<PredictionBatch>>> {
+    // The log first: what is compacted in between then shows in both places, and never in neither.
+    let live = ctx.serving.log().live_batches(endpoint, from, until).await?;
     let name = endpoint.clone();
     let files = ctx
         .store
@@ -103,7 +107,6 @@ pub(crate) async fn between(
     }
     // A segment that is being compacted right now may show in both places; a batch is known by its first prediction.
     let stored: HashSet<PredictionId> = found.iter().filter_map(|b| b.ids.first().cloned()).collect();
-    let live = ctx.serving.log().live_batches(endpoint, from, until).await?;
     found.extend(
         live.into_iter()
             .filter(|b| b.ids.first().is_none_or(|id| !stored.contains(id))),

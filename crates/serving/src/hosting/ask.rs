@@ -84,7 +84,7 @@ pub(super) async fn ask_ready(
     };
     let payload = version.ask_in_turn(pending, answer).await?;
     if let Some(permit) = permit {
-        permit.answered();
+        permit.answered(version.may_grow());
     }
     Ok(payload)
 }

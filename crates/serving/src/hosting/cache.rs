@@ -141,6 +141,12 @@ pub(super) fn key(version: VersionNumber, payload: &Payload, context: &CallConte
         text(&mut hasher, name.as_bytes());
         text(&mut hasher, value.to_string().as_bytes());
     }
+    // A graph may choose by these.
+    for (name, value) in context.attributes.iter() {
+        text(&mut hasher, name.as_bytes());
+        text(&mut hasher, value.as_bytes());
+    }
+    text(&mut hasher, context.key.as_deref().unwrap_or_default().as_bytes());
     *hasher.finalize().as_bytes()
 }
 

@@ -232,6 +232,9 @@ impl Host {
 
     pub async fn load(&self) -> Result<(), ServeError> {
         self.off.store(false, Ordering::Release);
+        for version in self.versions.values() {
+            version.off.store(false, Ordering::Release);
+        }
         for number in self.served() {
             if let Some(version) = self.versions.get(&number) {
                 version.failure.store(None);
@@ -243,6 +246,9 @@ impl Host {
 
     pub fn unload(&self) {
         self.off.store(true, Ordering::Release);
+        for version in self.versions.values() {
+            version.off.store(true, Ordering::Release);
+        }
         let unloaded = ServeError::Unloaded {
             endpoint: self.name.clone(),
         };
@@ -334,7 +340,7 @@ impl Host {
             self.check_rate(version)?;
             let used = self.now().as_micros().max(1) as u64;
             version.last_used.store(used, Ordering::Relaxed);
-            let slot = version.replicas.take().await;
+            let slot = version.slot_for_stream(&context).await?;
             let answers = slot.replica.model.stream(call.payload.clone(), &context).await;
             if let Some(answers) = answers.map_err(|source| version.failed(source))? {
                 self.routing.count(kind);

@@ -18,6 +18,8 @@ const SMOOTHING: f64 = 0.8;
 /// The limit is thought over this often, if enough calls have ended.
 const WINDOW: Duration = Duration::from_millis(50);
 const ENOUGH: u64 = 8;
+/// Without a refusal for so long, microseconds, the limit is what it was at first.
+const FORGET_MICROS: u64 = 1_000_000;
 /// How much of the quiet latency stays with each new quiet call.
 const KEEP: f64 = 0.98;
 
@@ -50,6 +52,9 @@ pub(super) struct Limit {
     quiet: AtomicU64,
     window: Mutex<Window>,
     most: f64,
+    since: Stopwatch,
+    /// Microseconds of `since` at the latest refusal.
+    refused: AtomicU64,
 }
 
 /// A call under way. Dropped without a word it was neither quick nor slow: refused, failed, or its caller went away.
@@ -70,6 +75,8 @@ impl Limit {
             quiet: AtomicU64::new(0),
             window: Mutex::new(Window::new()),
             most: most as f64,
+            since: Stopwatch::start(),
+            refused: AtomicU64::new(0),
         }
     }
 
@@ -93,8 +100,16 @@ impl Limit {
         let before = self.under_way.fetch_add(1, Ordering::AcqRel);
         let least = slots.saturating_mul(together).saturating_add(1);
         if before >= self.now().max(least) {
-            self.under_way.fetch_sub(1, Ordering::AcqRel);
-            return None;
+            let now = self.since.micros();
+            let refused = self.refused.swap(now, Ordering::AcqRel);
+            // The first refusal for a while: what was learnt then says nothing of now, and a burst is no overload.
+            if now.saturating_sub(refused) > FORGET_MICROS {
+                self.allowed.store(self.most.to_bits(), Ordering::Relaxed);
+            }
+            if before >= self.now().max(least) {
+                self.under_way.fetch_sub(1, Ordering::AcqRel);
+                return None;
+            }
         }
         Some(UnderWay {
             limit: Arc::clone(self),
@@ -103,7 +118,8 @@ impl Limit {
         })
     }
 
-    fn ended(&self, took: Duration, alone: bool) {
+    /// Learns from a call that was answered. `may_grow`: more replicas are to come before anybody is refused.
+    fn ended(&self, took: Duration, alone: bool, may_grow: bool) {
         let seconds = took.as_secs_f64();
         if alone {
             let quiet = Self::load(&self.quiet);
@@ -119,6 +135,10 @@ impl Limit {
         window.seconds += seconds;
         window.most_at_once = window.most_at_once.max(self.under_way());
         if window.calls < ENOUGH || window.since.elapsed() < WINDOW {
+            return;
+        }
+        if may_grow {
+            *window = Window::new();
             return;
         }
         let now = window.seconds / window.calls as f64;
@@ -142,9 +162,9 @@ impl Limit {
 }
 
 impl UnderWay {
-    /// The call was answered.
-    pub fn answered(self) {
-        self.limit.ended(self.since.elapsed(), self.alone);
+    /// The call was answered. `may_grow`: there are to be more replicas yet.
+    pub fn answered(self, may_grow: bool) {
+        self.limit.ended(self.since.elapsed(), self.alone, may_grow);
     }
 }
 
@@ -167,7 +187,7 @@ mod tests {
             window.most_at_once = at_once;
         }
         tidemill_core::clock::real_sleep(WINDOW).await;
-        limit.ended(Duration::from_secs_f64(seconds), false);
+        limit.ended(Duration::from_secs_f64(seconds), false, false);
         limit.under_way.store(0, Ordering::Relaxed);
     }
 

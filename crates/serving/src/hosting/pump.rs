@@ -12,7 +12,7 @@ use super::version::{Version, duration};
 /// A wait shorter than this is not worth a timer.
 const SHORTEST_WAIT: Duration = Duration::from_micros(500);
 /// While no slot is free, whether there are replicas at all is looked at this often.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Hands waiting calls to replicas until there are none.
 pub(super) async fn pump(version: Arc<Version>) {
@@ -33,9 +33,11 @@ pub(super) async fn pump(version: Arc<Version>) {
         }
         let taken = version.queue.take(max_rows);
         for pending in taken.over {
-            let _ = pending
-                .reply
-                .send(Err(version.late("it waited too long for its turn")));
+            // Who has gone away was counted when it went.
+            if !pending.reply.is_closed() {
+                let late = version.late("it waited too long for its turn");
+                let _ = pending.reply.send(Err(late));
+            }
         }
         if !taken.batch.is_empty() {
             tokio::spawn(Arc::clone(&version).answer_batch(slot, taken.batch));

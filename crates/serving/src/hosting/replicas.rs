@@ -36,6 +36,12 @@ impl Replica {
         (self.busy.load(Ordering::Acquire) == 0).then(|| since.elapsed())
     }
 
+    /// It was just asked something, though no slot was taken.
+    pub fn touch(&self) {
+        let mut since = self.idle_since.lock().unwrap_or_else(PoisonError::into_inner);
+        *since = Stopwatch::start();
+    }
+
     fn try_take(self: &Arc<Self>, freed: &Arc<Notify>) -> Option<Slot> {
         let most = self.model.concurrency().max(1);
         let taken = self

@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use super::HostedVersion;
 use super::batch::{self, Patience};
 use super::limit::Limit;
-use super::pump::pump;
+use super::pump::{LOOK_AGAIN, pump};
 use super::queue::{Pending, Queue};
 use super::replicas::{Replica, Replicas, Slot};
 use super::statistics::{BatchTimes, Counts};
@@ -23,6 +23,8 @@ use super::threads::off_thread;
 use super::warm::warm;
 use crate::error::ServeError;
 
+/// A payload larger than this is not answered on a thread that serves others, however quick the model is with a row.
+const LIGHT_BYTES: usize = 64 << 10;
 /// Rows that are answered together at most, where nothing was said.
 const USUAL_ROWS: u32 = 64;
 
@@ -42,6 +44,10 @@ pub(super) struct Version {
     pub failure: ArcSwapOption<PortError>,
     /// Held while a replica is loaded, so that the first is loaded once.
     loading: Mutex<()>,
+    /// How many loads have ended, well or not.
+    loads: AtomicU64,
+    /// Unloaded: nothing loads it until it is switched on again.
+    pub off: AtomicBool,
     /// Another replica is on its way.
     growing: AtomicBool,
     /// Calls that wait for the first replica.
@@ -88,6 +94,8 @@ impl Version {
                 .unwrap_or_default(),
             failure: ArcSwapOption::empty(),
             loading: Mutex::new(()),
+            loads: AtomicU64::new(0),
+            off: AtomicBool::new(false),
             growing: AtomicBool::new(false),
             held: AtomicUsize::new(0),
             pumping: AtomicBool::new(false),
@@ -208,20 +216,35 @@ impl Version {
 
     /// Loads the first replica, unless there is one.
     pub async fn load_first(self: &Arc<Self>) -> Result<Arc<Replica>, ServeError> {
+        let before = self.loads.load(Ordering::Acquire);
         let _once = self.loading.lock().await;
         if let Some(replica) = self.replicas.any() {
             return Ok(replica);
+        }
+        // All who waited for the same attempt are told how it ended; who comes later may try again.
+        if self.loads.load(Ordering::Acquire) != before
+            && let Some(failure) = self.failure.load_full()
+        {
+            return Err(self.load_failed(PortError::clone(&failure)));
         }
         self.load_one().await
     }
 
     async fn load_one(self: &Arc<Self>) -> Result<Arc<Replica>, ServeError> {
+        let unloaded = || ServeError::Unloaded {
+            endpoint: self.endpoint.clone(),
+        };
+        if self.off.load(Ordering::Acquire) {
+            return Err(unloaded());
+        }
         let watch = Stopwatch::start();
         let loaded = match self.loader.load().await {
             Ok(model) => warm(model.as_ref(), &self.spec.warmup).await.map(|()| model),
             Err(error) => Err(error),
         };
+        self.loads.fetch_add(1, Ordering::AcqRel);
         match loaded {
+            Ok(_) if self.off.load(Ordering::Acquire) => Err(unloaded()),
             Ok(model) => {
                 let replica = Arc::new(Replica::new(model));
                 self.interface.store(Some(Arc::clone(&replica.interface)));
@@ -247,9 +270,9 @@ impl Version {
         }
         let version = Arc::clone(self);
         tokio::spawn(async move {
+            let _growing = Cleared(&version.growing);
             // What went wrong is noted and told by the listing; those that are there go on.
             let _ = version.load_one().await;
-            version.growing.store(false, Ordering::Release);
         });
     }
 
@@ -267,6 +290,11 @@ impl Version {
         if asked > target * count || self.queue.oldest() > patient {
             self.grow();
         }
+    }
+
+    /// Whether there may be more replicas than there are.
+    pub fn may_grow(&self) -> bool {
+        self.replicas.count() < self.spec.scaling.max as usize
     }
 
     /// Another replica, if fewer are there than are meant to stay. The first comes by [`Version::load_first`].
@@ -313,8 +341,14 @@ impl Version {
         context: &CallContext,
         rows: usize,
     ) -> Result<Payload, ServeError> {
+        replica.touch();
         let watch = Stopwatch::start();
-        let answer = replica.model.call(payload, context).await;
+        let answer = if payload.bytes() > LIGHT_BYTES {
+            let (model, context) = (Arc::clone(&replica.model), context.clone());
+            off_thread(Work::Heavy, async move { model.call(payload, &context).await }).await
+        } else {
+            replica.model.call(payload, context).await
+        };
         let times = BatchTimes {
             rows: rows as u64,
             input: 0,
@@ -349,11 +383,43 @@ impl Version {
             }
         };
         let result = tokio::select! {
-            answer = answer => answer.unwrap_or_else(|_| Err(ServeError::Internal("a call was lost".to_owned()))),
+            answer = answer => answer.unwrap_or_else(|_| Err(match deadline {
+                // Those whose time is over are dropped when the line is full.
+                Some(deadline) if deadline.passed() => self.late("it waited too long for its turn"),
+                _ => ServeError::Internal("a call was lost".to_owned()),
+            })),
             () = too_late => Err(self.late("it waited for its turn, or the model took too long")),
         };
         drop(waiting);
         result
+    }
+
+    /// A slot for an answer in pieces. These wait beside the line, no more of them than the line holds, and not beyond their deadline.
+    pub async fn slot_for_stream(self: &Arc<Self>, context: &CallContext) -> Result<Slot, ServeError> {
+        if let Some(slot) = self.replicas.try_take() {
+            return Ok(slot);
+        }
+        let waiting = self.counts.pending.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.counts.pending);
+        if waiting >= u64::from(self.spec.queue.max_requests) {
+            return Err(self.overloaded(format!("{waiting} requests wait already")));
+        }
+        loop {
+            self.scale_out();
+            if self.replicas.count() == 0 {
+                self.load_first().await?;
+            }
+            let left = context
+                .deadline
+                .map_or(LOOK_AGAIN, |deadline| deadline.left().min(LOOK_AGAIN));
+            tokio::select! {
+                slot = self.replicas.take() => return Ok(slot),
+                () = real_sleep(left) => {}
+            }
+            if context.deadline.is_some_and(|deadline| deadline.passed()) {
+                return Err(self.late("it waited for its turn"));
+            }
+        }
     }
 
     /// Ends all that wait.
@@ -484,6 +550,15 @@ impl<'a> Held<'a> {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         self.counter.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Clears a flag, also when what it stood for ends in a panic.
+struct Cleared<'a>(&'a AtomicBool);
+
+impl Drop for Cleared<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 

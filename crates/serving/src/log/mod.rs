@@ -122,6 +122,7 @@ struct Inner {
     dir: PathBuf,
     shared: Arc<Shared>,
     tail: Arc<Tail>,
+    compacting: tokio::sync::Mutex<()>,
     commands: Option<mpsc::Sender<Command>>,
     writer: Option<JoinHandle<()>>,
     lock: File,
@@ -202,6 +203,7 @@ impl PredictionLog {
             dir: dir.to_path_buf(),
             shared,
             tail,
+            compacting: tokio::sync::Mutex::new(()),
             commands: Some(commands),
             writer: Some(writer),
             lock,
@@ -455,6 +457,11 @@ impl PredictionLog {
     /// How much the log holds that is not removed yet.
     pub fn live_stats(&self) -> LiveStats {
         self.inner.shared.read().stats()
+    }
+
+    /// Held by whoever moves sealed segments elsewhere.
+    pub async fn compacting(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.inner.compacting.lock().await
     }
 
     /// The log's folder.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::index::{Index, Numbers, Place, number};
 use super::record::{self, Bad, Record};
-use super::segment::{Segment, SegmentId, sync_dir};
+use super::segment::{Segment, SegmentId, sealed_mark, sync_dir};
 use super::{LogOptions, Recovery};
 use crate::error::ServeError;
 
@@ -37,9 +37,12 @@ pub(super) fn recover(
     let segments = list(dir)?;
     for (place, id) in segments.iter().enumerate() {
         let is_last = place + 1 == segments.len();
-        let records = if is_last {
+        // The one before the last may have been left with an unfinished write too: appends go on there while the next is made, and go to
+        // the next while it is forced to disk.
+        let may_be_torn = place + 2 >= segments.len() && !sealed_mark(&id.path(dir)).exists();
+        let records = if may_be_torn {
             let (records, cut) = read_last(&id.path(dir))?;
-            found.truncated_bytes = cut;
+            found.truncated_bytes += cut;
             records
         } else {
             read_sealed(&id.path(dir))?

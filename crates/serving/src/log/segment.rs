@@ -125,7 +125,12 @@ impl Segment {
         self.heal()?;
         self.file
             .sync_all()
-            .map_err(|source| ServeError::log("force to disk", &self.path, source))
+            .map_err(|source| ServeError::log("force to disk", &self.path, source))?;
+        // Says that damage found later is damage, and no write that did not end. Without it the segment is only read more leniently.
+        if let Err(error) = File::create(sealed_mark(&self.path)) {
+            tracing::warn!(path = %self.path.display(), %error, "a sealed segment could not be marked");
+        }
+        Ok(())
     }
 
     /// Cuts off what a failed write left; nothing is appended before that has worked.
@@ -166,9 +171,16 @@ impl Segment {
     }
 }
 
+/// The file beside a segment that says that all of it was forced to disk.
+pub(super) fn sealed_mark(segment: &Path) -> PathBuf {
+    segment.with_extension("sealed")
+}
+
 /// Deletes a segment's file, if it is there.
 pub(super) fn delete(dir: &Path, id: SegmentId) -> Result<(), ServeError> {
     let path = id.path(dir);
+    // The mark means nothing without its segment.
+    let _ = fs::remove_file(sealed_mark(&path));
     match fs::remove_file(&path) {
         Ok(()) => sync_dir(dir),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -97,7 +97,8 @@ impl Tail {
             result.map(|()| segment.length())
         };
         drop(claim);
-        if watch.micros() > STALL_MICROS {
+        // After an error the file is healed with a sync, for which no more callers than this one are to wait.
+        if watch.micros() > STALL_MICROS || result.is_err() {
             self.stalled.store(true, Ordering::Relaxed);
         }
         self.count(1, batch.rows(), record.len(), result.is_ok());
@@ -140,6 +141,9 @@ pub(super) struct Keeper {
     dir: PathBuf,
     tail: Arc<Tail>,
     buffer: Vec<u8>,
+    /// Segments that nobody appends to any more and that could not be forced to disk yet.
+    unsettled: Vec<Segment>,
+    synced: Stopwatch,
 }
 
 impl Keeper {
@@ -148,6 +152,8 @@ impl Keeper {
             dir,
             tail,
             buffer: Vec::new(),
+            unsettled: Vec::new(),
+            synced: Stopwatch::start(),
         }
     }
 
@@ -195,24 +201,27 @@ impl Keeper {
             }
             self.write(&mut group);
             bytes = 0;
+            if let Durability::Written { sync_every } = self.tail.options.durability
+                && self.synced.elapsed() >= sync_every
+            {
+                self.sync();
+            }
         }
         self.sync();
     }
 
     /// Forces to disk what callers have written, beside the lock: nobody waits for it.
-    fn sync(&self) {
+    fn sync(&mut self) {
+        self.synced = Stopwatch::start();
+        self.settle();
         let Some(file) = self.tail.unsynced() else {
             return;
         };
-        let watch = Stopwatch::start();
         if let Err(error) = file.sync_data() {
             self.tail.dirty.store(true, Ordering::Release);
             tracing::warn!(dir = %self.dir.display(), %error, "the prediction log could not be forced to disk; it is tried again");
         }
         self.tail.shared.counters.fsyncs.add(1);
-        if watch.micros() < STALL_MICROS {
-            self.tail.stalled.store(false, Ordering::Relaxed);
-        }
     }
 
     fn write(&mut self, group: &mut Vec<Append>) {
@@ -252,8 +261,11 @@ impl Keeper {
             .counters
             .fsyncs
             .add(u64::from(synced && result.is_ok()));
-        if !synced && watch.micros() < STALL_MICROS {
-            self.tail.stalled.store(false, Ordering::Relaxed);
+        if !synced && result.is_ok() {
+            self.tail.dirty.store(true, Ordering::Release);
+            if watch.micros() < STALL_MICROS {
+                self.tail.stalled.store(false, Ordering::Relaxed);
+            }
         }
         for append in group.drain(..) {
             // Wakes those who wait for the same request, who now find the answer (or try themselves).
@@ -268,7 +280,7 @@ impl Keeper {
         }
     }
 
-    fn rotate(&self) {
+    fn rotate(&mut self) {
         if let Err(error) = self.seal() {
             tracing::warn!(%error, "the prediction log could not start a new segment; the open one grows");
         }
@@ -277,7 +289,7 @@ impl Keeper {
 
     /// The next segment is made before the old one can be removed, so the folder always remembers the largest number. The old one
     /// counts as sealed once it is on disk as a whole; meanwhile appends go to the new one.
-    fn seal(&self) -> Result<Option<SegmentId>, ServeError> {
+    fn seal(&mut self) -> Result<Option<SegmentId>, ServeError> {
         let id = {
             let segment = self.tail.lock();
             if segment.length() == 0 {
@@ -286,14 +298,35 @@ impl Keeper {
             segment.id
         };
         let fresh = Segment::create(&self.dir, SegmentId(id.0 + 1), &self.tail.options)?;
-        let mut old = {
+        let old = {
             let mut segment = self.tail.lock();
             let old = std::mem::replace(&mut *segment, fresh);
             self.tail.shared.write().open(segment.id);
             old
         };
-        old.finish()?;
-        self.tail.shared.write().settled(id);
+        self.unsettled.push(old);
+        self.settle();
+        if self.unsettled.iter().any(|segment| segment.id == id) {
+            return Err(ServeError::Internal(format!(
+                "segment `{id}` of the prediction log could not be forced to disk yet; it is tried again"
+            )));
+        }
         Ok(Some(id))
+    }
+
+    /// Forces segments that were left to disk; those for which it fails are tried again at the next turn.
+    fn settle(&mut self) {
+        let mut left = std::mem::take(&mut self.unsettled);
+        left.retain_mut(|segment| match segment.finish() {
+            Ok(()) => {
+                self.tail.shared.write().settled(segment.id);
+                false
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a segment of the prediction log could not be forced to disk yet");
+                true
+            }
+        });
+        self.unsettled = left;
     }
 }

@@ -5,6 +5,7 @@
 
 mod architecture;
 mod bad_input;
+mod batch;
 mod commands;
 mod faults;
 mod full_disk;

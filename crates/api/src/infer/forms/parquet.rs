@@ -27,7 +27,7 @@ impl ByteSource for Memory {
         match self.0.get(range) {
             Some(part) => Ok(part.to_vec()),
             None => Err(PortError::caller(
-                "bad_parquet",
+                "table_invalid",
                 "the Parquet file ends before what it says it holds",
             )),
         }
