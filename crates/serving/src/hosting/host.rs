@@ -45,7 +45,11 @@ impl Host {
                 let old = old.filter(|old| old.loads_alike(&loader, &spec));
                 all_kept &= old.is_some();
                 let slot = match old {
-                    Some(old) if old.answers_alike(&spec) => Arc::clone(old),
+                    Some(old) if old.answers_alike(&spec) => {
+                        // What is put again answers again, also after an unload.
+                        old.off.store(false, Ordering::Release);
+                        Arc::clone(old)
+                    }
                     old => {
                         let old = old.map(AsRef::as_ref);
                         Arc::new(Version::new(name.clone(), number, Arc::clone(&spec), loader, old))

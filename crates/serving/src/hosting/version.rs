@@ -8,7 +8,7 @@ use arc_swap::ArcSwapOption;
 use tidemill_core::clock::{Stopwatch, real_sleep};
 use tidemill_core::ids::{EndpointName, VersionNumber};
 use tidemill_core::ports::PortError;
-use tidemill_core::servable::{CallContext, Interface, Loader, PartStatistics, Payload, Servable};
+use tidemill_core::servable::{CallContext, Interface, Loader, PartStatistics, Payload, Servable, Work};
 use tidemill_core::spec::{ServingSpec, Span};
 use tokio::sync::Mutex;
 
