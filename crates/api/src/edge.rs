@@ -1,7 +1,9 @@
 //! What every request passes on its way in and out: an id, a trace, and an error's shape.
 
+use std::collections::BTreeMap;
+
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Uri};
+use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
 use tidemill_core::clock::Stopwatch;
@@ -16,6 +18,32 @@ const REQUEST_ID: &str = "x-request-id";
 /// The longest id that is taken over from a client's header.
 const MAX_REQUEST_ID: usize = 200;
 
+/// So many headers are kept for routing, of so many bytes each.
+const MAX_ATTRIBUTES: usize = 32;
+const MAX_ATTRIBUTE: usize = 1_024;
+
+tokio::task_local! {
+    static ATTRIBUTES: BTreeMap<String, String>;
+}
+
+/// The headers of the request being answered that begin with `x-`, in lower case: routing rules and graphs look at them. The metadata of a
+/// gRPC call are its headers.
+pub(crate) fn attributes() -> BTreeMap<String, String> {
+    ATTRIBUTES.try_with(Clone::clone).unwrap_or_default()
+}
+
+fn attributes_of(headers: &HeaderMap) -> BTreeMap<String, String> {
+    let own = headers.iter().filter(|(name, value)| {
+        let name = name.as_str();
+        // What proves who somebody is goes no further.
+        let secret = name.contains("key") && name != "x-tidemill-key" || name.contains("token");
+        name.starts_with("x-") && !secret && value.len() <= MAX_ATTRIBUTE
+    });
+    let texts =
+        own.filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())));
+    texts.take(MAX_ATTRIBUTES).collect()
+}
+
 /// Gives the request an id, traces it, and gives an error the shape of the protocol that was spoken.
 pub(crate) async fn layer(State(app): State<App>, request: Request, next: Next) -> Response {
     let id = request_id(&request).unwrap_or_else(|| ids::fresh(app.now()));
@@ -23,7 +51,13 @@ pub(crate) async fn layer(State(app): State<App>, request: Request, next: Next) 
     let span = tracing::info_span!("request", %id, %method, path);
     let watch = Stopwatch::start();
 
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let attributes = attributes_of(request.headers());
+    let answering = next.run(request).instrument(span.clone());
+    let mut response = if attributes.is_empty() {
+        answering.await
+    } else {
+        ATTRIBUTES.scope(attributes, answering).await
+    };
 
     let status = response.status();
     if let Some(error) = taken_error(&mut response) {

@@ -1,5 +1,6 @@
 //! `GET /metrics`: what serving has counted, in Prometheus' text format, under our own names and under [Triton's](triton).
 
+mod hosting;
 mod triton;
 
 use std::fmt::Write as _;
@@ -31,6 +32,8 @@ pub(crate) async fn metrics(State(app): State<App>) -> impl IntoResponse {
     if let Ok(all) = statistics(&app, None) {
         page.triton(&all);
     }
+    page.ways(&serving.hosting().routing_statistics(None));
+    page.nodes(&serving.hosting().part_statistics(None));
     if let Some(bytes) = resident_bytes() {
         page.gauge(
             "process_resident_memory_bytes",

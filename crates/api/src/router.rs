@@ -469,6 +469,8 @@ fn own_routes() -> Vec<Route> {
         get("/api/v1/deployments", crate::v1::deployments::list, "Deployments"),
         get("/api/v1/deployments/{name}", crate::v1::deployments::get, "A deployment with its versions"),
         delete("/api/v1/deployments/{name}", crate::v1::deployments::delete, "Take a deployment away"),
+        get("/api/v1/deployments/{name}/routing", crate::v1::deployment_routing::show, "How requests find their way in a deployment or a graph"),
+        post("/api/v1/deployments/{name}/outcomes", crate::v1::deployment_routing::tell, "Say how an answer turned out, for a bandit").body("Outcome"),
         post("/api/v1/feedback", feedback::record, "Say what was true of predictions").body("FeedbackBody"),
         post("/api/v1/tracking/import/known", import::known, "Which things an import has brought whole").body("ImportMarks"),
         post("/api/v1/tracking/import/marks", import::mark, "Remember that an import has brought things whole").body("ImportMarks"),

@@ -39,7 +39,7 @@ pub enum ServeError {
     },
     /// Every deployment that could have answered failed, and there is no default answer.
     #[error(
-        "no deployment of endpoint `{endpoint}` could answer: {reasons}; set `endpoint.default` in the spec to answer even so"
+        "no deployment of endpoint `{endpoint}` could answer: {reasons}; set `endpoint.default` in the spec, or end a deployment's `fallback` with a `default`, to answer even so"
     )]
     AllFailed {
         /// Which endpoint.

@@ -148,6 +148,7 @@ pub(crate) fn call_of(
     check_request_id(id.as_deref())?;
     let mut call = HostedCall::new(hosted.name.clone(), payload, hosted.received);
     call.version = hosted.version;
+    call.attributes = crate::edge::attributes();
     let asked = parameters
         .get("timeout")
         .map(|micros| number(micros, "timeout", "microseconds"))
@@ -297,6 +298,10 @@ fn of_hosted(
     let mut parameters = Map::new();
     if let Some(reason) = answer.degraded {
         parameters.insert("degraded".to_owned(), json!(&*reason));
+    }
+    // Where nothing was chosen there is nothing to tell.
+    if !matches!(&*answer.route, "newest" | "version") {
+        parameters.insert("route".to_owned(), json!(&*answer.route));
     }
     let output = |tensor| Output {
         tensor,

@@ -2,6 +2,7 @@
 
 pub(crate) mod automations;
 pub(crate) mod clock;
+pub(crate) mod deployment_routing;
 pub(crate) mod deployments;
 pub(crate) mod endpoints;
 pub(crate) mod events;

@@ -122,7 +122,11 @@ fn all_schemas() -> Value {
     for (name, schema) in others {
         all[name] = schema;
     }
-    for (name, schema) in [super::automations::schema(), super::deployments::schema()] {
+    for (name, schema) in [
+        super::automations::schema(),
+        super::deployments::schema(),
+        super::deployment_routing::schema(),
+    ] {
         all[name] = schema;
     }
     all

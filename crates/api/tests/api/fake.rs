@@ -182,6 +182,10 @@ impl Fake {
     }
 
     /// Unloads a deployment.
+    pub fn served(&self) -> &Server {
+        &self.serving
+    }
+
     pub fn serving_unload(&self, name: &str) {
         self.serving.hosting().unload(&name.into()).unwrap();
     }

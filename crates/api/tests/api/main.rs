@@ -9,6 +9,7 @@ mod eval_datasets;
 mod events;
 mod fake;
 mod graphql;
+mod graphs;
 mod grounds;
 mod grpc;
 mod hosted;

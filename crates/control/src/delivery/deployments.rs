@@ -307,7 +307,7 @@ impl Deployments {
                 return Err(ControlError::Conflict {
                     code: "deployment_exists",
                     message: format!(
-                        "there is a deployment `{name}` already; give the graph another name, or remove it: `tidemill deployments delete {name}`"
+                        "there is a deployment `{name}` already; give the graph another name, or remove it: `tidemill undeploy {name}`"
                     ),
                 });
             }

@@ -1,6 +1,7 @@
 //! Graphs of deployments: models, and what stands before, between and behind them, declared under `graphs:` and served as one deployment.
 
 mod check;
+mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -13,7 +14,7 @@ use super::{ConditionSpec, ServingSpec};
 use crate::tensors::DataType;
 
 pub(super) use check::check_all;
-pub use check::cholesky;
+pub use steps::cholesky;
 
 /// A graph: served under its name like any deployment.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]

@@ -6,6 +6,8 @@
 mod combine;
 mod endpoint;
 mod explain;
+#[cfg(test)]
+mod fakes;
 mod outlier;
 mod run;
 mod select;

@@ -13,7 +13,8 @@ use super::ask::ready;
 use super::cache::{Cache, RateLimit};
 use super::routing::{Chosen, Kind, Routing};
 use super::statistics::VersionStatistics;
-use super::version::{Version, duration, off_thread};
+use super::threads::off_thread;
+use super::version::{Version, duration};
 use super::{Call, CallAnswer, CallAnswers, Hosted, Hosting, IndexEntry, VersionState};
 use crate::error::ServeError;
 
@@ -44,7 +45,11 @@ impl Host {
                 let old = old.filter(|old| old.loads_alike(&loader, &spec));
                 all_kept &= old.is_some();
                 let slot = match old {
-                    Some(old) if old.answers_alike(&spec) => Arc::clone(old),
+                    Some(old) if old.answers_alike(&spec) => {
+                        // What is put again answers again, also after an unload.
+                        old.off.store(false, Ordering::Release);
+                        Arc::clone(old)
+                    }
                     old => {
                         let old = old.map(AsRef::as_ref);
                         Arc::new(Version::new(name.clone(), number, Arc::clone(&spec), loader, old))

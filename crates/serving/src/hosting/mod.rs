@@ -20,6 +20,7 @@ mod routing_tests;
 mod statistics;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod version;
 mod warm;
 #[cfg(test)]

@@ -19,6 +19,7 @@ use super::pump::{LOOK_AGAIN, pump};
 use super::queue::{Pending, Queue};
 use super::replicas::{Replica, Replicas, Slot};
 use super::statistics::{BatchTimes, Counts};
+use super::threads::off_thread;
 use super::warm::warm;
 use crate::error::ServeError;
 
@@ -522,24 +523,6 @@ impl Version {
         let (own, context) = (Arc::clone(model), context.clone());
         let answer = off_thread(model.work(), async move { own.call(payload, &context).await }).await;
         (answer, nanos(watch))
-    }
-}
-
-/// Runs what a model of this kind does where it holds nobody up.
-pub(super) async fn off_thread<T: Send + 'static>(
-    work: Work,
-    future: impl Future<Output = Result<T, PortError>> + Send + 'static,
-) -> Result<T, PortError> {
-    match work {
-        Work::Light | Work::Remote => future.await,
-        Work::Heavy => {
-            let handle = tokio::runtime::Handle::current();
-            let thread = tokio::task::spawn_blocking(move || handle.block_on(future));
-            thread.await.unwrap_or_else(|error| {
-                let message = format!("the model's thread failed: {error}");
-                Err(PortError::internal("model_broken", message))
-            })
-        }
     }
 }
 

@@ -186,16 +186,16 @@ fn outliers_need_the_statistics_of_their_method() {
 #[test]
 fn a_matrix_is_the_product_of_its_triangle() {
     let matrix = vec![vec![4.0, 2.0, 0.4], vec![2.0, 3.0, 0.5], vec![0.4, 0.5, 1.0]];
-    let lower = super::check::cholesky(&matrix).unwrap();
+    let lower = super::cholesky(&matrix).unwrap();
     for i in 0..3 {
         for j in 0..3 {
             let product: f64 = (0..3).map(|k| lower[i][k] * lower[j][k]).sum();
             assert!((product - matrix[i][j]).abs() < 1e-12);
         }
     }
-    assert!(super::check::cholesky(&[vec![1.0, 2.0], vec![2.0, 1.0]]).is_none());
+    assert!(super::cholesky(&[vec![1.0, 2.0], vec![2.0, 1.0]]).is_none());
     assert!(
-        super::check::cholesky(&[vec![1.0, 0.5], vec![0.0, 1.0]]).is_none(),
+        super::cholesky(&[vec![1.0, 0.5], vec![0.0, 1.0]]).is_none(),
         "not symmetric"
     );
 }
