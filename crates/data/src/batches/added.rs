@@ -60,8 +60,8 @@ impl Added {
         }
     }
 
-    pub(super) fn array(&self) -> Result<ArrayRef> {
-        Ok(match self {
+    pub(super) fn array(&self) -> ArrayRef {
+        match self {
             Self::Bools(values) => Arc::new(BooleanArray::from(values.clone())),
             Self::Integers(values) => Arc::new(Int64Array::from(values.clone())),
             Self::Numbers(values) => Arc::new(Float64Array::from(values.clone())),
@@ -76,7 +76,7 @@ impl Added {
                 }
                 Arc::new(builder.finish())
             }
-        })
+        }
     }
 }
 

@@ -207,7 +207,7 @@ impl Part {
             while fields.iter().any(|field| *field.name() == free) {
                 free.push('_');
             }
-            let array = added.array()?;
+            let array = added.array();
             fields.push(Arc::new(Field::new(free, array.data_type().clone(), true)));
             columns.push(array);
         }
@@ -246,6 +246,8 @@ fn write(path: &Path, format: DataFormat, rows: &RecordBatch) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
     use serde_json::json;
 
@@ -259,7 +261,7 @@ mod tests {
             } else {
                 format!("{row}.5")
             };
-            text.push_str(&format!("{row},{x},c{}\n", row % 3));
+            writeln!(text, "{row},{x},c{}", row % 3).unwrap();
         }
         std::fs::write(&path, text).unwrap();
         (dir, path)
