@@ -33,10 +33,7 @@ if [ ! tests/ui/node_modules/.package-lock.json -nt tests/ui/package-lock.json ]
     (cd tests/ui && npm ci --no-audit --no-fund)
 fi
 scripts/test-venv.sh >/dev/null
-<<<<<<< HEAD
 scripts/test-venv.sh kserve >/dev/null
 [ "$(uname -sm)" != "Linux x86_64" ] || scripts/perf-analyzer.sh >/dev/null
-=======
 scripts/onnxruntime.sh >/dev/null
->>>>>>> engine
 scripts/test-s3.sh >/dev/null

@@ -7,6 +7,7 @@ use futures::StreamExt as _;
 use futures::stream::{BoxStream, FuturesOrdered};
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tonic::{Status, Streaming};
 
 use super::convert::{from_parameters, raw_contents, to_parameters};
@@ -42,10 +43,11 @@ fn read(app: &App, message: proto::ModelInferRequest, timeout: Option<Duration>)
     let mut raw = message.raw_input_contents.into_iter();
     let all_raw = raw.len() > 0;
     let mut inputs = Vec::with_capacity(message.inputs.len());
+    let mut budget = shared::REQUEST_BYTES;
     for input in message.inputs {
         let parameters = from_parameters(input.parameters);
         let bytes: Bytes = if let Some(place) = place(&parameters)? {
-            shared::of(app)?.read(&place)?
+            shared::of(app)?.read(&place, &mut budget)?
         } else if all_raw {
             if input.contents.is_some() {
                 return Err(ApiError::bad_request(
@@ -229,10 +231,15 @@ async fn work(
     let mut stop = std::pin::pin!(stop);
     let mut open = true;
     let mut singles = FuturesOrdered::new();
-    while open || !singles.is_empty() {
+    // Ended with this task: a client that is gone wants no more answers.
+    let mut streams = JoinSet::new();
+    while open || !singles.is_empty() || !streams.is_empty() {
+        let room = singles.len() < AT_ONCE && streams.len() < AT_ONCE;
         tokio::select! {
             () = &mut stop, if open => open = false,
-            message = requests.next(), if open && singles.len() < AT_ONCE => match message {
+            () = sender.closed() => return,
+            _ = streams.join_next(), if !streams.is_empty() => {}
+            message = requests.next(), if open && room => match message {
                 Some(Ok(message)) => {
                     let id = message.id.clone();
                     match begin(&app, message, timeout).await {
@@ -247,7 +254,7 @@ async fn work(
                             });
                         }
                         Ok((asked, true)) => {
-                            tokio::spawn(several(app.clone(), asked, id, sender.clone()));
+                            streams.spawn(several(app.clone(), asked, id, sender.clone()));
                         }
                         Err(error) => {
                             if sender.send(Ok(failed(&id, &error))).await.is_err() {

@@ -15,6 +15,8 @@ use tidemill_core::tensors::{Tensor, TensorData};
 use crate::control_plane::App;
 use crate::error::ApiError;
 
+/// So many bytes of shared memory are copied for one request at most: the same regions may be named again and again.
+pub(crate) const REQUEST_BYTES: u64 = 256 << 20;
 /// At most so many regions are registered at a time.
 const MAX_REGIONS: usize = 1_024;
 /// A tensor has at most so many bytes: a region may be larger than the memory that this server has.
@@ -185,8 +187,13 @@ impl SharedMemory {
         Ok((region, at))
     }
 
-    /// Copies the bytes of a tensor out of a region.
-    pub(crate) fn read(&self, place: &Place) -> Result<Bytes, ApiError> {
+    /// Copies the bytes of a tensor out of a region. `budget` is what the request may still copy.
+    pub(crate) fn read(&self, place: &Place, budget: &mut u64) -> Result<Bytes, ApiError> {
+        *budget = budget.checked_sub(place.byte_size).ok_or_else(|| {
+            refused(format!(
+                "the request's inputs in shared memory have more than {REQUEST_BYTES} bytes together; send fewer rows a request"
+            ))
+        })?;
         let (region, at) = self.place(place)?;
         let mut bytes = vec![0; usize::try_from(place.byte_size).unwrap_or(0)];
         let read = region.file.read_exact_at(&mut bytes, at);
@@ -259,10 +266,14 @@ mod tests {
         };
         let tensor = Tensor::of_f32("x", vec![2], &[1.5, 2.5]).unwrap();
         assert_eq!(memory.write(&place(8, 8), &tensor).unwrap(), 8);
-        assert_eq!(memory.read(&place(8, 8)).unwrap(), raw_bytes(&tensor));
+        assert_eq!(memory.read(&place(8, 8), &mut 64).unwrap(), raw_bytes(&tensor));
         assert!(memory.write(&place(8, 4), &tensor).is_err());
-        assert!(memory.read(&place(8, 9)).is_err());
-        assert!(memory.read(&place(u64::MAX, 2)).is_err());
+        assert!(
+            memory.read(&place(8, 8), &mut 7).is_err(),
+            "beyond what the request may copy"
+        );
+        assert!(memory.read(&place(8, 9), &mut 64).is_err());
+        assert!(memory.read(&place(u64::MAX, 2), &mut 64).is_err());
         assert_eq!(memory.list(None).unwrap()[0].key, "/area");
         memory.unregister(Some("r"));
         assert!(memory.list(Some("r")).is_err());

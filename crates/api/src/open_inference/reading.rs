@@ -8,7 +8,7 @@ use crate::error::ApiError;
 use crate::extract::parse_json;
 use crate::infer::FlatCells;
 use crate::infer::ask::{TensorRequest, Wanted};
-use crate::infer::shared::{Place, SharedMemory};
+use crate::infer::shared::{Place, REQUEST_BYTES, SharedMemory};
 use crate::infer::tensors::{Input, JsonTensor, from_raw};
 
 /// How the answer is wanted.
@@ -106,8 +106,9 @@ pub(super) fn read(
     let request: Request = parse_json(&body)?;
     let parameters = request.parameters.unwrap_or_default();
     let mut inputs = Vec::with_capacity(request.inputs.len());
+    let mut budget = REQUEST_BYTES;
     for tensor in request.inputs {
-        inputs.push(input(tensor, &mut tail, shared)?);
+        inputs.push(input(tensor, &mut tail, shared, &mut budget)?);
     }
     if !tail.is_empty() {
         return Err(ApiError::bad_request(
@@ -133,7 +134,12 @@ pub(super) fn read(
     Ok((request, plan))
 }
 
-fn input(tensor: RawTensor, tail: &mut Bytes, shared: Option<&SharedMemory>) -> Result<Input, ApiError> {
+fn input(
+    tensor: RawTensor,
+    tail: &mut Bytes,
+    shared: Option<&SharedMemory>,
+    budget: &mut u64,
+) -> Result<Input, ApiError> {
     let RawTensor {
         name,
         shape,
@@ -143,7 +149,7 @@ fn input(tensor: RawTensor, tail: &mut Bytes, shared: Option<&SharedMemory>) -> 
     } = tensor;
     let parameters = parameters.unwrap_or_default();
     let raw = if let Some(place) = place(&parameters)? {
-        Some(memory(shared)?.read(&place)?)
+        Some(memory(shared)?.read(&place, budget)?)
     } else if let Some(size) = whole(&parameters, "binary_data_size")? {
         if size > tail.len() {
             return Err(ApiError::bad_request(

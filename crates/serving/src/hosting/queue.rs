@@ -11,6 +11,9 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::error::ServeError;
 
+/// So many bytes wait at most, however few requests they are.
+const MAX_BYTES: usize = 512 << 20;
+
 /// A call that waits.
 pub(super) struct Pending {
     pub payload: Payload,
@@ -37,12 +40,14 @@ struct Lines {
     by_priority: Vec<VecDeque<Pending>>,
     waiting: usize,
     rows: usize,
+    bytes: usize,
 }
 
 impl Lines {
     fn took(&mut self, pending: &Pending) {
         self.waiting -= 1;
         self.rows -= pending.rows;
+        self.bytes -= pending.payload.bytes();
     }
 }
 
@@ -97,8 +102,13 @@ impl Queue {
                     return false;
                 }
             }
+            let bytes = pending.payload.bytes();
+            if lines.waiting > 0 && lines.bytes + bytes > MAX_BYTES {
+                return false;
+            }
             lines.waiting += 1;
             lines.rows += pending.rows;
+            lines.bytes += bytes;
             let last = lines.by_priority.len() - 1;
             lines.by_priority[pending.priority.min(last)].push_back(pending);
         }
@@ -183,6 +193,7 @@ impl Queue {
         let mut lines = self.lock();
         lines.waiting = 0;
         lines.rows = 0;
+        lines.bytes = 0;
         lines.by_priority.iter_mut().flat_map(std::mem::take).collect()
     }
 }
@@ -198,6 +209,8 @@ fn drop_over(lines: &mut Lines) {
         .flatten()
         .map(|pending| pending.rows)
         .sum();
+    let calls = lines.by_priority.iter().flatten();
+    lines.bytes = calls.map(|pending| pending.payload.bytes()).sum();
 }
 
 /// A number that is equal for payloads that can be joined along their first dimension and asked alike.

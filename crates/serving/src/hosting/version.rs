@@ -370,7 +370,10 @@ impl Version {
         self.counts.pending.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting(&self.counts.pending);
         if !self.queue.push(pending) {
-            return Err(self.overloaded(format!("{} requests wait already", self.spec.queue.max_requests)));
+            let waiting = self.queue.waiting();
+            return Err(self.overloaded(format!(
+                "{waiting} requests wait already, and there is no room for more"
+            )));
         }
         self.scale_out();
         if !self.pumping.swap(true, Ordering::AcqRel) {

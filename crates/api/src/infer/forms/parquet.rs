@@ -46,6 +46,15 @@ pub(crate) async fn as_split(app: &App, body: Bytes) -> Result<Map<String, Value
         ..TablePage::default()
     };
     let rows = engine.page(table, page, RowsFormat::Json).await?;
+    if rows.more || rows.total.is_some_and(|total| total > rows.rows) {
+        return Err(ApiError::bad_request(
+            "bad_body",
+            format!(
+                "the Parquet file holds more than the {} rows that fit into a request; send it in parts, or as a batch job (`tidemill predict`)",
+                rows.rows
+            ),
+        ));
+    }
     let data: Value = serde_json::from_slice(&rows.body).map_err(|error| {
         ApiError::internal(
             "internal",
