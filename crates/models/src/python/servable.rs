@@ -14,9 +14,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::deployment::PythonDeployment;
 use super::fork_server::ForkServer;
+use super::pieces::Pieces;
 use super::pool::PythonModels;
 use super::start::{Learnt, Started, start};
-use super::worker::{Handle, NotSent, Pieces};
+use super::worker::{Handle, NotSent};
 
 /// The second worker that dies within [`CALM`] is followed by the next after this long, each further one after twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -272,9 +273,10 @@ impl PythonServable {
         for _ in 0..TRIES {
             let handle = self.lives.worker().await?;
             match handle.stream(payload, context, permit).await {
-                Ok(Ok(pieces)) => {
+                Ok(Ok((call, pieces))) => {
                     return Ok(Box::pin(AnswerInPieces {
                         handle,
+                        call,
                         pieces,
                         ended: false,
                     }));
@@ -353,6 +355,7 @@ impl Servable for PythonServable {
 /// An answer that comes in pieces. Dropping it tells the worker that the rest is not wanted.
 struct AnswerInPieces {
     handle: Arc<Handle>,
+    call: u32,
     pieces: Pieces,
     ended: bool,
 }
@@ -364,7 +367,7 @@ impl Stream for AnswerInPieces {
         if self.ended {
             return Poll::Ready(None);
         }
-        let polled = self.pieces.rest.poll_recv(context);
+        let polled = self.pieces.poll_next(context);
         if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
             self.ended = true;
         }
@@ -383,7 +386,7 @@ impl Drop for AnswerInPieces {
         if self.ended {
             return;
         }
-        let (handle, call) = (Arc::clone(&self.handle), self.pieces.call);
+        let (handle, call) = (Arc::clone(&self.handle), self.call);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move { handle.cancel(call).await });
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use tidemill_core::clock::{Stopwatch, real_sleep};
 use tidemill_core::ports::Blame;
+use tidemill_core::servable::CallContext;
 use tidemill_core::spec::Span;
 
 use crate::harness::{Place, ask, body, within};
@@ -121,6 +122,41 @@ async fn a_caller_with_less_time_is_told_in_time_and_the_worker_stays() {
     // The next call waits until the worker is done with what nobody waits for any more.
     assert_eq!(ask(&model, json!({})).await.unwrap(), first);
     assert!(watch.elapsed() >= Duration::from_millis(500));
+}
+
+#[tokio::test]
+async fn a_caller_who_leaves_in_the_middle_of_its_bytes_does_not_spoil_those_of_others() {
+    let place = Place::new(
+        "import os\ndef predict(n: int = 0, text: str = ''):\n    return [os.getpid(), n, len(text)]\n",
+    );
+    for concurrency in [1, 4] {
+        let model = place
+            .load_with(|d| {
+                d.worker.concurrency = concurrency;
+                d.worker.memory_mib = 2_048;
+            })
+            .await;
+        let first = ask(&model, json!({})).await.unwrap();
+        let large = body(&json!({ "text": "x".repeat(24 << 20) }));
+        let mut left = 0;
+        for milliseconds in [1, 3, 8] {
+            let short = within(milliseconds);
+            left += usize::from(model.call(large.clone(), &short).await.is_err());
+            // Dropped by its caller instead.
+            let patient = CallContext::default();
+            let dropped = model.call(large.clone(), &patient);
+            let _ = tokio::time::timeout(Duration::from_millis(milliseconds), dropped).await;
+            let others = (0..4).map(|n| ask(&model, json!({ "n": n, "text": "y".repeat(n) })));
+            for (n, other) in futures_util::future::join_all(others)
+                .await
+                .into_iter()
+                .enumerate()
+            {
+                assert_eq!(other.unwrap(), json!([first[0], n, n]));
+            }
+        }
+        assert!(left > 0, "every call was answered in time");
+    }
 }
 
 #[tokio::test]
