@@ -29,6 +29,8 @@ const LOAD: Duration = Duration::from_mins(10);
 const PIECES: usize = 64;
 /// The same where other calls of the worker would wait as well: then it is the slow caller who is left behind.
 const PIECES_AMONG_OTHERS: usize = 4_096;
+/// Before what a worker printed.
+pub(super) const LAST_LINES: &str = "; its last lines were:";
 /// The call of which a worker speaks before it has loaded.
 const LOADING: u32 = 0;
 
@@ -313,7 +315,7 @@ impl Worker {
                 return PortError::upstream(
                     "worker_start",
                     format!(
-                        "`{name}` was not loaded within {} s; its last lines were:\n{}",
+                        "`{name}` was not loaded within {} s{LAST_LINES}\n{}",
                         limit.as_secs(),
                         self.tail.text()
                     ),
@@ -339,7 +341,7 @@ impl Worker {
         let said = self.tail.text();
         let said = match (call, said.is_empty()) {
             // What a worker prints may not be meant for a caller; whoever deploys it sees it.
-            (Some(LOADING), false) => format!("; its last lines were:\n{said}"),
+            (Some(LOADING), false) => format!("{LAST_LINES}\n{said}"),
             _ => String::new(),
         };
         let doing = if call == Some(LOADING) {
