@@ -333,6 +333,28 @@ async fn nothing_outlives_the_deployment_or_its_fork_server() {
     ends(child).await;
 }
 
+#[test]
+fn what_a_worker_started_ends_with_it_where_the_server_stops() {
+    let place = Place::new(FAULTY);
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let serving = runtime();
+    let (model, child) = serving.block_on(async {
+        let model = place.load("app:predict").await;
+        let child = ask(&model, json!({ "what": "child" })).await.unwrap();
+        (model, child.as_u64().unwrap())
+    });
+    assert!(is_running(child));
+    // No task runs any more: only the socket that closes says so.
+    drop(serving);
+    drop(model);
+    runtime().block_on(ends(child));
+}
+
 #[tokio::test]
 async fn a_caller_who_leaves_while_it_is_loaded_does_not_make_it_load_again() {
     let place = Place::new("import time, os\ntime.sleep(0.6)\ndef predict():\n    return os.getpid()\n");
