@@ -98,6 +98,9 @@ impl DataType {
     }
 }
 
+/// Elements that a tensor may have, and what its other extents may come to where one of them is 0: 2^31.
+const MOST_ELEMENTS: usize = 1 << 31;
+
 /// The elements of a tensor, row-major.
 #[derive(Clone, PartialEq, Debug)]
 pub enum TensorData {
@@ -197,12 +200,19 @@ impl Tensor {
     /// # Errors
     /// If they do not.
     pub fn check(&self) -> Result<(), TensorError> {
-        let Some(elements) = elements(&self.shape) else {
+        // An extent of 0 does not excuse the others: rows without bytes are still gone through.
+        let apart_from_zeros = self
+            .shape
+            .iter()
+            .filter(|&&extent| extent > 0)
+            .try_fold(1_usize, |product, &extent| product.checked_mul(extent));
+        if apart_from_zeros.is_none_or(|product| product > MOST_ELEMENTS) {
             return Err(self.error(
                 format!("shape {:?}", self.shape),
-                "a shape with a number of elements that can be counted".to_owned(),
+                format!("a shape whose extents apart from 0 come to at most {MOST_ELEMENTS}"),
             ));
-        };
+        }
+        let elements = self.elements();
         match (&self.data, self.datatype.size()) {
             (TensorData::Fixed(bytes), Some(size)) if Some(bytes.len()) == elements.checked_mul(size) => {
                 Ok(())
@@ -493,5 +503,19 @@ mod tests {
             "tensor `x`: 8 bytes, expected 32 bytes for shape [2, 2] of FP64"
         );
         assert!(Tensor::strings("s", vec![usize::MAX, 2], Vec::new()).is_err());
+    }
+
+    #[test]
+    fn a_shape_without_elements_may_not_claim_rows_without_end() {
+        for shape in [
+            vec![1 << 40, 0],
+            vec![0, 1 << 16, 1 << 16],
+            vec![0, usize::MAX, usize::MAX],
+        ] {
+            let error = Tensor::of_f64("x", shape.clone(), &[]).unwrap_err();
+            assert!(error.to_string().contains("apart from 0"), "{shape:?}: {error}");
+        }
+        assert!(Tensor::of_f64("x", vec![1 << 31, 0], &[]).is_ok());
+        assert!(Tensor::of_f64("x", vec![0], &[]).is_ok());
     }
 }

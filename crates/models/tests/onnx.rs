@@ -255,6 +255,119 @@ fn hostile_files_are_refused_with_what_is_wrong() {
     }
 }
 
+/// `op` of a size that stands in the file as `w`, behind `steps`.
+fn sized(steps: &[(u64, Proto)], op: Proto) -> Vec<u8> {
+    let huge = [(1_i64 << 30).to_le_bytes(), (1_i64 << 30).to_le_bytes()].concat();
+    let parts = [(5, tensor("w", 7, &[2], &huge)), (1, op)];
+    let end = [(1, node("Add", &["x", "z"], &["y"]))];
+    model(graph(steps.iter().cloned().chain(parts).chain(end)))
+}
+
+#[test]
+fn a_huge_size_is_found_behind_copies_in_graphs_inside_and_in_functions() {
+    let copied = [
+        // Not in the order in which they are run.
+        (1, node("Cast", &["b"], &["c"])),
+        (1, node("Identity", &["w"], &["a"])),
+        (1, node("Concat", &["a"], &["b"])),
+    ];
+    let fill = |shape: &str| node("ConstantOfShape", &[shape], &["z"]);
+    let branch = Proto::default().bytes(1, "then_branch").message(
+        6,
+        Proto::default().message(1, node("Expand", &["x", "c"], &["inner"])),
+    );
+    let calls = Proto::default()
+        .message(
+            7,
+            graph([
+                (5, tensor("w", 7, &[1], &(1_i64 << 40).to_le_bytes())),
+                (1, node("fill", &["w"], &["z"]).bytes(7, "own")),
+                (1, node("Add", &["x", "z"], &["y"])),
+            ]),
+        )
+        .message(8, Proto::default().int(2, 17))
+        .message(8, Proto::default().bytes(1, "own").int(2, 1))
+        .message(
+            25,
+            Proto::default()
+                .bytes(1, "fill")
+                .bytes(10, "own")
+                .bytes(4, "shape")
+                .bytes(5, "filled")
+                .message(7, node("Identity", &["shape"], &["same"]))
+                .message(7, node("ConstantOfShape", &["same"], &["filled"])),
+        );
+    for file in [
+        sized(&copied, fill("c")),
+        sized(&copied, node("If", &["x"], &["z"]).message(5, branch)),
+        calls.0,
+    ] {
+        let error = refused(file);
+        assert!(error.message.contains("which would have more than"), "{error}");
+    }
+}
+
+#[test]
+fn what_may_repeat_without_end_or_says_things_twice_is_refused() {
+    let scan = |over: &str| {
+        let count = Proto::default().bytes(1, "num_scan_inputs").int(3, 1);
+        let body = Proto::default().bytes(1, "body").message(
+            6,
+            Proto::default()
+                .message(11, value("row", &[]))
+                .message(12, value("out", &[]))
+                .message(1, node("Relu", &["row"], &["out"])),
+        );
+        node("Scan", &[over], &["y"]).message(5, count).message(5, body)
+    };
+    let copy = (1, node("Identity", &["x"], &["same"]));
+    OnnxModel::check(&bundle(model(graph([copy, (1, scan("same"))]))), "m.onnx").unwrap();
+    let made = (1, node("Tile", &["x", "x"], &["same"]));
+    let inside = Proto::default()
+        .bytes(1, "then_branch")
+        .message(6, Proto::default().message(1, node("Loop", &["x"], &["inner"])));
+    let axis = |axis: i64| Proto::default().bytes(1, "axis").int(3, axis);
+    let part = || tensor("s", 1, &[0], &[]);
+    let cases = [
+        (
+            graph([(1, node("Loop", &["x"], &["y"]))]),
+            "`Loop`, which makes `y`, may repeat",
+        ),
+        (
+            graph([made, (1, scan("same"))]),
+            "`Scan`, which makes `y`, may repeat",
+        ),
+        (
+            graph([(1, node("If", &["x"], &["y"]).message(5, inside))]),
+            "`Loop`, which makes `inner`",
+        ),
+        (
+            graph([(1, node("TreeEnsemble", &["x"], &["y"]).bytes(7, "ai.onnx.ml"))]),
+            "`TreeEnsemble`, which makes `y`, is too new",
+        ),
+        (
+            graph([(
+                1,
+                node("Softmax", &["x"], &["y"])
+                    .message(5, axis(0))
+                    .message(5, axis(1)),
+            )]),
+            "a node `Softmax` has an attribute twice",
+        ),
+        (
+            graph([(15, Proto::default().message(1, part()).message(1, part()))]),
+            "says its values or indices twice",
+        ),
+    ];
+    for (graph, expected) in cases {
+        let error = refused(model(graph));
+        assert!(
+            error.message.contains(expected),
+            "{error}\nshould say: {expected}"
+        );
+    }
+}
+
 #[test]
 fn functions_that_call_themselves_or_grow_without_end_are_refused() {
     let function = |name: &str, calls: &[&str]| {

@@ -5,11 +5,11 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use tidemill_core::ports::ModelBundle;
 
-use super::OnnxError;
 use super::proto::{Attribute, Function, Graph, Model, Node, SparseTensor, Tensor, ValueInfo};
+use super::{OnnxError, ends, sizes};
 
 /// Elements of a tensor that a file asks for without holding its data: 2^28, a gibibyte of `float`.
-const MOST_ELEMENTS: u64 = 1 << 28;
+pub(super) const MOST_ELEMENTS: u64 = 1 << 28;
 
 /// Nodes of a model, its functions expanded.
 const MOST_NODES: u64 = 1 << 20;
@@ -38,7 +38,9 @@ pub(super) fn check(model: &Model<'_>, bundle: &ModelBundle) -> Result<(), OnnxE
         let known: HashSet<&str> = function.inputs.iter().copied().collect();
         check.nodes(&function.nodes, &known, &mut 0)?;
     }
-    Ok(())
+    ends::check(model)?;
+    // Last: how far functions expand is bounded by now.
+    sizes::check(model)
 }
 
 fn check_opsets(model: &Model<'_>) -> Result<(), OnnxError> {
@@ -148,7 +150,6 @@ impl Check<'_> {
             self.sparse(sparse)?;
             known.insert(sparse.values.name);
         }
-        constants(graph)?;
         self.nodes(&graph.nodes, &known, nodes)
     }
 
@@ -342,7 +343,7 @@ fn element_bits(data_type: i64) -> Option<u64> {
 }
 
 /// How many elements; `None` for a negative extent, or more than can be counted.
-fn product(dims: &[i64]) -> Option<u64> {
+pub(super) fn product(dims: &[i64]) -> Option<u64> {
     dims.iter().try_fold(1_u64, |product, &extent| {
         product.checked_mul(u64::try_from(extent).ok()?)
     })
@@ -365,70 +366,6 @@ fn declared(info: &ValueInfo<'_>) -> Result<(), OnnxError> {
             info.shape.as_deref().unwrap_or_default()
         ))),
     }
-}
-
-/// Nodes that make a tensor from a shape: where the shape stands in the file, it must not be huge.
-fn constants(graph: &Graph<'_>) -> Result<(), OnnxError> {
-    let mut whole: HashMap<&str, Vec<i64>> = HashMap::new();
-    for tensor in &graph.initializers {
-        if let Some(values) = tensor.whole().filter(|values| values.len() <= 64) {
-            whole.insert(tensor.name, values);
-        }
-    }
-    for node in graph.nodes.iter().filter(|node| node.op == "Constant") {
-        let (Some(&output), Some(value)) = (node.outputs.first(), node.attributes.first()) else {
-            continue;
-        };
-        let values = match value.name {
-            "value_ints" => Some(value.ints.clone()),
-            "value_int" => value.int.map(|int| vec![int]),
-            _ => value.tensors.first().and_then(Tensor::whole),
-        };
-        if let Some(values) = values.filter(|values| values.len() <= 64) {
-            whole.insert(output, values);
-        }
-    }
-    for node in &graph.nodes {
-        let input = |position: usize| node.inputs.get(position).and_then(|name| whole.get(name));
-        let elements = match node.op {
-            "ConstantOfShape" => input(0).map(|shape| product(shape)),
-            "Expand" => input(1).map(|shape| product(shape)),
-            "Tile" => input(1).map(|repeats| product(repeats)),
-            "Pad" => input(1).map(|pads| {
-                let positive: Vec<i64> = pads.iter().map(|&pad| pad.max(0).saturating_add(1)).collect();
-                product(&positive)
-            }),
-            "RandomNormal" | "RandomUniform" => Some(product(node.ints("shape"))),
-            "Range" => match (input(0), input(1), input(2)) {
-                (Some(start), Some(end), Some(step)) => Some(range(start, end, step)),
-                _ => None,
-            },
-            _ => None,
-        };
-        // A negative extent in a shape is refused by ONNX Runtime itself.
-        let too_large = match elements {
-            Some(Some(elements)) => elements > MOST_ELEMENTS,
-            Some(None) => true,
-            None => false,
-        };
-        if too_large {
-            return Err(OnnxError::TooLarge(format!(
-                "`{}` makes `{}`, which would have more than {MOST_ELEMENTS} elements",
-                node.op,
-                node.outputs.first().unwrap_or(&"")
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn range(start: &[i64], end: &[i64], step: &[i64]) -> Option<u64> {
-    let (&[start], &[end], &[step]) = (start, end, step) else {
-        return Some(0);
-    };
-    let span = i128::from(end) - i128::from(start);
-    let steps = span.checked_div(i128::from(step))?;
-    u64::try_from(steps.max(0)).ok()
 }
 
 /// The lists that describe the nodes of a tree ensemble have one length, and its children are there and lead to an end.

@@ -1,16 +1,18 @@
 //! ONNX: files checked here, run by ONNX Runtime, which is loaded when the first model needs it.
 //!
-//! `proto` and `wire` read a file without copying it, `check` refuses what would read other files, fill the memory or not end,
+//! `proto` and `wire` read a file without copying it, `check`, `sizes` and `ends` refuse what would read other files, fill the memory or not end,
 //! `library` finds ONNX Runtime, `sessions` keeps its sessions, `tensors` moves values between it and us, [`OnnxModel`] answers
 //! tensors and `table` a table's rows, by our own tree engine where `trees` knows that it gives the same answers.
 
 mod check;
 mod columns;
+mod ends;
 mod forest;
 mod library;
 mod proto;
 mod servable;
 mod sessions;
+mod sizes;
 mod table;
 mod tensors;
 mod trees;

@@ -2,6 +2,8 @@
 //!
 //! Source: `onnx/onnx.proto` of ONNX 1.23 (field numbers and their meaning).
 
+use std::collections::HashSet;
+
 use super::OnnxError;
 use super::wire::{Fields, Value};
 
@@ -56,6 +58,8 @@ pub(super) struct Attribute<'a> {
     pub tensors: Vec<Tensor<'a>>,
     pub sparse: Vec<SparseTensor<'a>>,
     pub graphs: Vec<Graph<'a>>,
+    /// In a function: the attribute of its call whose value this has.
+    pub reference: Option<&'a str>,
 }
 
 /// `TensorProto`. Typed data is counted, not kept, unless it is small.
@@ -184,6 +188,14 @@ fn node(bytes: &[u8], depth: usize) -> Result<Node<'_>, OnnxError> {
             _ => {}
         }
     }
+    let names: HashSet<&str> = node.attributes.iter().map(|attribute| attribute.name).collect();
+    if names.len() != node.attributes.len() {
+        // Another reader would take the other one, which was not checked here.
+        return Err(OnnxError::wire(format!(
+            "a node `{}` has an attribute twice",
+            node.op
+        )));
+    }
     Ok(node)
 }
 
@@ -208,6 +220,7 @@ fn attribute(bytes: &[u8], depth: usize) -> Result<Attribute<'_>, OnnxError> {
             7 => value.floats(&mut attribute.floats)?,
             8 => value.ints(&mut attribute.ints)?,
             9 => attribute.texts.push(value.bytes()?),
+            21 => attribute.reference = Some(value.text()?),
             22 | 23 => {
                 sparse_tensors += usize::from(field == 22);
                 attribute.sparse.push(sparse(value.bytes()?)?);
@@ -276,14 +289,26 @@ fn external<'a>(bytes: &'a [u8], tensor: &mut Tensor<'a>) -> Result<(), OnnxErro
 
 fn sparse(bytes: &[u8]) -> Result<SparseTensor<'_>, OnnxError> {
     let mut sparse = SparseTensor::default();
+    let mut parts = [0; 2];
     let mut fields = Fields(bytes);
     while let Some((field, value)) = fields.next()? {
         match field {
-            1 => sparse.values = tensor(value.bytes()?)?,
-            2 => sparse.indices = tensor(value.bytes()?)?,
+            1 => {
+                parts[0] += 1;
+                sparse.values = tensor(value.bytes()?)?;
+            }
+            2 => {
+                parts[1] += 1;
+                sparse.indices = tensor(value.bytes()?)?;
+            }
             3 => value.ints(&mut sparse.dims)?,
             _ => {}
         }
+    }
+    if parts.iter().any(|&count| count > 1) {
+        return Err(OnnxError::wire(
+            "a sparse tensor says its values or indices twice",
+        ));
     }
     Ok(sparse)
 }

@@ -84,7 +84,17 @@ impl Environments {
             })
         };
         let text = read(&path)?;
+        let local = names_files(&String::from_utf8_lossy(&text));
         let mut parts = vec![lock.as_bytes().to_vec(), text];
+        if local {
+            // What these hold is not in the lock: another bundle's may be others.
+            // The folder that a bundle is unpacked into is named after its digest.
+            let bundle = folder
+                .parent()
+                .and_then(Path::file_name)
+                .unwrap_or(folder.as_os_str());
+            parts.push(bundle.as_encoded_bytes().to_vec());
+        }
         if is_uv_lock(lock) {
             parts.push(read(&path.with_file_name("pyproject.toml"))?);
         }
@@ -92,6 +102,29 @@ impl Environments {
         let name = Digest::of_parts(parts.iter().map(Vec::as_slice)).short();
         Ok((name.clone(), self.folder.join(name)))
     }
+}
+
+/// Whether a lock may name other files of its bundle: further lists (`-r`, `-c`), projects (`-e`), paths.
+fn names_files(lock: &str) -> bool {
+    lock.lines().any(|line| {
+        // What lies at an address is no file of the bundle, and hashes and comments name none.
+        let words = line.split_whitespace().take_while(|word| !word.starts_with('#'));
+        let line: Vec<&str> = words
+            .filter(|word| !word.contains("://") || word.contains("file:"))
+            .filter(|word| {
+                !word.starts_with("--hash") && !["--index-url", "--extra-index-url", "-i"].contains(word)
+            })
+            .collect();
+        let line = line.join(" ");
+        let path = line.trim_end_matches('\\').contains(['/', '\\']);
+        let archive = [".whl", ".zip", ".tar"].iter().any(|end| line.contains(end));
+        // Of `uv.lock` and `pylock.toml`. A project's own entry is not installed.
+        let source = ["path =", "directory =", "editable ="]
+            .iter()
+            .any(|key| line.contains(key));
+        let own = line.contains("editable = \".\"");
+        line.starts_with('-') || line.contains("file:") || path || archive || source && !own
+    })
 }
 
 fn failed(message: String) -> PortError {
@@ -237,4 +270,50 @@ async fn run(
         shown(),
         Vec::from(said).join("\n")
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locks_that_name_files_of_their_bundle_do_not_share_an_environment() {
+        let plain = "# a/b\n--index-url https://pypi.org/simple\nnumpy==2.4.6 \\\n    --hash=sha256:aa/b\nx @ https://a.b/x.whl\n";
+        let uv = "source = { registry = \"https://pypi.org/simple\" }\nsource = { editable = \".\" }\n";
+        for lock in [plain, uv] {
+            assert!(!names_files(lock), "{lock}");
+        }
+        for line in [
+            "-r more.txt",
+            "-cmore.txt",
+            "-r more.txt # of https://a.b",
+            "-e .",
+            "--requirement more.txt",
+            "./wheels/own.whl",
+            "own.whl",
+            "own @ file:///own",
+            "vendored/own",
+            "source = { directory = \"own\" }",
+            "source = { editable = \"own\" }",
+        ] {
+            assert!(names_files(&format!("numpy==2.4.6\n{line}\n")), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_key_of_an_environment_has_the_bundle_in_it_only_where_the_lock_names_its_files() {
+        let place = tempfile::tempdir().unwrap();
+        let environments = Environments::new(place.path().join("environments"));
+        let of = |bundle: &str, lock: &str| {
+            let folder = place.path().join(bundle).join("files");
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("requirements.txt"), lock).unwrap();
+            environments
+                .find(Path::new("python3"), &folder, "requirements.txt")
+                .unwrap()
+        };
+        assert_eq!(of("a", "numpy==2.4.6\n"), of("b", "numpy==2.4.6\n"));
+        assert_ne!(of("a", "-r more.txt\n"), of("b", "-r more.txt\n"));
+        assert_eq!(of("a", "-r more.txt\n"), of("a", "-r more.txt\n"));
+    }
 }

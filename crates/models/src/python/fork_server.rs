@@ -26,6 +26,9 @@ const START: Duration = Duration::from_mins(1);
 /// Forking takes milliseconds, but what it was told to import before has to be imported first.
 const FORK: Duration = Duration::from_mins(2);
 
+/// A fork server whose socket was closed may take so long to end its workers and itself.
+const GRACE: Duration = Duration::from_secs(5);
+
 /// Variables of this process that Python may see. All others stay here: they may hold secrets.
 const PASSED_ON: [&str; 14] = [
     "PATH",
@@ -79,7 +82,39 @@ pub(super) struct ForkServer {
     gone: Arc<AtomicBool>,
     next: AtomicU64,
     /// Ends with this.
-    _process: Child,
+    _process: Process,
+}
+
+/// The process of a fork server. When this is dropped its socket is closed: it then ends its workers with all that they started, which an
+/// end by force would leave behind.
+#[derive(Debug)]
+struct Process {
+    child: Option<Child>,
+    stream: Arc<UnixStream>,
+    gone: Arc<AtomicBool>,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let stuck = self.gone.load(Ordering::Acquire);
+        let _ = rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write);
+        let Some(mut child) = self.child.take() else {
+            return;
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) if !stuck => {
+                runtime.spawn(async move {
+                    if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
+                        let _ = child.start_kill();
+                    }
+                });
+            }
+            // It answers no more, or has ended.
+            _ if stuck => drop(child.start_kill()),
+            // Nobody is here to wait for it; its closed socket ends it.
+            _ => {}
+        }
+    }
 }
 
 /// The environment of every Python process of ours.
@@ -116,26 +151,34 @@ impl ForkServer {
         );
         let mut command = Command::new(python);
         clean(&mut command, threads);
-        let mut process = command
+        let ours = ours.set_nonblocking(true).map(|()| ours);
+        let stream = ours
+            .and_then(UnixStream::from_std)
+            .map_err(|e| failed(e.to_string()))?;
+        let stream = Arc::new(stream);
+        let gone = Arc::new(AtomicBool::new(false));
+        let mut child = command
             .args(["-W", "ignore:This process:DeprecationWarning", "-c", &begin])
             .current_dir(sources)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .process_group(0)
-            .kill_on_drop(true)
             .spawn()
             .map_err(|e| failed(e.to_string()))?;
+        let stderr = child.stderr.take();
+        let mut process = Process {
+            child: Some(child),
+            stream: Arc::clone(&stream),
+            gone: Arc::clone(&gone),
+        };
         // The command keeps its end of the socket open until it is dropped.
         drop(command);
         let tail = Tail::default();
-        if let Some(stderr) = process.stderr.take() {
+        if let Some(stderr) = stderr {
             tokio::spawn(logs::follow(stderr, "fork server".into(), tail.clone()));
         }
-        ours.set_nonblocking(true).map_err(|e| failed(e.to_string()))?;
-        let stream = Arc::new(UnixStream::from_std(ours).map_err(|e| failed(e.to_string()))?);
         let waiting = Arc::new(Mutex::new(Waiting::default()));
-        let gone = Arc::new(AtomicBool::new(false));
         let (ready, is_ready) = oneshot::channel();
         let (orders, queue) = mpsc::unbounded_channel();
         tokio::spawn(obey(Arc::clone(&stream), queue));
@@ -143,7 +186,10 @@ impl ForkServer {
         match tokio::time::timeout(START, is_ready).await {
             Ok(Ok(python)) => tracing::debug!(%python, "fork server ready"),
             Ok(Err(_)) => {
-                let status = process.wait().await.map_err(|e| failed(e.to_string()))?;
+                let status = match process.child.as_mut() {
+                    Some(child) => child.wait().await.map_err(|e| failed(e.to_string()))?.to_string(),
+                    None => String::new(),
+                };
                 return Err(failed(format!("it ended with {status}:\n{}", tail.text())));
             }
             Err(_) => return Err(failed(format!("it said nothing for {} s", START.as_secs()))),

@@ -10,6 +10,7 @@ mod deployment;
 mod environment;
 mod fork_server;
 mod logs;
+mod pieces;
 mod pool;
 mod servable;
 mod sources;

@@ -1,6 +1,7 @@
 //! A deployment in Python as the rest of the house sees it: it loads, answers, and comes back after its worker has died.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -14,9 +15,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::deployment::PythonDeployment;
 use super::fork_server::ForkServer;
+use super::pieces::Pieces;
 use super::pool::PythonModels;
 use super::start::{Learnt, Started, start};
-use super::worker::{Handle, NotSent, Pieces};
+use super::worker::{Handle, LAST_LINES, NotSent};
 
 /// The second worker that dies within [`CALM`] is followed by the next after this long, each further one after twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -35,6 +37,8 @@ struct Inner {
     server: tokio::sync::Mutex<Option<Arc<ForkServer>>>,
     learnt: Mutex<Learnt>,
     spare: Mutex<Option<Started>>,
+    /// Whether somebody has been told all that is known of why it cannot be loaded.
+    told: AtomicBool,
 }
 
 /// Loads a deployment in Python.
@@ -50,6 +54,7 @@ impl PythonLoader {
             server: tokio::sync::Mutex::default(),
             learnt: Mutex::new(learnt),
             spare: Mutex::default(),
+            told: AtomicBool::new(false),
         }))
     }
 
@@ -79,6 +84,7 @@ impl PythonLoader {
 
     async fn start(&self) -> Result<Started, PortError> {
         let watch = Stopwatch::start();
+<<<<<<< HEAD
         let mut server = self.server().await?;
         let mut started = start(Arc::clone(&server), Arc::clone(&self.0.deployment)).await;
         if started.is_err() && server.is_gone() {
@@ -87,6 +93,11 @@ impl PythonLoader {
             started = start(Arc::clone(&server), Arc::clone(&self.0.deployment)).await;
         }
         let started = started?;
+=======
+        let server = self.server().await?;
+        let started = start(Arc::clone(&server), Arc::clone(&self.0.deployment)).await;
+        let started = started.map_err(|error| self.not_started(error))?;
+>>>>>>> engine
         tracing::debug!(deployment = %self.0.deployment.name, micros = watch.micros(), "a worker has loaded");
         if !started.learnt.modules.is_empty() {
             // The next worker has them from the start.
@@ -108,6 +119,23 @@ impl PythonLoader {
             learnt.write(self.0.deployment.memory.as_deref());
         }
         Ok(started)
+    }
+
+    /// What to say of a failed start. All of it goes into the log; who deploys is told all of it as well, and comes first. Whoever calls a
+    /// deployment that has loaded before, or that has failed before, is told no traceback and nothing that was printed.
+    fn not_started(&self, error: PortError) -> PortError {
+        tracing::error!(deployment = %self.0.deployment.name, code = error.code, "{error}");
+        if self.learnt().interface.is_none() && !self.0.told.swap(true, Ordering::Relaxed) {
+            return error;
+        }
+        let Some((first, _)) = error.message.split_once('\n') else {
+            return error;
+        };
+        let message = format!(
+            "{}; the server's log says more",
+            first.trim_end_matches(LAST_LINES)
+        );
+        PortError { message, ..error }
     }
 
     /// [`PythonLoader::start`] that goes on when its caller leaves; a worker that nobody waited for is there for the next caller.
@@ -278,9 +306,10 @@ impl PythonServable {
         for _ in 0..TRIES {
             let handle = self.lives.worker().await?;
             match handle.stream(payload, context, permit).await {
-                Ok(Ok(pieces)) => {
+                Ok(Ok((call, pieces))) => {
                     return Ok(Box::pin(AnswerInPieces {
                         handle,
+                        call,
                         pieces,
                         ended: false,
                     }));
@@ -359,6 +388,7 @@ impl Servable for PythonServable {
 /// An answer that comes in pieces. Dropping it tells the worker that the rest is not wanted.
 struct AnswerInPieces {
     handle: Arc<Handle>,
+    call: u32,
     pieces: Pieces,
     ended: bool,
 }
@@ -370,7 +400,7 @@ impl Stream for AnswerInPieces {
         if self.ended {
             return Poll::Ready(None);
         }
-        let polled = self.pieces.rest.poll_recv(context);
+        let polled = self.pieces.poll_next(context);
         if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
             self.ended = true;
         }
@@ -389,7 +419,7 @@ impl Drop for AnswerInPieces {
         if self.ended {
             return;
         }
-        let (handle, call) = (Arc::clone(&self.handle), self.pieces.call);
+        let (handle, call) = (Arc::clone(&self.handle), self.call);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move { handle.cancel(call).await });
         }

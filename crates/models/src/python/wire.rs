@@ -3,12 +3,13 @@
 
 use std::io;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf as _, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tidemill_core::servable::{CallContext, Payload};
 use tidemill_core::tensors::{DataType, Tensor, TensorData};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::unix::OwnedWriteHalf;
 
 const HEADER: usize = 20;
 /// An answer may describe itself in so many bytes, and
@@ -145,14 +146,27 @@ impl Request {
         }
     }
 
-    pub async fn write(mut self, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+    /// Writes as much as can be written without waiting; whether that was all.
+    pub fn begin(&mut self, to: &OwnedWriteHalf) -> io::Result<bool> {
         let length: usize = self.parts.iter().map(Bytes::len).sum();
-        if self.head.len() + length <= SMALL {
-            for part in &self.parts {
-                self.head.extend_from_slice(part);
-            }
-            return to.write_all(&self.head).await;
+        if self.head.len() + length > SMALL {
+            return Ok(false);
         }
+        for part in self.parts.drain(..) {
+            self.head.extend_from_slice(&part);
+        }
+        match to.try_write(&self.head) {
+            Ok(count) => {
+                self.head.advance(count);
+                Ok(self.head.is_empty())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes what is not written yet. Dropping this half-way leaves half a frame.
+    pub async fn write(self, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
         to.write_all(&self.head).await?;
         for part in &self.parts {
             to.write_all(part).await?;
@@ -216,6 +230,11 @@ impl Frame {
             meta: exactly(from, meta as usize).await?,
             body: exactly(from, body as usize).await?,
         })
+    }
+
+    /// Bytes that it carries.
+    pub fn size(&self) -> usize {
+        self.body.len()
     }
 
     /// What it carries.

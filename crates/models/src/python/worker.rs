@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,11 +13,12 @@ use tidemill_core::servable::{CallContext, Payload};
 use tokio::io::BufReader;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::deployment::PythonDeployment;
 use super::fork_server::{Exit, ForkServer};
 use super::logs::{self, Tail};
+use super::pieces::{Answer, Pieces, Receiving, pieces};
 use super::wire::{Failure, Frame, Kind, Request};
 
 /// How often memory and time are looked at while a worker works.
@@ -29,49 +29,19 @@ const LOAD: Duration = Duration::from_mins(10);
 const PIECES: usize = 64;
 /// The same where other calls of the worker would wait as well: then it is the slow caller who is left behind.
 const PIECES_AMONG_OTHERS: usize = 4_096;
+/// Before what a worker printed.
+pub(super) const LAST_LINES: &str = "; its last lines were:";
 /// The call of which a worker speaks before it has loaded.
 const LOADING: u32 = 0;
 
-type Answer = Result<Payload, PortError>;
+/// The socket to a worker, for one whole frame.
+type Line = OwnedMutexGuard<Option<OwnedWriteHalf>>;
 
 #[derive(Debug)]
 enum Reply {
     Load(oneshot::Sender<Result<Bytes, PortError>>),
     One(oneshot::Sender<Answer>),
     Many(Receiving),
-}
-
-/// Where the pieces of an answer go.
-#[derive(Debug, Clone)]
-struct Receiving {
-    pieces: mpsc::Sender<Answer>,
-    /// Set when the answer is whole: pieces that end without it were cut off.
-    whole: Arc<AtomicBool>,
-}
-
-impl Receiving {
-    /// The last piece; a caller who reads slowly holds up nobody.
-    fn end_with(self, last: Answer) {
-        self.whole.store(true, Ordering::Release);
-        if let Err(mpsc::error::TrySendError::Full(last)) = self.pieces.try_send(last) {
-            tokio::spawn(async move { self.pieces.send(last).await });
-        }
-    }
-}
-
-/// The pieces of an answer, as they come.
-#[derive(Debug)]
-pub(super) struct Pieces {
-    pub call: u32,
-    pub rest: mpsc::Receiver<Answer>,
-    whole: Arc<AtomicBool>,
-}
-
-impl Pieces {
-    /// Once there are no more: whether that was all.
-    pub fn is_whole(&self) -> bool {
-        self.whole.load(Ordering::Acquire)
-    }
 }
 
 #[derive(Debug)]
@@ -106,7 +76,7 @@ pub(super) struct Worker {
     pid: i32,
     server: Arc<ForkServer>,
     deployment: Arc<PythonDeployment>,
-    writer: tokio::sync::Mutex<Option<OwnedWriteHalf>>,
+    writer: Arc<tokio::sync::Mutex<Option<OwnedWriteHalf>>>,
     state: Mutex<State>,
     busy: Notify,
     /// Closed once it is being ended, so that nobody waits for it.
@@ -155,7 +125,7 @@ impl Worker {
             pid,
             server,
             deployment,
-            writer: tokio::sync::Mutex::new(Some(writer)),
+            writer: Arc::new(tokio::sync::Mutex::new(Some(writer))),
             state: Mutex::default(),
             busy: Notify::new(),
             ending: Semaphore::new(0),
@@ -199,26 +169,62 @@ impl Worker {
         }
     }
 
-    async fn write(&self, request: Request) -> io::Result<()> {
-        let mut writer = self.writer.lock().await;
-        match writer.as_mut() {
-            Some(writer) => request.write(writer).await,
-            None => Err(io::ErrorKind::BrokenPipe.into()),
+    /// Waits for its socket. Whoever leaves meanwhile has written nothing.
+    async fn line(&self) -> Line {
+        Arc::clone(&self.writer).lock_owned().await
+    }
+
+    /// Writes a frame to its end even if nobody waits for that any more: after half a frame the next one would be taken for its rest.
+    async fn write(self: &Arc<Self>, mut line: Line, mut request: Request) -> io::Result<()> {
+        let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
+        match request.begin(line.as_ref().ok_or_else(broken)?) {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(error) => {
+                self.give_up(line);
+                return Err(error);
+            }
         }
+        let worker = Arc::clone(self);
+        let rest = tokio::spawn(async move {
+            let written = match line.as_mut() {
+                Some(writer) => request.write(writer).await,
+                None => Err(broken()),
+            };
+            if written.is_err() {
+                worker.give_up(line);
+            }
+            written
+        });
+        rest.await.unwrap_or_else(|_| Err(broken()))
+    }
+
+    /// It cannot be written to: nothing must follow what it has.
+    fn give_up(&self, mut line: Line) {
+        line.take();
+        self.state().dead = true;
+        self.server.kill(self.pid);
+    }
+
+    /// Tells it that the rest of an answer is not wanted.
+    async fn cancel(self: Arc<Self>, call: u32) {
+        let line = self.line().await;
+        // A worker that cannot be written to has ended.
+        let _ = self.write(line, Request::cancel(call)).await;
     }
 
     /// What a frame says, to whom it concerns; `Err` if the worker does not keep to the protocol.
-    async fn take(&self, frame: Frame) -> io::Result<()> {
+    async fn take(self: &Arc<Self>, frame: Frame) -> io::Result<()> {
         let (kind, call) = (frame.kind, frame.call);
         if kind == Kind::Piece {
-            let pieces = match self.state().calls.get(&call) {
+            let receiving = match self.state().calls.get(&call) {
                 Some(InFlight {
                     reply: Reply::Many(receiving),
                     ..
-                }) => receiving.pieces.clone(),
+                }) => receiving.clone(),
                 _ => return Ok(()),
             };
-            return self.pass_on(call, &pieces, frame).await;
+            return self.pass_on(call, &receiving, frame).await;
         }
         let Some(done) = self.state().calls.remove(&call) else {
             return Ok(());
@@ -233,7 +239,7 @@ impl Worker {
                 receiving.end_with(Err(self.failure(call, &frame.meta)?));
             }
             (Reply::Many(receiving), Kind::Answer) => receiving.end_with(Ok(frame.payload()?)),
-            (Reply::Many(receiving), Kind::End) => receiving.whole.store(true, Ordering::Release),
+            (Reply::Many(receiving), Kind::End) => receiving.end(),
             (Reply::One(_), Kind::End) => {}
             (_, kind) => {
                 return Err(io::Error::new(
@@ -245,18 +251,20 @@ impl Worker {
         Ok(())
     }
 
-    async fn pass_on(&self, call: u32, pieces: &mpsc::Sender<Answer>, frame: Frame) -> io::Result<()> {
+    async fn pass_on(self: &Arc<Self>, call: u32, to: &Receiving, frame: Frame) -> io::Result<()> {
+        let size = frame.size();
         let piece = frame.payload()?;
         if self.deployment.concurrency() > 1 {
-            if let Err(mpsc::error::TrySendError::Full(_)) = pieces.try_send(Ok(piece)) {
+            if to.is_too_slow_for(size, piece) {
                 self.state().calls.remove(&call);
-                return self.write(Request::cancel(call)).await;
+                // Not waited for: the worker may read no more before it is heard.
+                tokio::spawn(Arc::clone(self).cancel(call));
             }
             return Ok(());
         }
         tokio::select! {
             // A caller who has left has cancelled the call.
-            _ = pieces.send(Ok(piece)) => {}
+            () = to.take(size, piece) => {}
             _ = self.ending.acquire() => {}
         }
         Ok(())
@@ -307,7 +315,7 @@ impl Worker {
                 return PortError::upstream(
                     "worker_start",
                     format!(
-                        "`{name}` was not loaded within {} s; its last lines were:\n{}",
+                        "`{name}` was not loaded within {} s{LAST_LINES}\n{}",
                         limit.as_secs(),
                         self.tail.text()
                     ),
@@ -333,7 +341,7 @@ impl Worker {
         let said = self.tail.text();
         let said = match (call, said.is_empty()) {
             // What a worker prints may not be meant for a caller; whoever deploys it sees it.
-            (Some(LOADING), false) => format!("; its last lines were:\n{said}"),
+            (Some(LOADING), false) => format!("{LAST_LINES}\n{said}"),
             _ => String::new(),
         };
         let doing = if call == Some(LOADING) {
@@ -393,21 +401,40 @@ impl Handle {
         state.calls.remove(&id).and_then(|call| call.permit)
     }
 
+    /// Asks. Nothing is waited for between [`Handle::enter`] and the first byte: whoever leaves has asked, or has not.
     async fn send(
         &self,
-        id: u32,
+        reply: Reply,
         payload: Payload,
         context: &CallContext,
-        stream: bool,
-    ) -> Result<Result<(), NotSent>, PortError> {
-        let request = Request::call(id, &payload, context, stream)
-            .map_err(|error| PortError::internal("worker_died", format!("cannot write the call: {error}")))?;
-        match self.0.write(request).await {
-            Ok(()) => Ok(Ok(())),
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Result<u32, PortError>, NotSent> {
+        let stream = matches!(reply, Reply::Many(_));
+        let line = self.0.line().await;
+        let id = match self.enter(reply, permit) {
+            Ok(id) => id,
+            Err(permit) => return Err(NotSent(payload, permit)),
+        };
+        let request = match Request::call(id, &payload, context, stream) {
+            Ok(request) => request,
+            Err(error) => {
+                self.leave(id);
+                let message = format!("cannot write the call: {error}");
+                return Ok(Err(PortError::internal("worker_died", message)));
+            }
+        };
+        match self.0.write(line, request).await {
+            Ok(()) => Ok(Ok(id)),
             // It never had the whole call. If the call is not there any more, its end has been told already.
+<<<<<<< HEAD
             Err(_) => match self.give_up(id) {
                 Some(permit) => Ok(Err(NotSent(payload, permit))),
                 None => Ok(Ok(())),
+=======
+            Err(_) => match self.leave(id) {
+                Some(permit) => Err(NotSent(payload, permit)),
+                None => Ok(Ok(id)),
+>>>>>>> engine
             },
         }
     }
@@ -420,13 +447,8 @@ impl Handle {
         permit: OwnedSemaphorePermit,
     ) -> Result<Answer, NotSent> {
         let (sender, answer) = oneshot::channel();
-        let id = match self.enter(Reply::One(sender), permit) {
-            Ok(id) => id,
-            Err(permit) => return Err(NotSent(payload, permit)),
-        };
-        match self.send(id, payload, context, false).await {
-            Ok(Ok(())) => Ok(answer.await.unwrap_or_else(|_| Err(self.0.died(Some(id), None)))),
-            Ok(Err(not_sent)) => Err(not_sent),
+        match self.send(Reply::One(sender), payload, context, permit).await? {
+            Ok(id) => Ok(answer.await.unwrap_or_else(|_| Err(self.0.died(Some(id), None)))),
             Err(error) => Ok(Err(error)),
         }
     }
@@ -437,37 +459,22 @@ impl Handle {
         payload: Payload,
         context: &CallContext,
         permit: OwnedSemaphorePermit,
-    ) -> Result<Result<Pieces, PortError>, NotSent> {
-        let room = if self.0.deployment.concurrency() > 1 {
+    ) -> Result<Result<(u32, Pieces), PortError>, NotSent> {
+        let most = if self.0.deployment.concurrency() > 1 {
             PIECES_AMONG_OTHERS
         } else {
             PIECES
         };
-        let (sender, pieces) = mpsc::channel(room);
-        let whole = Arc::new(AtomicBool::new(false));
-        let receiving = Receiving {
-            pieces: sender,
-            whole: Arc::clone(&whole),
-        };
-        let id = match self.enter(Reply::Many(receiving), permit) {
-            Ok(id) => id,
-            Err(permit) => return Err(NotSent(payload, permit)),
-        };
-        match self.send(id, payload, context, true).await {
-            Ok(Ok(())) => Ok(Ok(Pieces {
-                call: id,
-                rest: pieces,
-                whole,
-            })),
-            Ok(Err(not_sent)) => Err(not_sent),
-            Err(error) => Ok(Err(error)),
-        }
+        let (receiving, rest) = pieces(most);
+        let asked = self
+            .send(Reply::Many(receiving), payload, context, permit)
+            .await?;
+        Ok(asked.map(|call| (call, rest)))
     }
 
     /// The rest of an answer is not wanted.
     pub async fn cancel(&self, id: u32) {
-        // A worker that cannot be written to has ended.
-        let _ = self.0.write(Request::cancel(id)).await;
+        Arc::clone(&self.0).cancel(id).await;
     }
 }
 

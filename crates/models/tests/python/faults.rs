@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use tidemill_core::clock::{Stopwatch, real_sleep};
 use tidemill_core::ports::Blame;
+use tidemill_core::servable::CallContext;
 use tidemill_core::spec::Span;
 
 use crate::harness::{Place, ask, body, within};
@@ -124,6 +125,41 @@ async fn a_caller_with_less_time_is_told_in_time_and_the_worker_stays() {
 }
 
 #[tokio::test]
+async fn a_caller_who_leaves_in_the_middle_of_its_bytes_does_not_spoil_those_of_others() {
+    let place = Place::new(
+        "import os\ndef predict(n: int = 0, text: str = ''):\n    return [os.getpid(), n, len(text)]\n",
+    );
+    for concurrency in [1, 4] {
+        let model = place
+            .load_with(|d| {
+                d.worker.concurrency = concurrency;
+                d.worker.memory_mib = 2_048;
+            })
+            .await;
+        let first = ask(&model, json!({})).await.unwrap();
+        let large = body(&json!({ "text": "x".repeat(24 << 20) }));
+        let mut left = 0;
+        for milliseconds in [1, 3, 8] {
+            let short = within(milliseconds);
+            left += usize::from(model.call(large.clone(), &short).await.is_err());
+            // Dropped by its caller instead.
+            let patient = CallContext::default();
+            let dropped = model.call(large.clone(), &patient);
+            let _ = tokio::time::timeout(Duration::from_millis(milliseconds), dropped).await;
+            let others = (0..4).map(|n| ask(&model, json!({ "n": n, "text": "y".repeat(n) })));
+            for (n, other) in futures_util::future::join_all(others)
+                .await
+                .into_iter()
+                .enumerate()
+            {
+                assert_eq!(other.unwrap(), json!([first[0], n, n]));
+            }
+        }
+        assert!(left > 0, "every call was answered in time");
+    }
+}
+
+#[tokio::test]
 async fn a_worker_above_its_memory_is_ended_and_begun_anew() {
     let place = Place::new(FAULTY);
     let model = place.load_with(|d| d.worker.memory_mib = 256).await;
@@ -178,7 +214,8 @@ async fn what_cannot_be_loaded_says_its_traceback() {
     ];
     for (app, target, said) in cases {
         let place = Place::new(app);
-        let error = place.loader(target).load().await.unwrap_err();
+        let loader = place.loader(target);
+        let error = loader.load().await.unwrap_err();
         assert_eq!((error.code, error.blame), ("worker_start", Blame::Upstream));
         for part in said {
             assert!(
@@ -188,6 +225,11 @@ async fn what_cannot_be_loaded_says_its_traceback() {
             );
         }
         assert!(!error.message.contains("tidemill_worker"), "{}", error.message);
+        let again = loader.load().await.unwrap_err();
+        assert!(
+            !again.message.contains('\n') && !again.message.contains("so far"),
+            "{again}"
+        );
     }
     let place = Place::new("def predict(): pass\n");
     let nowhere = place
@@ -227,7 +269,11 @@ async fn a_model_that_can_be_loaded_no_more_fails_at_once_until_it_is_tried_agai
     for _ in 0..3 {
         let error = ask(&model, json!({})).await.unwrap_err();
         assert_eq!(error.code, "worker_start");
-        assert!(error.message.contains("moved"), "{error}");
+        // It has loaded before: who asks now is not who deployed it.
+        assert_eq!(
+            error.message,
+            "`test` could not be loaded: RuntimeError: moved; the server's log says more"
+        );
     }
     std::fs::write(place.folder.path().join("app.py"), FAULTY).unwrap();
     for _ in 0..100 {
@@ -285,6 +331,28 @@ async fn nothing_outlives_the_deployment_or_its_fork_server() {
     drop(model);
     ends(next).await;
     ends(child).await;
+}
+
+#[test]
+fn what_a_worker_started_ends_with_it_where_the_server_stops() {
+    let place = Place::new(FAULTY);
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let serving = runtime();
+    let (model, child) = serving.block_on(async {
+        let model = place.load("app:predict").await;
+        let child = ask(&model, json!({ "what": "child" })).await.unwrap();
+        (model, child.as_u64().unwrap())
+    });
+    assert!(is_running(child));
+    // No task runs any more: only the socket that closes says so.
+    drop(serving);
+    drop(model);
+    runtime().block_on(ends(child));
 }
 
 #[tokio::test]
