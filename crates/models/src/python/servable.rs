@@ -84,7 +84,6 @@ impl PythonLoader {
 
     async fn start(&self) -> Result<Started, PortError> {
         let watch = Stopwatch::start();
-<<<<<<< HEAD
         let mut server = self.server().await?;
         let mut started = start(Arc::clone(&server), Arc::clone(&self.0.deployment)).await;
         if started.is_err() && server.is_gone() {
@@ -92,12 +91,7 @@ impl PythonLoader {
             server = self.server().await?;
             started = start(Arc::clone(&server), Arc::clone(&self.0.deployment)).await;
         }
-        let started = started?;
-=======
-        let server = self.server().await?;
-        let started = start(Arc::clone(&server), Arc::clone(&self.0.deployment)).await;
         let started = started.map_err(|error| self.not_started(error))?;
->>>>>>> engine
         tracing::debug!(deployment = %self.0.deployment.name, micros = watch.micros(), "a worker has loaded");
         if !started.learnt.modules.is_empty() {
             // The next worker has them from the start.

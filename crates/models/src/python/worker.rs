@@ -418,7 +418,7 @@ impl Handle {
         let request = match Request::call(id, &payload, context, stream) {
             Ok(request) => request,
             Err(error) => {
-                self.leave(id);
+                self.0.state().calls.remove(&id);
                 let message = format!("cannot write the call: {error}");
                 return Ok(Err(PortError::internal("worker_died", message)));
             }
@@ -426,15 +426,9 @@ impl Handle {
         match self.0.write(line, request).await {
             Ok(()) => Ok(Ok(id)),
             // It never had the whole call. If the call is not there any more, its end has been told already.
-<<<<<<< HEAD
             Err(_) => match self.give_up(id) {
-                Some(permit) => Ok(Err(NotSent(payload, permit))),
-                None => Ok(Ok(())),
-=======
-            Err(_) => match self.leave(id) {
                 Some(permit) => Err(NotSent(payload, permit)),
                 None => Ok(Ok(id)),
->>>>>>> engine
             },
         }
     }
