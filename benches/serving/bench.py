@@ -144,17 +144,20 @@ def http(args, ours: Ours):
         child, said = stack.enter_context(ours.up())
         url = json.loads(said)["url"]
         line("idle memory with one model (PSS)", f"{memory_mb(child.pid):.1f} MB", "under 60")
-        ours.run("deploy", ours.folder / "model.pkl", "--name", "pickle", "--method", "predict_proba", "--inputs", "x:FP64[10]", "--batch", "64")
+        ours.run("deploy", ours.folder / "model.pkl", "--name", "pickle", "--method", "predict_proba", "--batch", "64")
+        [described] = get(f"{url}/v2/models/pickle")["inputs"]
         runs = {
             "bare axum echo": (f"http://{echo}/", body),
             "tidemill: LightGBM, native, logged": (f"{url}/v2/models/bench/infer", body),
-            "tidemill: scikit-learn pickle in a worker": (f"{url}/v2/models/pickle/infer", tensor("x", [1, 10], ROW)),
+            "tidemill: scikit-learn pickle in a worker": (f"{url}/v2/models/pickle/infer", tensor(described["name"], [1, 10], ROW, described["datatype"])),
         }
         if args.peers:
-            _, port = stack.enter_context(process([args.peers, str(HERE / "peers.py"), "triton", str(ours.folder / "model.pkl")]))
+            pickled = str(ours.folder / "peers.pkl")
+            subprocess.run([args.peers, str(HERE / "peers.py"), "make", pickled], check=True)
+            _, port = stack.enter_context(process([args.peers, str(HERE / "peers.py"), "triton", pickled]))
             for model in ("identity", "sklearn"):
                 runs[f"Triton: {model}"] = (f"http://127.0.0.1:{port}/v2/models/{model}/infer", tensor("x", [1, 10], ROW))
-            _, port = stack.enter_context(process([args.peers, str(HERE / "peers.py"), "bentoml", str(ours.folder / "model.pkl")]))
+            _, port = stack.enter_context(process([args.peers, str(HERE / "peers.py"), "bentoml", pickled]))
             runs["BentoML: scikit-learn"] = (f"http://127.0.0.1:{port}/predict", {"x": [ROW]})
         for address, sent in runs.values():
             until_answers(address, sent)

@@ -1,4 +1,4 @@
-"""The peers of `make bench-serving`, each as its own users start it: `peers.py triton|bentoml PICKLE`. Prints the port that it listens on.
+"""The peers of `make bench-serving`, each as its own users start it: `peers.py make|triton|bentoml PICKLE`. Prints the port that it listens on.
 
 Triton is the real server, out of NVIDIA's own wheel: `identity` does nothing, so it measures the server and its Python back end's transport
 alone; `sklearn` runs the pickle with dynamic batching. BentoML serves the same pickle as its documentation shows, one row a call.
@@ -15,6 +15,18 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def make(path: str):
+    """The same model as ours, made here: a pickle is only read by the versions that wrote it."""
+    import numpy as np
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(20_000, 10))
+    y = (x[:, 0] * 1.5 + x[:, 1] * x[:, 2] + np.sin(3 * x[:, 3]) + rng.normal(size=len(x)) * 0.7) > 0
+    model = HistGradientBoostingClassifier(max_iter=100, early_stopping=False, random_state=0).fit(x, y)
+    Path(path).write_bytes(pickle.dumps(model))
 
 
 def triton(path: str):
@@ -60,4 +72,4 @@ def bentoml(path: str):
 if __name__ == "__main__":
     # Several threads for one row only get in each other's way, for every server here.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    {"triton": triton, "bentoml": bentoml}[sys.argv[1]](sys.argv[2])
+    {"make": make, "triton": triton, "bentoml": bentoml}[sys.argv[1]](sys.argv[2])
