@@ -13,12 +13,10 @@ use tidemill_core::clock::Stopwatch;
 
 /// Latency may grow to this many times that of a quiet day before the limit shrinks.
 const TOLERANCE: f64 = 1.4;
-/// How much of a new limit is taken over at once.
-const SMOOTHING: f64 = 0.8;
 /// The limit is thought over this often, if enough calls have ended.
 const WINDOW: Duration = Duration::from_millis(50);
-const ENOUGH: u64 = 8;
-/// Without a refusal for so long, microseconds, the limit is what it was at first.
+const ENOUGH: u64 = 4;
+/// Without a refusal for so long, microseconds, and with nobody under way, the limit is what it was at first: a burst is no overload.
 const FORGET_MICROS: u64 = 1_000_000;
 /// How much of the quiet latency stays with each new quiet call.
 const KEEP: f64 = 0.98;
@@ -99,17 +97,15 @@ impl Limit {
     pub fn admit(self: &Arc<Self>, slots: usize, together: usize) -> Option<UnderWay> {
         let before = self.under_way.fetch_add(1, Ordering::AcqRel);
         let least = slots.saturating_mul(together).saturating_add(1);
+        // A call that finds nobody, a while after the latest refusal: what was learnt then says nothing of now.
+        let now = self.since.micros();
+        if before == 0 && now.saturating_sub(self.refused.load(Ordering::Acquire)) > FORGET_MICROS {
+            self.allowed.store(self.most.to_bits(), Ordering::Relaxed);
+        }
         if before >= self.now().max(least) {
-            let now = self.since.micros();
-            let refused = self.refused.swap(now, Ordering::AcqRel);
-            // The first refusal for a while: what was learnt then says nothing of now, and a burst is no overload.
-            if now.saturating_sub(refused) > FORGET_MICROS {
-                self.allowed.store(self.most.to_bits(), Ordering::Relaxed);
-            }
-            if before >= self.now().max(least) {
-                self.under_way.fetch_sub(1, Ordering::AcqRel);
-                return None;
-            }
+            self.refused.store(now, Ordering::Release);
+            self.under_way.fetch_sub(1, Ordering::AcqRel);
+            return None;
         }
         Some(UnderWay {
             limit: Arc::clone(self),
@@ -155,7 +151,6 @@ impl Limit {
             limit
         };
         let next = from * gradient + from.sqrt() / 2.0;
-        let next = limit + SMOOTHING * (next - limit);
         self.allowed
             .store(next.clamp(1.0, self.most).to_bits(), Ordering::Relaxed);
     }
