@@ -223,6 +223,11 @@ impl Stopwatch {
         self.0.elapsed()
     }
 
+    /// Nanoseconds since the start.
+    pub fn nanos(&self) -> u64 {
+        u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// Microseconds since the start.
     pub fn micros(&self) -> u64 {
         u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX)

@@ -79,7 +79,6 @@ pub struct Server {
     log: PredictionLog,
     hosting: Hosting,
     tallies: Arc<Tallies>,
-    pressure: PressureGauge,
     clock: Arc<dyn Clock>,
 }
 
@@ -90,7 +89,6 @@ pub(crate) struct WeakServer {
     router: Arc<Router>,
     log: PredictionLog,
     tallies: Arc<Tallies>,
-    pressure: PressureGauge,
     clock: Arc<dyn Clock>,
 }
 
@@ -102,7 +100,6 @@ impl WeakServer {
             router: Arc::clone(&self.router),
             log: self.log.clone(),
             tallies: Arc::clone(&self.tallies),
-            pressure: self.pressure.clone(),
             clock: Arc::clone(&self.clock),
         })
     }
@@ -115,7 +112,6 @@ impl Server {
         Self {
             router,
             log,
-            pressure: hosting.pressure().clone(),
             hosting,
             tallies: Arc::default(),
             clock,
@@ -128,7 +124,6 @@ impl Server {
             router: Arc::clone(&self.router),
             log: self.log.clone(),
             tallies: Arc::clone(&self.tallies),
-            pressure: self.pressure.clone(),
             clock: Arc::clone(&self.clock),
         }
     }
@@ -150,7 +145,7 @@ impl Server {
 
     /// How far this machine is behind. Somebody has to [`PressureGauge::watch`].
     pub fn pressure(&self) -> &PressureGauge {
-        &self.pressure
+        self.hosting.pressure()
     }
 
     /// What has been counted so far.
@@ -224,7 +219,7 @@ impl Server {
         route: &Arc<Route>,
         request: InferRequest,
     ) -> Result<(InferResponse, Duration), ServeError> {
-        let pressure = self.pressure.now();
+        let pressure = self.hosting.pressure().now();
         if pressure == Pressure::All {
             self.log.counters().requests_shed.add(1);
             return Err(ServeError::Overloaded {

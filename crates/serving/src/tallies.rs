@@ -39,7 +39,6 @@ impl Tallies {
     pub fn answered(&self, route: &Route, response: &InferResponse, infer: Duration, total: Duration) {
         let version = response.versions.first().copied().unwrap_or_default();
         let counts = self.of(&route.endpoint, version);
-        let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let times = BatchTimes {
             rows: response.ids.len() as u64,
             input: 0,
@@ -57,9 +56,7 @@ impl Tallies {
         // Only versions that are there, so that nobody makes this grow by asking for others.
         let asked = version.filter(|version| route.versions().contains(version));
         let counts = self.of(&route.endpoint, asked.or(champion).unwrap_or_default());
-        counts
-            .fail
-            .add(u64::try_from(total.as_nanos()).unwrap_or(u64::MAX));
+        counts.fail.add(ns(total));
     }
 
     /// What was counted, of one endpoint or of all, by name and version; also of versions that are loaded and were never asked.
@@ -84,4 +81,8 @@ impl Tallies {
         };
         names.into_iter().flat_map(of_name).collect()
     }
+}
+
+fn ns(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

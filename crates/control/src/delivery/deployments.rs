@@ -17,7 +17,7 @@ use tidemill_core::ids::{EndpointName, VersionNumber};
 use tidemill_core::ports::PortError;
 use tidemill_core::servable::Loader;
 use tidemill_core::spec::{ServingSpec, Spec};
-use tidemill_serving::{Hosted, HostedVersion, Hosting, Server, graphs};
+use tidemill_serving::{Hosted, HostedVersion, Hosting, IndexEntry, Server, graphs};
 use tidemill_store::Store;
 use tidemill_store::deployments::{self, DeploymentVersion, NewVersion};
 use tidemill_store::objects::{Arrived, Incoming};
@@ -295,7 +295,7 @@ impl Deployments {
         self.hosting().put(hosted);
         // Takes what was loaded above.
         self.hosting().load(&name).await?;
-        self.view(&name, versions)
+        Self::view(&self.hosting().index(), &name, versions)
     }
 
     /// Serves a project's graphs, each under its name, beside the deployments that are stored.
@@ -423,9 +423,12 @@ impl Deployments {
         Arc::new(Broken(found))
     }
 
-    fn view(&self, name: &EndpointName, versions: Vec<DeploymentVersion>) -> Result<DeploymentView> {
+    fn view(
+        index: &[IndexEntry],
+        name: &EndpointName,
+        versions: Vec<DeploymentVersion>,
+    ) -> Result<DeploymentView> {
         let newest = versions.last().ok_or_else(|| no_such(name))?.version;
-        let index = self.hosting().index();
         let entry = index
             .iter()
             .find(|entry| entry.name == *name && entry.version == newest);
@@ -442,10 +445,11 @@ impl Deployments {
     /// All deployments, by name.
     pub async fn list(&self) -> Result<Vec<DeploymentView>> {
         let all = self.store.read(deployments::list).await?;
+        let index = self.hosting().index();
         let mut views = Vec::new();
         for versions in all.chunk_by(|a, b| a.name == b.name) {
             if let Some(first) = versions.first() {
-                views.push(self.view(&first.name, versions.to_vec())?);
+                views.push(Self::view(&index, &first.name, versions.to_vec())?);
             }
         }
         Ok(views)
@@ -458,7 +462,7 @@ impl Deployments {
             .store
             .read(move |tx| deployments::versions(tx, &wanted))
             .await?;
-        self.view(name, versions)
+        Self::view(&self.hosting().index(), name, versions)
     }
 
     /// Takes a deployment away, with its versions and their files. Calls under way end.

@@ -269,9 +269,8 @@ impl<'a> Run<'a> {
         let watch = Stopwatch::start();
         let result = work.await;
         let counts = &self.plan.nodes[place].counts;
-        let ns = u64::try_from(watch.elapsed().as_nanos()).unwrap_or(u64::MAX);
         counts.count.fetch_add(1, Ordering::Relaxed);
-        counts.ns.fetch_add(ns, Ordering::Relaxed);
+        counts.ns.fetch_add(watch.nanos(), Ordering::Relaxed);
         if result.is_err() {
             counts.errors.fetch_add(1, Ordering::Relaxed);
         }

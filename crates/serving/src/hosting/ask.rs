@@ -31,10 +31,10 @@ pub(super) async fn ready(
 pub(super) async fn ask(
     version: &Arc<Version>,
     payload: Payload,
-    context: CallContext,
+    context: &CallContext,
     priority: u32,
 ) -> Result<Payload, ServeError> {
-    let replica = ready(version, &payload, &context).await?;
+    let replica = ready(version, &payload, context).await?;
     ask_ready(version, &replica, payload, context, priority).await
 }
 
@@ -43,12 +43,12 @@ pub(super) async fn ask_ready(
     version: &Arc<Version>,
     replica: &Replica,
     payload: Payload,
-    context: CallContext,
+    context: &CallContext,
     priority: u32,
 ) -> Result<Payload, ServeError> {
     let rows = fit::rows(&replica.interface, &payload);
     if replica.model.work() == Work::Light {
-        return version.ask_now(replica, payload, &context, rows).await;
+        return version.ask_now(replica, payload, context, rows).await;
     }
     let gathered = replica.interface.batches && version.spec.batching.as_ref().is_none_or(|b| b.max_rows > 1);
     let permit = if version.spec.queue.adaptive {
@@ -71,12 +71,12 @@ pub(super) async fn ask_ready(
     let (reply, answer) = oneshot::channel();
     let pending = Pending {
         alike: if gathered {
-            queue::alike(&payload, &context)
+            queue::alike(&payload, context)
         } else {
             None
         },
         payload,
-        context,
+        context: context.clone(),
         rows,
         priority: priority as usize - 1,
         waiting: Stopwatch::start(),

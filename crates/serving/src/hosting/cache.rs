@@ -10,6 +10,8 @@ use tidemill_core::servable::{CallContext, Payload};
 use tidemill_core::spec::{CacheSpec, RateLimitSpec};
 use tidemill_core::tensors::{Tensor, TensorData};
 
+use super::version::duration;
+
 type Key = [u8; 32];
 
 #[derive(Debug)]
@@ -50,9 +52,7 @@ impl Cache {
         Self {
             shelf: Mutex::default(),
             room: spec.mib as usize * (1 << 20),
-            ttl: spec
-                .ttl
-                .map(|ttl| Duration::from_micros(ttl.as_micros().max(0) as u64)),
+            ttl: spec.ttl.map(duration),
         }
     }
 

@@ -15,7 +15,7 @@ use super::ask::{ask_ready, ready};
 use super::cache;
 use super::host::Host;
 use super::routing::{Kind, Pass};
-use super::version::{Version, nanos};
+use super::version::Version;
 use super::{Call, CallAnswer, Hosting};
 use crate::error::ServeError;
 use crate::pressure::Pressure;
@@ -53,7 +53,7 @@ impl Host {
         let copied = self.routing.has_shadows();
         let kept = (falls_back || copied).then(|| call.payload.clone());
         let result = self
-            .attempt(version, call.payload, context.clone(), &asked, guarded)
+            .attempt(version, call.payload, &context, &asked, guarded)
             .await;
         match (result, kept) {
             (Ok((payload, cached)), kept) => {
@@ -93,7 +93,7 @@ impl Host {
         &self,
         version: &Arc<Version>,
         payload: Payload,
-        context: CallContext,
+        context: &CallContext,
         asked: &Asked,
         guarded: bool,
     ) -> Result<(Payload, bool), ServeError> {
@@ -126,17 +126,17 @@ impl Host {
         &self,
         version: &Arc<Version>,
         payload: Payload,
-        context: CallContext,
+        context: &CallContext,
         asked: &Asked,
     ) -> Result<(Payload, bool), ServeError> {
         let used = self.now().as_micros().max(1) as u64;
         version.last_used.store(used, Ordering::Relaxed);
-        let replica = ready(version, &payload, &context).await?;
+        let replica = ready(version, &payload, context).await?;
         let counts = &version.counts;
         let key = self
             .cache
             .as_ref()
-            .map(|_| cache::key(version.number, &payload, &context));
+            .map(|_| cache::key(version.number, &payload, context));
         if let (Some(cache), Some(key)) = (&self.cache, &key) {
             let found = cache.get(key);
             let counter = if found.is_some() {
@@ -144,23 +144,23 @@ impl Host {
             } else {
                 &counts.cache_miss
             };
-            counter.add(nanos(asked.received));
+            counter.add(asked.received.nanos());
             if let Some(payload) = found {
-                counts.success.add(nanos(asked.received));
+                counts.success.add(asked.received.nanos());
                 return Ok((payload, true));
             }
         }
         let result = ask_ready(version, &replica, payload, context, asked.priority).await;
         match &result {
             Ok(payload) => {
-                counts.success.add(nanos(asked.received));
+                counts.success.add(asked.received.nanos());
                 let at = self.now().as_millis() as u64;
                 counts.last_inference.store(at, Ordering::Relaxed);
                 if let (Some(cache), Some(key)) = (&self.cache, key) {
                     cache.put(key, payload);
                 }
             }
-            Err(ServeError::Model { .. }) => counts.fail.add(nanos(asked.received)),
+            Err(ServeError::Model { .. }) => counts.fail.add(asked.received.nanos()),
             Err(_) => {}
         }
         result.map(|payload| (payload, false))
@@ -201,7 +201,7 @@ impl Host {
                         continue;
                     };
                     let answer = self
-                        .attempt(version, payload.clone(), context.clone(), asked, true)
+                        .attempt(version, payload.clone(), &context, asked, true)
                         .await;
                     answer.map(|(payload, cached)| {
                         let route = format!("fallback version {number}").into();

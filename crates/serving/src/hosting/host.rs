@@ -376,7 +376,7 @@ impl Host {
     pub fn context(&self, call: &mut Call) -> CallContext {
         let own = duration(self.spec.timeout);
         let budget = call.timeout.map_or(own, |asked| asked.min(own));
-        let mut context = call.context.clone();
+        let mut context = std::mem::take(&mut call.context);
         context.deadline = Some(Deadline::after(call.received, budget));
         if context.request_id.is_empty() {
             context.request_id = ids::fresh(self.clock.now());

@@ -120,6 +120,18 @@ pub(crate) struct BatchTimes {
     pub output: u64,
 }
 
+impl BatchTimes {
+    /// Of rows that went to the model as they came.
+    pub fn of_model(rows: usize, infer: u64) -> Self {
+        Self {
+            rows: rows as u64,
+            input: 0,
+            infer,
+            output: 0,
+        }
+    }
+}
+
 impl Counts {
     /// One batch for `calls` calls.
     pub fn executed(&self, times: BatchTimes, calls: u64) {

@@ -8,7 +8,9 @@ use arc_swap::ArcSwapOption;
 use tidemill_core::clock::{Stopwatch, real_sleep};
 use tidemill_core::ids::{EndpointName, VersionNumber};
 use tidemill_core::ports::PortError;
-use tidemill_core::servable::{CallContext, Interface, Loader, PartStatistics, Payload, Servable, Work};
+use tidemill_core::servable::{
+    CallContext, Deadline, Interface, Loader, PartStatistics, Payload, Servable, Work,
+};
 use tidemill_core::spec::{ServingSpec, Span};
 use tokio::sync::Mutex;
 
@@ -60,10 +62,6 @@ pub(super) struct Version {
 
 pub(super) fn duration(span: Span) -> Duration {
     Duration::from_micros(u64::try_from(span.as_micros()).unwrap_or(0))
-}
-
-pub(super) fn nanos(watch: Stopwatch) -> u64 {
-    u64::try_from(watch.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Version {
@@ -200,17 +198,11 @@ impl Version {
         let version = Arc::clone(self);
         let load = tokio::spawn(async move { version.load_first().await });
         let deadline = context.deadline;
-        let too_late = async {
-            match deadline {
-                Some(deadline) => real_sleep(deadline.left()).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             loaded = load => loaded.unwrap_or_else(|error| {
                 Err(ServeError::Internal(format!("loading stopped: {error}")))
             }),
-            () = too_late => Err(self.late("it was still being loaded")),
+            () = over(deadline) => Err(self.late("it was still being loaded")),
         }
     }
 
@@ -349,13 +341,7 @@ impl Version {
         } else {
             replica.model.call(payload, context).await
         };
-        let times = BatchTimes {
-            rows: rows as u64,
-            input: 0,
-            infer: nanos(watch),
-            output: 0,
-        };
-        self.counts.executed(times, 1);
+        self.counts.executed(BatchTimes::of_model(rows, watch.nanos()), 1);
         answer.map_err(|source| self.failed(source))
     }
 
@@ -379,19 +365,13 @@ impl Version {
         if !self.pumping.swap(true, Ordering::AcqRel) {
             tokio::spawn(pump(Arc::clone(self)));
         }
-        let too_late = async {
-            match deadline {
-                Some(deadline) => real_sleep(deadline.left()).await,
-                None => std::future::pending().await,
-            }
-        };
         let result = tokio::select! {
             answer = answer => answer.unwrap_or_else(|_| Err(match deadline {
                 // Those whose time is over are dropped when the line is full.
                 Some(deadline) if deadline.passed() => self.late("it waited too long for its turn"),
                 _ => ServeError::Internal("a call was lost".to_owned()),
             })),
-            () = too_late => Err(self.late("it waited for its turn, or the model took too long")),
+            () = over(deadline) => Err(self.late("it waited for its turn, or the model took too long")),
         };
         drop(waiting);
         result
@@ -433,27 +413,24 @@ impl Version {
     }
 
     pub async fn answer_batch(self: Arc<Self>, slot: Slot, mut batch: Vec<Pending>) {
-        let rows: Vec<usize> = batch.iter().map(|pending| pending.rows).collect();
         for pending in &batch {
-            self.counts.queue.add(nanos(pending.waiting));
+            self.counts.queue.add(pending.waiting.nanos());
         }
         let model = &slot.replica.model;
         if batch.len() == 1 {
             let Some(mut pending) = batch.pop() else {
                 return;
             };
-            let payload = std::mem::replace(&mut pending.payload, Payload::Tensors(Vec::new()));
-            let answer = self
-                .execute(model, payload, &pending.context, pending.rows, 1)
-                .await;
+            let answer = self.answer_alone(model, &mut pending).await;
             drop(slot);
-            reply(pending, answer.map_err(|error| self.failed(error)));
+            reply(pending, answer);
             return;
         }
+        let rows: Vec<usize> = batch.iter().map(|pending| pending.rows).collect();
         let watch = Stopwatch::start();
         let context = batch::context(&batch);
         let joined = batch::join(&batch);
-        let input = nanos(watch);
+        let input = watch.nanos();
         let total = rows.iter().sum();
         let answers = match joined {
             Ok(payload) => {
@@ -464,7 +441,7 @@ impl Version {
                     rows: total as u64,
                     input,
                     infer,
-                    output: nanos(watch),
+                    output: watch.nanos(),
                 };
                 self.patience.answered(total, Duration::from_nanos(infer));
                 self.counts.executed(times, batch.len() as u64);
@@ -486,34 +463,23 @@ impl Version {
                     if pending.reply.is_closed() {
                         continue;
                     }
-                    let payload = std::mem::replace(&mut pending.payload, Payload::Tensors(Vec::new()));
-                    let answer = self
-                        .execute(model, payload, &pending.context, pending.rows, 1)
-                        .await;
-                    reply(pending, answer.map_err(|error| self.failed(error)));
+                    let answer = self.answer_alone(model, &mut pending).await;
+                    reply(pending, answer);
                 }
             }
         }
     }
 
-    async fn execute(
+    async fn answer_alone(
         &self,
         model: &Arc<dyn Servable>,
-        payload: Payload,
-        context: &CallContext,
-        rows: usize,
-        calls: u64,
-    ) -> Result<Payload, PortError> {
-        let (answer, infer) = self.timed(model, payload, context).await;
-        self.patience.answered(rows, Duration::from_nanos(infer));
-        let times = BatchTimes {
-            rows: rows as u64,
-            input: 0,
-            infer,
-            output: 0,
-        };
-        self.counts.executed(times, calls);
-        answer
+        pending: &mut Pending,
+    ) -> Result<Payload, ServeError> {
+        let payload = std::mem::replace(&mut pending.payload, Payload::Tensors(Vec::new()));
+        let (answer, infer) = self.timed(model, payload, &pending.context).await;
+        self.patience.answered(pending.rows, Duration::from_nanos(infer));
+        self.counts.executed(BatchTimes::of_model(pending.rows, infer), 1);
+        answer.map_err(|error| self.failed(error))
     }
 
     async fn timed(
@@ -525,7 +491,7 @@ impl Version {
         let watch = Stopwatch::start();
         let (own, context) = (Arc::clone(model), context.clone());
         let answer = off_thread(model.work(), async move { own.call(payload, &context).await }).await;
-        (answer, nanos(watch))
+        (answer, watch.nanos())
     }
 }
 
@@ -535,6 +501,14 @@ pub(super) type Answer = tokio::sync::oneshot::Receiver<Result<Payload, ServeErr
 fn reply(pending: Pending, answer: Result<Payload, ServeError>) {
     // The caller may have gone away.
     let _ = pending.reply.send(answer);
+}
+
+/// Returns once the deadline has passed; never without one.
+async fn over(deadline: Option<Deadline>) {
+    match deadline {
+        Some(deadline) => real_sleep(deadline.left()).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Counts those who wait for the first replica.

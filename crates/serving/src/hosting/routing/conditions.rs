@@ -76,11 +76,11 @@ fn of_json(value: &Value) -> Option<Found<'static>> {
 pub(crate) fn elements(tensor: &Tensor) -> Vec<Option<Found<'_>>> {
     match &tensor.data {
         TensorData::Strings(strings) => {
-            let text = |bytes: &bytes::Bytes| String::from_utf8(bytes.to_vec()).ok();
-            let found = |text: String| Found::Text(Cow::Owned(text));
+            let text = |bytes| std::str::from_utf8(bytes).ok();
+            let found = |text| Found::Text(Cow::Borrowed(text));
             strings
                 .iter()
-                .map(|string| string.as_ref().and_then(text).map(found))
+                .map(|string| string.as_deref().and_then(text).map(found))
                 .collect()
         }
         TensorData::Fixed(_) => {

@@ -125,12 +125,11 @@ impl Shadow {
         tokio::spawn(async move {
             let _place = place;
             let watch = Stopwatch::start();
-            let result = ask(&version, payload, context, LAST).await;
+            let result = ask(&version, payload, &context, LAST).await;
             let counts = &shadow.counts;
             match result {
                 Ok(said) => {
-                    let ns = u64::try_from(watch.elapsed().as_nanos()).unwrap_or(u64::MAX);
-                    counts.ns.fetch_add(ns, Ordering::Relaxed);
+                    counts.ns.fetch_add(watch.nanos(), Ordering::Relaxed);
                     counts.compared(compare(&said, &answer, shadow.spec.tolerance));
                 }
                 Err(error) => {
