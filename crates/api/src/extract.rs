@@ -33,12 +33,17 @@ impl Body {
         match axum::body::to_bytes(body, BODY_LIMIT).await {
             Ok(bytes) => Ok(Self(bytes)),
             Err(error) if is_length_limit(&error) => Err(ApiError::too_large(BODY_LIMIT)),
-            Err(error) => Err(ApiError::bad_request(
-                "body_interrupted",
-                format!("the body could not be read to its end: {error}"),
-            )),
+            Err(error) => Err(interrupted(&error)),
         }
     }
+}
+
+/// A body whose client went away, or paused too long.
+pub(crate) fn interrupted(error: &axum::Error) -> ApiError {
+    ApiError::bad_request(
+        "body_interrupted",
+        format!("the body could not be read to its end: {error}"),
+    )
 }
 
 /// The body of a request as it was before it was compressed, by gzip or deflate (zlib's form): at most [`BODY_LIMIT`] long, however

@@ -4,6 +4,7 @@ mod hosting;
 mod triton;
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::header;
@@ -12,6 +13,7 @@ use tidemill_serving::{Latency, Metrics, Route};
 
 use crate::control_plane::App;
 use crate::infer::describe::statistics;
+use crate::infer::target::routes;
 
 /// `GET /metrics`
 pub(crate) async fn metrics(State(app): State<App>) -> impl IntoResponse {
@@ -25,10 +27,7 @@ pub(crate) async fn metrics(State(app): State<App>) -> impl IntoResponse {
         "Rows in the prediction log that are not yet Parquet.",
         live.rows as f64,
     );
-    let table = serving.router().table();
-    let mut routes: Vec<&Route> = table.routes.values().map(AsRef::as_ref).collect();
-    routes.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
-    page.routes(&routes);
+    page.routes(&routes(&app));
     if let Ok(all) = statistics(&app, None) {
         page.triton(&all);
     }
@@ -161,7 +160,7 @@ impl Page {
         let _ = writeln!(self.0, "{name}_count {}", latency.count);
     }
 
-    fn routes(&mut self, routes: &[&Route]) {
+    fn routes(&mut self, routes: &[Arc<Route>]) {
         let name = "tidemill_route_share";
         self.head(
             name,

@@ -191,8 +191,8 @@ fn written(payload: Payload) -> Result<(String, Bytes), ApiError> {
     match payload {
         Payload::Body { content_type, bytes } => Ok((content_type, bytes)),
         payload @ Payload::Tensors(_) => {
-            let predictions = json!({ "predictions": reply::predictions(&payload)? });
-            Ok(("application/json".to_owned(), predictions.to_string().into()))
+            let whole = reply::whole(&payload)?;
+            Ok(("application/json".to_owned(), whole.to_string().into()))
         }
     }
 }

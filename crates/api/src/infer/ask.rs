@@ -14,7 +14,7 @@ use tidemill_serving::{Call as HostedCall, CallAnswer, InferResponse, Route};
 
 use super::target::Hosted;
 use super::tensors::{self, Input};
-use super::{Reading, Rows, Target, any_degraded, check_request_id, predict, table};
+use super::{Reading, Target, any_degraded, check_request_id, predict, table};
 use crate::control_plane::App;
 use crate::error::ApiError;
 use crate::infer::classify::classify;
@@ -71,10 +71,7 @@ pub(crate) async fn ask(app: &App, target: Target, request: TensorRequest) -> Re
             let answer = predict(app, call, size, move |call| {
                 let wanted = request.outputs;
                 table::check_requested(wanted.iter().map(|w| w.name.as_str()), call.route.task)?;
-                let rows = match tensors::numeric_frame(&request.inputs, call) {
-                    Some(frame) => Rows::Frame(frame),
-                    None => Rows::Columns(tensors::columns(request.inputs, call)?),
-                };
+                let rows = tensors::rows(request.inputs, call)?;
                 Ok(Reading {
                     rows,
                     request_id: request.id,
@@ -210,7 +207,7 @@ fn check_outputs(interface: &Interface, wanted: &[Wanted]) -> Result<(), ApiErro
     }
 }
 
-fn no_output(name: &str, known: &[&str]) -> ApiError {
+pub(super) fn no_output(name: &str, known: &[&str]) -> ApiError {
     ApiError::bad_request(
         "unknown_output",
         format!(

@@ -55,7 +55,12 @@ impl Default for SharedMemory {
 
 /// The shared memory of this server.
 pub(crate) fn of(app: &App) -> Result<&SharedMemory, ApiError> {
-    app.shared_memory().ok_or_else(|| {
+    allowed(app.shared_memory())
+}
+
+/// Shared memory, if this server takes any.
+pub(crate) fn allowed(shared: Option<&SharedMemory>) -> Result<&SharedMemory, ApiError> {
+    shared.ok_or_else(|| {
         refused("this server takes no shared memory: start it with `--shared-memory`, or send the tensors themselves".to_owned())
     })
 }

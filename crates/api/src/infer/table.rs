@@ -1,12 +1,12 @@
 //! What an endpoint of the loop takes and gives, in tensors.
 
 use bytes::Bytes;
-use serde_json::json;
 use tidemill_core::frame::{Scores, Task};
 use tidemill_core::ids::PredictionId;
 use tidemill_core::tensors::{DataType, Tensor, TensorData, TensorSpec};
 use tidemill_serving::{InferResponse, Route};
 
+use super::ask::no_output;
 use super::tensors::datatype_of;
 use super::{any_degraded, labels, role_name};
 use crate::error::ApiError;
@@ -60,21 +60,16 @@ pub(crate) fn check_requested<'n>(
     names: impl IntoIterator<Item = &'n str>,
     task: Task,
 ) -> Result<(), ApiError> {
-    for name in names {
-        let known = || always(task).into_iter().map(|(name, _)| name).chain(["degraded"]);
-        if !known().any(|k| k == name) {
-            let known: Vec<&str> = known().collect();
-            return Err(ApiError::bad_request(
-                "unknown_output",
-                format!(
-                    "there is no output `{name}`: expected one of `{}`",
-                    known.join("`, `")
-                ),
-            )
-            .with_details(json!({ "field": "outputs", "value": name, "expected": known })));
-        }
+    let mut names = names.into_iter().peekable();
+    if names.peek().is_none() {
+        return Ok(());
     }
-    Ok(())
+    let outputs = always(task).into_iter().map(|(name, _)| name);
+    let known: Vec<&str> = outputs.chain(["degraded"]).collect();
+    match names.find(|name| !known.contains(name)) {
+        None => Ok(()),
+        Some(unknown) => Err(no_output(unknown, &known)),
+    }
 }
 
 /// The whole answer as tensors.

@@ -98,11 +98,14 @@ impl Target {
 
 /// Refuses a version that the loop's endpoint has not loaded.
 pub(super) fn check_loaded(route: &Route, version: Option<VersionNumber>) -> Result<(), ApiError> {
+    let Some(version) = version else {
+        return Ok(());
+    };
     let loaded = route.versions();
-    match version {
-        Some(version) if !loaded.contains(&version) => Err(unknown_version(&route.endpoint, version, loaded)),
-        _ => Ok(()),
+    if loaded.contains(&version) {
+        return Ok(());
     }
+    Err(unknown_version(&route.endpoint, version, loaded))
 }
 
 fn unknown_version(endpoint: &EndpointName, version: VersionNumber, loaded: Vec<VersionNumber>) -> ApiError {

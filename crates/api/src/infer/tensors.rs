@@ -8,7 +8,7 @@ use tidemill_core::frame::{Column, FeatureKind, FeatureSchema, Frame};
 use tidemill_core::tensors::{DataType, Tensor, TensorData};
 
 use super::values::{Takes, fixed_cells, is_float, push};
-use super::{Call, Cell, CellColumn, Findings, all_numeric};
+use super::{Call, Cell, CellColumn, Findings, Rows, all_numeric};
 use crate::error::ApiError;
 
 /// A tensor of a request.
@@ -48,7 +48,7 @@ pub(crate) fn typed(inputs: Vec<Input>) -> Result<Vec<Tensor>, ApiError> {
 }
 
 /// One column a feature: from one tensor each, or from a single matrix.
-pub(crate) fn columns(inputs: Vec<Input>, call: &Call) -> Result<Vec<CellColumn>, ApiError> {
+fn columns(inputs: Vec<Input>, call: &Call) -> Result<Vec<CellColumn>, ApiError> {
     let schema = &call.route.schema;
     let mut findings = Findings::default();
     if inputs.is_empty() {
@@ -87,9 +87,17 @@ pub(crate) fn columns(inputs: Vec<Input>, call: &Call) -> Result<Vec<CellColumn>
     Ok(columns)
 }
 
+/// The rows of a table that tensors hold.
+pub(crate) fn rows(inputs: Vec<Input>, call: &Call) -> Result<Rows, ApiError> {
+    match numeric_frame(&inputs, call) {
+        Some(frame) => Ok(Rows::Frame(frame)),
+        None => Ok(Rows::Columns(columns(inputs, call)?)),
+    }
+}
+
 /// The rows of a model that takes only numbers, straight from the bytes of the tensors. `None` where anything is out of the ordinary:
 /// [`columns`] then says what.
-pub(crate) fn numeric_frame(inputs: &[Input], call: &Call) -> Option<Frame> {
+fn numeric_frame(inputs: &[Input], call: &Call) -> Option<Frame> {
     let schema = &call.route.schema;
     if !all_numeric(schema) || call.key.is_some() {
         return None;

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
-use serde_json::{Map, json};
+use serde_json::Map;
 use tidemill_core::ids::EndpointName;
 use tidemill_core::servable::Payload;
 
@@ -81,7 +81,7 @@ pub(crate) async fn invoke(
             Payload::Body { content_type, bytes } if !content_type.contains("json") => {
                 Ok(([(header::CONTENT_TYPE, content_type)], bytes).into_response())
             }
-            payload => Ok(Json(json!({ "predictions": reply::predictions(&payload)? })).into_response()),
+            payload => Ok(Json(reply::whole(&payload)?).into_response()),
         },
     }
 }

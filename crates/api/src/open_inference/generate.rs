@@ -10,7 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use serde_json::{Map, Value, json};
-use tidemill_core::servable::{Interface, Payload};
+use tidemill_core::servable::Payload;
 use tidemill_serving::{Call, CallAnswer};
 
 use super::ModelPath;
@@ -104,15 +104,8 @@ async fn asked(app: &App, path: &ModelPath, body: Bytes) -> Result<Call, ApiErro
             parameters.insert(name, value);
         }
     }
-    let payload = Payload::Tensors(shaped(&interface, columns)?);
+    let payload = Payload::Tensors(Form::Columns(columns).into_tensors(&interface)?);
     call_of(&hosted, payload, id, parameters, None)
-}
-
-fn shaped(
-    interface: &Interface,
-    columns: Map<String, Value>,
-) -> Result<Vec<tidemill_core::tensors::Tensor>, ApiError> {
-    Form::Columns(columns).into_tensors(interface)
 }
 
 /// Tensors of one element are bare values, as Triton writes them.

@@ -55,10 +55,7 @@ async fn by_json(app: &App, call: Call, headers: &HeaderMap, body: Bytes) -> Res
         let (request, plan) = reading::read(body, None, reader.shared_memory())?;
         let names = plan.outputs.iter().map(|output| output.name.as_str());
         table::check_requested(names, call.route.task)?;
-        let rows = match tensors::numeric_frame(&request.inputs, call) {
-            Some(frame) => Rows::Frame(frame),
-            None => Rows::Columns(tensors::columns(request.inputs, call)?),
-        };
+        let rows = tensors::rows(request.inputs, call)?;
         Ok(Reading {
             rows,
             request_id: request.id,

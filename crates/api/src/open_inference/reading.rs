@@ -8,7 +8,7 @@ use crate::error::ApiError;
 use crate::extract::parse_json;
 use crate::infer::FlatCells;
 use crate::infer::ask::{TensorRequest, Wanted};
-use crate::infer::shared::{Place, REQUEST_BYTES, SharedMemory};
+use crate::infer::shared::{Place, REQUEST_BYTES, SharedMemory, allowed};
 use crate::infer::tensors::{Input, JsonTensor, from_raw};
 
 /// How the answer is wanted.
@@ -149,7 +149,7 @@ fn input(
     } = tensor;
     let parameters = parameters.unwrap_or_default();
     let raw = if let Some(place) = place(&parameters)? {
-        Some(memory(shared)?.read(&place, budget)?)
+        Some(allowed(shared)?.read(&place, budget)?)
     } else if let Some(size) = whole(&parameters, "binary_data_size")? {
         if size > tail.len() {
             return Err(ApiError::bad_request(
@@ -181,15 +181,6 @@ fn input(
             format!("input `{name}` has no values: send `data`, or its bytes and `binary_data_size`"),
         )),
     }
-}
-
-fn memory(shared: Option<&SharedMemory>) -> Result<&SharedMemory, ApiError> {
-    shared.ok_or_else(|| {
-        ApiError::bad_request(
-            "shared_memory",
-            "this server takes no shared memory: start it with `--shared-memory`, or send the tensors themselves",
-        )
-    })
 }
 
 fn output(raw: RawOutput) -> Result<PlannedOutput, ApiError> {

@@ -193,26 +193,20 @@ async fn scored(app: &App, target: Target, scoring: Scoring) -> Result<(String, 
 
 /// The answer in the type that is accepted: JSON, unless the client wants CSV or lines of JSON.
 fn answer(scored: Scored, accept: &str) -> Result<(String, Bytes), ApiError> {
-    let (whole, predictions) = match scored {
-        Scored::Table { response } => {
-            let whole = reply::of_table(&response);
-            let predictions = whole.get("predictions").cloned().unwrap_or_default();
-            (Value::Object(whole), predictions)
-        }
+    let whole = match scored {
+        Scored::Table { response } => Value::Object(reply::of_table(&response)),
         Scored::Hosted(answer) => match answer.payload {
             Payload::Body { content_type, bytes } => return Ok((content_type, bytes)),
-            payload @ Payload::Tensors(_) => {
-                let predictions = reply::predictions(&payload)?;
-                (json!({ "predictions": predictions }), predictions)
-            }
+            payload @ Payload::Tensors(_) => reply::whole(&payload)?,
         },
     };
+    let predictions = &whole["predictions"];
     let accepted = accept.split([',', ';']).map(str::trim);
     for kind in accepted {
         match kind {
-            "text/csv" => return Ok((kind.to_owned(), reply::csv_lines(&predictions).into())),
+            "text/csv" => return Ok((kind.to_owned(), reply::csv_lines(predictions).into())),
             "application/jsonlines" | "application/x-jsonlines" => {
-                return Ok((kind.to_owned(), reply::json_lines(&predictions).into()));
+                return Ok((kind.to_owned(), reply::json_lines(predictions).into()));
             }
             "application/json" => break,
             _ => {}

@@ -74,10 +74,7 @@ fn frame_of(answer: Result<CallAnswer, ServeError>) -> Bytes {
         .map_err(ApiError::from)
         .and_then(|answer| match answer.payload {
             Payload::Body { bytes, .. } => Ok(bytes),
-            payload @ Payload::Tensors(_) => {
-                let predictions = reply::predictions(&payload)?;
-                Ok(format!("{}\n", json!({ "predictions": predictions })).into())
-            }
+            payload @ Payload::Tensors(_) => Ok(format!("{}\n", reply::whole(&payload)?).into()),
         });
     match body {
         Ok(bytes) => part(&bytes),

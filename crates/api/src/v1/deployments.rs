@@ -12,7 +12,7 @@ use tidemill_core::ids::EndpointName;
 use super::Answer;
 use crate::control_plane::App;
 use crate::error::ApiError;
-use crate::extract::{Json, Params, media_type};
+use crate::extract::{Json, Params, interrupted, media_type};
 use crate::mlflow::tracking::Called;
 
 /// What stands in the query where the body is a bundle.
@@ -68,13 +68,7 @@ pub(crate) async fn create(
             let mut upload = deployments.upload().await?;
             let mut pieces = request.into_body().into_data_stream();
             while let Some(piece) = pieces.next().await {
-                let piece = piece.map_err(|error| {
-                    ApiError::bad_request(
-                        "body_interrupted",
-                        format!("the body could not be read to its end: {error}"),
-                    )
-                })?;
-                upload.write(piece).await?;
+                upload.write(piece.map_err(|error| interrupted(&error))?).await?;
             }
             deployments.deploy(upload, asked, &caller.user).await?
         }

@@ -15,7 +15,7 @@ use tidemill_control::users::Principal;
 use super::{Tracks, name_in};
 use crate::control_plane::App;
 use crate::error::ApiError;
-use crate::extract::{Body as Bytes, parse_json};
+use crate::extract::{Body as Bytes, interrupted, parse_json};
 use crate::mlflow::tracking::{Called, Fields};
 
 #[derive(Deserialize)]
@@ -132,13 +132,7 @@ pub(crate) async fn upload(
     let mut upload = app.tracking().wandb_upload(&token).await?;
     let mut pieces = request.into_body().into_data_stream();
     while let Some(piece) = pieces.next().await {
-        let piece = piece.map_err(|error| {
-            ApiError::bad_request(
-                "body_interrupted",
-                format!("the body could not be read to its end: {error}"),
-            )
-        })?;
-        upload.write(piece).await?;
+        upload.write(piece.map_err(|error| interrupted(&error))?).await?;
     }
     app.tracking().wandb_keep(upload).await?;
     Ok(StatusCode::OK)

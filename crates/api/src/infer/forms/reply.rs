@@ -35,6 +35,13 @@ pub(crate) fn predictions(payload: &Payload) -> Result<Value, ApiError> {
     }
 }
 
+/// The same as the whole of an answer: `{"predictions": …}`.
+pub(crate) fn whole(payload: &Payload) -> Result<Value, ApiError> {
+    let mut answer = Map::new();
+    answer.insert("predictions".to_owned(), predictions(payload)?);
+    Ok(Value::Object(answer))
+}
+
 /// What pyfunc would give for a table: probabilities, numbers, or the classes with their probabilities beside them; and by which each
 /// row can be told again.
 pub(crate) fn of_table(response: &InferResponse) -> Map<String, Value> {

@@ -19,6 +19,7 @@ use tidemill_store::objects::Entry;
 use super::{Called, Fields};
 use crate::control_plane::App;
 use crate::error::ApiError;
+use crate::extract::interrupted;
 
 /// MLflow's message of what is in a folder; `folder` stands in front of each name.
 fn files_json(entries: &[Entry], folder: &str) -> Value {
@@ -86,11 +87,4 @@ pub(crate) async fn list(
         answer["files"] = files_json(&entries, "");
     }
     Ok(Json(answer))
-}
-
-fn interrupted(error: &axum::Error) -> ApiError {
-    ApiError::bad_request(
-        "body_interrupted",
-        format!("the body could not be read to its end: {error}"),
-    )
 }

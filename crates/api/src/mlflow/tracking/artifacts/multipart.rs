@@ -11,9 +11,10 @@ use futures::StreamExt as _;
 use serde_json::{Value, json};
 use tidemill_control::tracking::{PartUrl, SignedDownload, safe_path};
 
-use super::{Called, Fields, interrupted, reply};
+use super::{Called, Fields, reply};
 use crate::control_plane::App;
 use crate::error::ApiError;
+use crate::extract::interrupted;
 use crate::mlflow::tracking::form_pairs;
 
 /// This server, as the client calls it: a proxy in front of us says how it was called.
