@@ -18,6 +18,7 @@ mod engine_tests;
 pub mod error;
 pub mod expectations;
 mod inspect;
+mod parquet_file;
 mod predictions;
 mod query;
 mod replay;

@@ -15,13 +15,12 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
 use tidemill_core::digest::Digest;
 use tidemill_core::ports::PortError;
 use tidemill_core::spec::DataFormat;
 
 use crate::error::{DataError, Result};
+use crate::parquet_file::properties;
 use crate::sources::{Source, csv_reader};
 pub use added::Added;
 
@@ -220,10 +219,7 @@ fn write(path: &Path, format: DataFormat, rows: &RecordBatch) -> Result<()> {
     let mut file = File::create(path).map_err(failed)?;
     match format {
         DataFormat::Parquet => {
-            let properties = WriterProperties::builder()
-                .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
-                .set_created_by("tidemill".to_owned())
-                .build();
+            let properties = properties()?.build();
             let mut writer = ArrowWriter::try_new(&mut file, rows.schema(), Some(properties))?;
             writer.write(rows)?;
             writer.close()?;

@@ -8,15 +8,14 @@ use arrow::array::{
 };
 use arrow::datatypes::{Field, Schema};
 use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
-use parquet::file::properties::WriterProperties;
 use tidemill_core::frame::{Column, Scores};
 use tidemill_core::predictions::{PredictionBatch, Role};
 
 use super::{Description, Layout, METADATA_KEY};
 use crate::columns::to_dictionary;
 use crate::error::{DataError, Result};
+use crate::parquet_file::properties;
 
 /// The name of a role in the file.
 pub fn role_name(role: Role) -> &'static str {
@@ -65,9 +64,7 @@ pub fn encode(batches: &[PredictionBatch]) -> Result<Vec<u8>> {
         Arc::clone(&schema),
         columns.into_iter().map(|(_, array)| array).collect(),
     )?;
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
-        .set_created_by("tidemill".to_owned())
+    let properties = properties()?
         .set_key_value_metadata(Some(vec![KeyValue::new(
             METADATA_KEY.to_owned(),
             serde_json::to_string(&description)?,

@@ -9,8 +9,6 @@ use arrow::datatypes::{Field, Schema};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
 use tidemill_core::clock::Timestamp;
 use tidemill_core::frame::{Column, Frame};
 use tidemill_core::ids::PredictionId;
@@ -18,6 +16,7 @@ use tidemill_core::snapshot::SnapshotManifest;
 
 use crate::columns::{LabelColumn, to_column, to_dictionary, to_micros};
 use crate::error::{DataError, Result};
+use crate::parquet_file::properties;
 
 /// Rows a row group: small enough to keep the writer's memory low, large enough for good compression.
 const ROW_GROUP: usize = 128 * 1024;
@@ -84,11 +83,7 @@ pub fn write_file(
     prediction_ids: Option<&[Option<PredictionId>]>,
 ) -> Result<Vec<u8>> {
     let batch = to_batch(features, label, time, prediction_ids)?;
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
-        .set_created_by("tidemill".to_owned())
-        .set_max_row_group_row_count(Some(ROW_GROUP))
-        .build();
+    let properties = properties()?.set_max_row_group_row_count(Some(ROW_GROUP)).build();
     let mut bytes = Vec::new();
     let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties))?;
     writer.write(&batch)?;

@@ -8,8 +8,6 @@ use arrow::array::RecordBatch;
 use arrow::csv::reader::Format;
 use arrow::datatypes::SchemaRef;
 use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
 use tidemill_core::ports::{ByteSource, TableFormat, TableShape};
 use tokio::runtime::Handle;
 
@@ -19,6 +17,7 @@ use super::halt::Halt;
 use super::json;
 use super::lines::Lines;
 use crate::error::{DataError, Result};
+use crate::parquet_file::properties;
 use crate::sources::missing_values;
 
 /// So many rows are gathered before they are written,
@@ -61,9 +60,7 @@ struct Out<W: Write + Send> {
 
 impl<W: Write + Send> Out<W> {
     fn new(schema: &SchemaRef, out: W) -> Result<Self> {
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
-            .set_created_by("tidemill".to_owned())
+        let properties = properties()?
             .set_max_row_group_row_count(Some(GROUP_ROWS))
             .build();
         Ok(Self {

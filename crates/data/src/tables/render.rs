@@ -8,11 +8,10 @@ use arrow::datatypes::{DataType, SchemaRef, UInt64Type};
 use arrow::ipc::writer::StreamWriter;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
 use tidemill_core::ports::RowsFormat;
 
 use crate::error::Result;
+use crate::parquet_file::properties;
 
 /// JSON ends with the row that makes it longer than this.
 const LONGEST_JSON: usize = 8 << 20;
@@ -34,10 +33,7 @@ pub fn render(schema: &SchemaRef, batches: &[RecordBatch], format: RowsFormat) -
             Ok((writer.into_inner()?, all))
         }
         RowsFormat::Parquet => {
-            let properties = WriterProperties::builder()
-                .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
-                .set_created_by("tidemill".to_owned())
-                .build();
+            let properties = properties()?.build();
             let mut writer = ArrowWriter::try_new(Vec::new(), SchemaRef::clone(schema), Some(properties))?;
             for batch in batches {
                 writer.write(batch)?;

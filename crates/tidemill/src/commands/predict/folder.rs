@@ -12,7 +12,7 @@ use tidemill_core::digest::Digest;
 use tidemill_core::spec::DataFormat;
 use tidemill_data::BatchInput;
 
-use super::{Args, Asked, OutputFormat, answers, bar, joined, part_file};
+use super::{Args, Asked, answers, bar, joined, part_file};
 use crate::exit::Code;
 
 const JOB: &str = "_job.json";
@@ -25,7 +25,7 @@ struct Job {
     input: Digest,
     endpoint: String,
     part_rows: usize,
-    format: String,
+    format: DataFormat,
 }
 
 /// What came of it.
@@ -43,16 +43,12 @@ pub async fn run(
     folder: &Path,
     json: bool,
 ) -> Result<Code> {
-    let format = args.format.unwrap_or(match input.format() {
-        DataFormat::Parquet => OutputFormat::Parquet,
-        DataFormat::Csv => OutputFormat::Csv,
-        DataFormat::Jsonl => OutputFormat::Jsonl,
-    });
+    let format = args.format.map_or(input.format(), DataFormat::from);
     let job = Job {
         input: input.digest()?,
         endpoint: asked.endpoint.clone(),
         part_rows: args.part_rows.max(1),
-        format: format!("{format:?}").to_lowercase(),
+        format,
     };
     claim(folder, &job)?;
     let id = Digest::of(serde_json::to_string(&job)?.as_bytes());
@@ -73,12 +69,7 @@ pub async fn run(
             let name = format!("{file}-{place}");
             let found = answers(asked, &part, Some((&id, &name))).await?;
             let columns = joined(&found)?;
-            let as_data = match format {
-                OutputFormat::Parquet => DataFormat::Parquet,
-                OutputFormat::Csv => DataFormat::Csv,
-                OutputFormat::Jsonl => DataFormat::Jsonl,
-            };
-            tokio::task::spawn_blocking(move || part.write(&path, as_data, &columns)).await??;
+            tokio::task::spawn_blocking(move || part.write(&path, format, &columns)).await??;
         }
     }
     bar.finish_and_clear();

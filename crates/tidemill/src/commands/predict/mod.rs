@@ -13,6 +13,7 @@ use futures::StreamExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tidemill_core::digest::Digest;
+use tidemill_core::spec::DataFormat;
 use tidemill_data::{Added, BatchInput, Part};
 use tidemill_store::Database;
 
@@ -48,6 +49,16 @@ pub enum OutputFormat {
     Csv,
     /// One JSON object a line.
     Jsonl,
+}
+
+impl From<OutputFormat> for DataFormat {
+    fn from(format: OutputFormat) -> Self {
+        match format {
+            OutputFormat::Parquet => Self::Parquet,
+            OutputFormat::Csv => Self::Csv,
+            OutputFormat::Jsonl => Self::Jsonl,
+        }
+    }
 }
 
 /// Whom to ask.
@@ -153,11 +164,10 @@ struct Answer {
 
 /// The answers to the rows of a part, in order. `job` and the part's name make a repeated request the same request.
 async fn answers(asked: &Asked, part: &Part, job: Option<(&Digest, &str)>) -> Result<Vec<Answer>> {
-    let columns = part.columns();
+    let head = json!(part.columns());
     let mut requests = Vec::new();
     for from in (0..part.rows()).step_by(REQUEST_ROWS) {
         let until = (from + REQUEST_ROWS).min(part.rows());
-        let head = json!(columns);
         let body = format!(
             r#"{{"dataframe_split":{{"columns":{head},"data":{}}}}}"#,
             part.json(from, until)?
@@ -260,11 +270,11 @@ fn joined(answers: &[Answer]) -> Result<Vec<(String, Added)>> {
 }
 
 /// The name of a part's file.
-fn part_file(folder: &Path, file: usize, part: usize, format: OutputFormat) -> PathBuf {
+fn part_file(folder: &Path, file: usize, part: usize, format: DataFormat) -> PathBuf {
     let ending = match format {
-        OutputFormat::Parquet => "parquet",
-        OutputFormat::Csv => "csv",
-        OutputFormat::Jsonl => "jsonl",
+        DataFormat::Parquet => "parquet",
+        DataFormat::Csv => "csv",
+        DataFormat::Jsonl => "jsonl",
     };
     folder.join(format!("part-{file:05}-{part:05}.{ending}"))
 }
