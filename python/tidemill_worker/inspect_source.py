@@ -1,4 +1,4 @@
-"""Reads what a function says of itself without running it: the literal arguments of its `@tidemill.endpoint`, and what its file imports.
+"""Reads what a function says of itself without running it: the literal arguments of its `@tidemill.endpoint`.
 
 Usage: inspect_source.py FOLDER MODULE:ATTRIBUTE → JSON
 """
@@ -8,9 +8,6 @@ import json
 import os
 import sys
 
-#: What a fork server may import beforehand: these start no threads when they are imported.
-_WARM = {"numpy", "pandas", "scipy", "sklearn", "pyarrow", "joblib", "lightgbm", "xgboost", "torch", "pydantic", "PIL", "mlflow"}
-
 
 def main(folder, target):
     module, _, attribute = target.partition(":")
@@ -19,7 +16,7 @@ def main(folder, target):
     path = path + ".py" if os.path.isfile(path + ".py") else os.path.join(path, "__init__.py")
     with open(path, "rb") as file:
         tree = ast.parse(file.read(), path)
-    return {"settings": _settings(tree.body, attribute.split(".")), "imports": _imports(tree)}
+    return {"settings": _settings(tree.body, attribute.split("."))}
 
 
 def _settings(body, parts):
@@ -51,16 +48,6 @@ def _literals(decorator):
             # Computed: the worker will know, here it is left out.
             continue
     return found
-
-
-def _imports(tree):
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            found.add(node.module)
-    return sorted(name for name in found if name.partition(".")[0] in _WARM)
 
 
 if __name__ == "__main__":

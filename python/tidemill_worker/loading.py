@@ -113,7 +113,6 @@ def _function(model):
     if not callable(found):
         raise Refused(f"`{target}` is a `{type(found).__name__}`, which cannot be called; name a function or a class")
     settings.update(getattr(found, "__tidemill__", {}))
-    settings.update(model.get("settings") or {})
     closer = getattr(owner, "close", None) if owner is not None else None
     function = found
     # An object with an asynchronous or generating `__call__` shows that only there.
@@ -305,7 +304,7 @@ def _estimator(model):
     if callable(getattr(estimator, "predict", None)) or model.get("method"):
         return EstimatorModel(estimator, model)
     if callable(estimator):
-        return FunctionModel(estimator, model.get("settings") or {}, None)
+        return FunctionModel(estimator, {}, None)
     raise Refused(f"`{model['file']}` holds a `{type(estimator).__name__}`, which has no `predict` and cannot be called")
 
 

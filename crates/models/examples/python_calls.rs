@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use serde_json::Value;
 use tidemill_core::clock::Stopwatch;
 use tidemill_core::servable::{CallContext, Payload, Servable};
 use tidemill_core::spec::{Span, WorkerSpec};
@@ -81,7 +80,6 @@ async fn main() -> Outcome {
     let models = PythonModels::new(folder.path().join("sources"));
     let echo = PythonModel::Function {
         target: "app:predict".to_owned(),
-        settings: Value::Null,
     };
     let echo = models
         .loader(deployment(&python, folder.path(), echo))

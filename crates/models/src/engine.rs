@@ -91,7 +91,6 @@ impl Deployer {
         Ok(match &manifest.model {
             BundledModel::Function { target } => PythonModel::Function {
                 target: target.clone(),
-                settings: Value::Null,
             },
             BundledModel::Estimator {
                 file,

@@ -11,6 +11,7 @@ use tidemill_core::servable::{CallContext, Interface, Loader, Payload, Servable,
 use tidemill_core::tensors::{DataType, Tensor, TensorData, TensorSpec};
 
 use crate::bundle::has_extension;
+use crate::manifest::MANIFEST_FILE;
 use crate::{OnnxModel, Runtime};
 
 /// The name of the one output.
@@ -36,23 +37,23 @@ impl Loader for NativeLoader {
                 return Ok(Arc::new(OnnxModel::load_from(beside, name_of(&file))?));
             }
             let bytes = read(beside, name_of(&file))?;
-            let bundle = match manifest_of(&bytes) {
-                Some(named) => ModelBundle::from([
-                    (named.clone(), read(beside, &named)?),
-                    ("model.json".to_owned(), bytes),
-                ]),
-                None => ModelBundle::from([
-                    (
-                        "model.json".to_owned(),
-                        json!({ "format": format_of(&file, &bytes)?, "file": "model" })
-                            .to_string()
-                            .into_bytes(),
-                    ),
-                    ("model".to_owned(), bytes),
-                ]),
+            let (format, bundle) = match manifest_of(&bytes) {
+                Some((format, named)) => {
+                    let model = read(beside, &named)?;
+                    let files = [(named, model), (MANIFEST_FILE.to_owned(), bytes)];
+                    (format, ModelBundle::from(files))
+                }
+                None => {
+                    let format = format_of(&file, &bytes)?;
+                    let manifest = json!({ "format": format, "file": "model" }).to_string();
+                    let files = [
+                        (MANIFEST_FILE.to_owned(), manifest.into_bytes()),
+                        ("model".to_owned(), bytes),
+                    ];
+                    (format.to_owned(), ModelBundle::from(files))
+                }
             };
             let size = bundle.values().map(Vec::len).sum::<usize>() as u64;
-            let format = format_named(&bundle);
             let model = Runtime.load(&bundle)?;
             Ok(Arc::new(Tabular {
                 interface: interface(model.signature(), &format),
@@ -75,26 +76,15 @@ fn read(folder: &Path, name: &str) -> Result<Vec<u8>, PortError> {
         .map_err(|error| PortError::upstream("bundle_io", format!("cannot read `{name}`: {error}")))
 }
 
-/// The model file beside, where this is a manifest (`model.json`) that names one by a plain name.
-fn manifest_of(bytes: &[u8]) -> Option<String> {
+/// The format and the model file beside, where this is a manifest (`model.json`) that names one by a plain name.
+fn manifest_of(bytes: &[u8]) -> Option<(String, String)> {
     let head = bytes.get(..bytes.len().min(256))?;
     if !String::from_utf8_lossy(head).contains("\"format\"") {
         return None;
     }
     let manifest: serde_json::Value = serde_json::from_slice(bytes).ok()?;
-    let file = manifest["file"]
-        .as_str()
-        .filter(|_| manifest["format"].is_string())?;
-    (!file.contains(['/', '\\']) && !file.starts_with('.')).then(|| file.to_owned())
-}
-
-/// The `format` of a bundle's manifest.
-fn format_named(bundle: &ModelBundle) -> String {
-    let manifest = bundle
-        .get("model.json")
-        .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(bytes).ok());
-    let format = manifest.and_then(|manifest| manifest["format"].as_str().map(str::to_owned));
-    format.unwrap_or_default()
+    let (format, file) = (manifest["format"].as_str()?, manifest["file"].as_str()?);
+    (!file.contains(['/', '\\']) && !file.starts_with('.')).then(|| (format.to_owned(), file.to_owned()))
 }
 
 fn format_of(file: &str, bytes: &[u8]) -> Result<&'static str, PortError> {

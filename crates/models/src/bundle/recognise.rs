@@ -67,11 +67,8 @@ pub fn recognise(path: &Path) -> Result<Recognised, PortError> {
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned();
-    let mut start = [0_u8; 256];
-    let read = File::open(path)
-        .and_then(|mut file| file.read(&mut start))
-        .map_err(|error| unknown(&format!("cannot be read: {error}")))?;
-    let start = &start[..read];
+    let start = beginning(path).map_err(|error| unknown(&format!("cannot be read: {error}")))?;
+    let start = start.as_slice();
     let text = String::from_utf8_lossy(start);
     let native = has_extension(&name, "onnx")
         // XGBoost's own ending, and mlflow's for it: JSON, UBJ or an old binary form, of which the engine says what it can read.
@@ -105,6 +102,13 @@ pub fn recognise(path: &Path) -> Result<Recognised, PortError> {
     Err(unknown("is no model that is known here"))
 }
 
+/// The first bytes of a file.
+fn beginning(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    File::open(path)?.take(256).read_to_end(&mut start)?;
+    Ok(start)
+}
+
 /// The file of a flavour that needs no Python and whose answers are then the same as those of `mlflow.pyfunc`: a graph of ONNX, a booster of
 /// LightGBM's or XGBoost's own. Their classes with scikit-learn's ways answer with labels, and what was pickled needs Python.
 fn native_flavor(folder: &Path, flavors: &Value) -> Option<String> {
@@ -120,7 +124,7 @@ fn native_flavor(folder: &Path, flavors: &Value) -> Option<String> {
         let found = file.filter(|file| !file.contains("..")).and_then(|file| {
             let found = recognise(&folder.join(file)).ok()?;
             let begins = has_extension(file, "onnx")
-                || std::fs::read(folder.join(file))
+                || beginning(&folder.join(file))
                     .is_ok_and(|bytes| bytes.starts_with(b"{") || bytes.starts_with(b"tree\n"));
             (!found.python && begins).then(|| file.to_owned())
         });

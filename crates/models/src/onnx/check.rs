@@ -1,7 +1,7 @@
 //! What a file must not do, checked before ONNX Runtime sees it: read other files, claim memory that it does not fill, or run in
 //! circles.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 
 use tidemill_core::ports::ModelBundle;
 
@@ -177,33 +177,16 @@ impl Check<'_> {
                 }
             }
         }
-        let mut waiting = vec![0_usize; nodes.len()];
-        let mut readers: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
-        for (number, node) in nodes.iter().enumerate() {
-            for &input in node.inputs.iter().filter(|input| !input.is_empty()) {
-                if let Some(&from) = maker.get(input) {
-                    readers[from].push(number);
-                    waiting[number] += 1;
-                } else if !known.contains(input) {
-                    return Err(OnnxError::Cycle(format!(
-                        "`{}` reads `{input}`, which nothing makes",
-                        node.op
-                    )));
-                }
+        for node in nodes {
+            let mut inputs = node.inputs.iter().filter(|input| !input.is_empty());
+            if let Some(input) = inputs.find(|&input| !maker.contains_key(input) && !known.contains(input)) {
+                return Err(OnnxError::Cycle(format!(
+                    "`{}` reads `{input}`, which nothing makes",
+                    node.op
+                )));
             }
         }
-        let mut ready: VecDeque<usize> = (0..nodes.len()).filter(|&node| waiting[node] == 0).collect();
-        let mut done = 0;
-        while let Some(node) = ready.pop_front() {
-            done += 1;
-            for &reader in &readers[node] {
-                waiting[reader] -= 1;
-                if waiting[reader] == 0 {
-                    ready.push_back(reader);
-                }
-            }
-        }
-        if done != nodes.len() {
+        if sizes::order(nodes).len() != nodes.len() {
             return Err(OnnxError::Cycle("its nodes read each other in a circle".into()));
         }
         let with_graphs = |node: &&Node<'_>| node.attributes.iter().any(|it| !it.graphs.is_empty());

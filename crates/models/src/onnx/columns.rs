@@ -157,36 +157,15 @@ pub(super) fn tensor(input: &Input, columns: &[&Column], rows: usize) -> Result<
             ),
         ));
     }
-    macro_rules! bytes {
-        ($type:ty) => {
-            numbers
-                .iter()
-                .flat_map(|&value| (value as $type).to_le_bytes())
-                .collect::<Vec<u8>>()
-        };
+    if matches!(input.datatype, DataType::Fp16 | DataType::Bf16 | DataType::Bytes) {
+        return Err(PortError::caller(
+            "features_mismatch",
+            format!(
+                "tensor `{}` of the model is {}, which no column fits",
+                input.name,
+                input.datatype.name()
+            ),
+        ));
     }
-    let bytes = match input.datatype {
-        DataType::Fp32 => bytes!(f32),
-        DataType::Fp64 => bytes!(f64),
-        DataType::Int64 => bytes!(i64),
-        DataType::Int32 => bytes!(i32),
-        DataType::Int16 => bytes!(i16),
-        DataType::Int8 => bytes!(i8),
-        DataType::Uint64 => bytes!(u64),
-        DataType::Uint32 => bytes!(u32),
-        DataType::Uint16 => bytes!(u16),
-        DataType::Uint8 => bytes!(u8),
-        DataType::Bool => numbers.iter().map(|&value| u8::from(value != 0.0)).collect(),
-        other => {
-            return Err(PortError::caller(
-                "features_mismatch",
-                format!(
-                    "tensor `{}` of the model is {}, which no column fits",
-                    input.name,
-                    other.name()
-                ),
-            ));
-        }
-    };
-    Tensor::fixed(input.name.as_str(), input.datatype, shape, bytes.into()).map_err(wrong)
+    Tensor::of_numbers(input.name.as_str(), input.datatype, shape, &numbers).map_err(wrong)
 }

@@ -186,8 +186,8 @@ impl<'a> Scope<'_, 'a> {
     }
 }
 
-/// An order in which nodes find what they read; a file need not have them in one.
-fn order(nodes: &[Node<'_>]) -> Vec<usize> {
+/// An order in which nodes find what they read; a file need not have them in one. Those that read each other in a circle are not in it.
+pub(super) fn order(nodes: &[Node<'_>]) -> Vec<usize> {
     let outputs = nodes
         .iter()
         .enumerate()

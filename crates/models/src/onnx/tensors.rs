@@ -83,16 +83,8 @@ pub(super) fn to_ort(tensor: &Tensor) -> Result<DynValue, ValueError> {
         DataType::Int64 => numbers!(i64),
         DataType::Fp32 => numbers!(f32),
         DataType::Fp64 => numbers!(f64),
-        DataType::Fp16 => {
-            let chunks = bytes.as_chunks::<2>().0.iter();
-            let values: Vec<half::f16> = chunks.map(|chunk| half::f16::from_le_bytes(*chunk)).collect();
-            OrtTensor::from_array((shape, values))?.into_dyn()
-        }
-        DataType::Bf16 => {
-            let chunks = bytes.as_chunks::<2>().0.iter();
-            let values: Vec<half::bf16> = chunks.map(|chunk| half::bf16::from_le_bytes(*chunk)).collect();
-            OrtTensor::from_array((shape, values))?.into_dyn()
-        }
+        DataType::Fp16 => numbers!(half::f16),
+        DataType::Bf16 => numbers!(half::bf16),
         DataType::Bytes => return Err(ValueError::Type("BYTES of a fixed size".into())),
     })
 }

@@ -17,9 +17,6 @@ pub enum PythonModel {
     Function {
         /// `module:function`, `module:Class` or `module:Class.method`.
         target: String,
-        /// What was said of it elsewhere than in its decorator.
-        #[serde(default, skip_serializing_if = "Value::is_null")]
-        settings: Value,
     },
     /// A pickle of something with `predict`. Loading it runs what it says.
     Estimator {

@@ -60,7 +60,6 @@ impl Place {
     pub fn deployment(&self, target: &str) -> PythonDeployment {
         self.of(PythonModel::Function {
             target: target.to_owned(),
-            settings: Value::Null,
         })
     }
 
