@@ -326,20 +326,12 @@ fn check(spec: &Spec) -> Result<(), Finding> {
             );
         }
     }
-    match (&spec.endpoint.default, spec.label.task) {
-        (Some(super::DefaultAnswer::Number(p)), Task::Binary) if !(0.0..=1.0).contains(p) => {
-            finding("endpoint.default", format!("`{p}` is not a probability"))
-        }
-        (Some(super::DefaultAnswer::Class(c)), Task::Binary | Task::Regression) => finding(
-            "endpoint.default",
-            format!("`{c}` is not a number, which a {:?} label needs", spec.label.task).to_lowercase(),
-        ),
-        (Some(super::DefaultAnswer::Number(n)), Task::Multiclass) => finding(
-            "endpoint.default",
-            format!("`{n}` is a number; a multiclass default names a class, quoted"),
-        ),
-        _ => Ok(()),
+    if let Some(default) = &spec.endpoint.default
+        && let Err(message) = default.check(spec.label.task)
+    {
+        return finding("endpoint.default", message);
     }
+    spec.endpoint.check_fallback(&spec.features, spec.label.task)
 }
 
 /// The identifiers in the label's expressions: those that are also columns cannot be features.

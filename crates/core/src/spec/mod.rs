@@ -15,7 +15,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use endpoint::{
-    DefaultAnswer, EndpointSpec, InputSpec, LogDurability, LogFailure, LogSpec, NullPolicy, TextPolicy,
+    DefaultAnswer, EndpointSpec, FallbackStep, InputSpec, LogDurability, LogFailure, LogSpec, NullPolicy,
+    RuleAnswer, TextPolicy, UnseenPolicy,
 };
 pub use graphs::{
     ArgmaxSpec, BoundsSpec, ColumnStatistics, Combine, DetectorSpec, EnsembleNode, ExplainMethod,
