@@ -87,13 +87,15 @@ impl BundleUpload {
 /// The deployments of a server. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Deployments {
-    store: Store,
+    pub(super) store: Store,
     serving: Arc<Server>,
     engine: Arc<dyn DeploymentEngine>,
-    clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
     place: Place,
     /// Held while what is stored and what is served are made the same.
     changing: Arc<tokio::sync::Mutex<()>>,
+    /// Held while an outcome is stored and learnt.
+    pub(super) telling: Arc<tokio::sync::Mutex<()>>,
     /// Held while an archive is unpacked, so that it is unpacked once.
     unpacking: Arc<tokio::sync::Mutex<()>>,
     /// Bundles that no version needs yet.
@@ -122,12 +124,13 @@ impl Deployments {
             clock,
             place,
             changing: Arc::default(),
+            telling: Arc::default(),
             unpacking: Arc::default(),
             underway: Underway::default(),
         }
     }
 
-    fn hosting(&self) -> &Hosting {
+    pub(super) fn hosting(&self) -> &Hosting {
         self.serving.hosting()
     }
 
@@ -141,6 +144,7 @@ impl Deployments {
         for (name, versions) in by_name {
             let hosted = self.hosted(&name, &versions, None).await?;
             self.hosting().put(hosted);
+            self.restore_bandit(&name).await?;
         }
         Ok(())
     }
@@ -261,7 +265,7 @@ impl Deployments {
             serving: spec.clone(),
         };
         self.engine.prepare(&deploying).await?;
-        let loader = self.engine.loader(&deploying)?;
+        let loader = self.preparing(digest, deploying)?;
         // What cannot be loaded never takes the place of what answers.
         let loaded = loader.load().await?;
         let new = NewVersion {
@@ -293,6 +297,7 @@ impl Deployments {
         });
         let hosted = self.hosted(&name, &versions, Some(primed)).await?;
         self.hosting().put(hosted);
+        self.restore_bandit(&name).await?;
         // Takes what was loaded above.
         self.hosting().load(&name).await?;
         Self::view(&self.hosting().index(), &name, versions)
@@ -391,6 +396,20 @@ impl Deployments {
         })
     }
 
+    /// A loader of a bundle that sees to what it needs each time.
+    fn preparing(
+        &self,
+        digest: Digest,
+        deploying: Deploying,
+    ) -> std::result::Result<Arc<dyn Loader>, PortError> {
+        Ok(Arc::new(Preparing {
+            identity: identity(digest, &deploying.serving),
+            loader: self.engine.loader(&deploying)?,
+            engine: Arc::clone(&self.engine),
+            deploying,
+        }))
+    }
+
     /// A loader of a stored version. What is wrong with its files is told to whoever asks it, not to the whole server.
     async fn loader(&self, version: &DeploymentVersion, spec: &ServingSpec) -> Arc<dyn Loader> {
         let found = match self.unpacked(version.digest).await {
@@ -401,15 +420,8 @@ impl Deployments {
                     folder: self.place.unpacked(version.digest),
                     serving: spec.clone(),
                 };
-                match self.engine.loader(&deploying) {
-                    Ok(loader) => {
-                        return Arc::new(Preparing {
-                            identity: identity(version.digest, spec),
-                            engine: Arc::clone(&self.engine),
-                            deploying,
-                            loader,
-                        });
-                    }
+                match self.preparing(version.digest, deploying) {
+                    Ok(loader) => return loader,
                     Err(error) => error,
                 }
             }

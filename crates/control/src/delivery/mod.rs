@@ -7,6 +7,7 @@ pub(crate) mod endpoints;
 pub mod evaluation;
 pub mod gates;
 mod loaders;
+mod outcomes;
 pub(crate) mod reconcile;
 pub mod rollouts;
 pub(crate) mod routes;
