@@ -6,6 +6,7 @@ pub mod deployments;
 pub(crate) mod endpoints;
 pub mod evaluation;
 pub mod gates;
+mod graphs;
 mod loaders;
 mod outcomes;
 pub(crate) mod reconcile;

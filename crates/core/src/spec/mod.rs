@@ -23,7 +23,7 @@ pub use graphs::{
     ExplainNode, GraphInputSpec, GraphSpec, ModelNode, NodeSpec, OutlierMethod, OutlierNode, Reference,
     ScaleSpec, SoftmaxSpec, SplitterNode, SwitchCase, SwitchNode, ThresholdSpec, TransformStep, cholesky,
 };
-pub use load::{SpecError, json_schema, load, parse};
+pub use load::{SpecError, json_schema, load, load_graph, parse};
 pub use routing::{
     BanditSpec, BreakerSpec, ConditionSpec, FallbackSpec, Finding, RoutingSpec, RuleSpec, ShadowCopySpec,
     SourceSpec,
