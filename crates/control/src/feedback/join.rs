@@ -13,7 +13,6 @@ use tidemill_store::labels;
 
 use crate::context::Context;
 use crate::error::Result;
-use crate::feedback::predictions;
 
 /// Labelled rows of a stretch of time, batch by batch.
 pub(crate) struct Joined {
@@ -113,11 +112,15 @@ pub(crate) async fn joined(
     until: Timestamp,
     as_of: Timestamp,
 ) -> Result<Joined> {
-    let batches = predictions::between(ctx, endpoint, from, until).await?;
-    let (name, label) = (endpoint.clone(), ctx.spec.label.name.clone());
+    let batches = ctx.predictions.between(endpoint, from, until).await?;
+    let label = ctx.spec.label.name.clone();
+    let ids: Vec<PredictionId> = batches
+        .iter()
+        .flat_map(|batch| batch.ids.iter().cloned())
+        .collect();
     let known: HashMap<PredictionId, LabelValue> = ctx
         .store
-        .read(move |tx| labels::labels_for(tx, &name, &label, from, until, as_of))
+        .read(move |tx| labels::labels_of(tx, &ids, &label, as_of))
         .await?
         .into_iter()
         .map(|row| (row.prediction_id, row.value))
