@@ -50,22 +50,22 @@ fn attributes_of(headers: &HeaderMap) -> BTreeMap<String, String> {
 /// # Errors
 /// If it is no number of milliseconds.
 pub(crate) fn timeout() -> Result<Option<Duration>, ApiError> {
-    let found = ATTRIBUTES.try_with(|attributes| {
-        let names = ["x-tidemill-timeout-ms", "x-envoy-expected-rq-timeout-ms"];
-        let mut names = names.into_iter();
-        names.find_map(|name| Some((name, attributes.get(name)?.clone())))
-    });
-    let Ok(Some((name, text))) = found else {
-        return Ok(None);
-    };
-    match text.parse::<u64>() {
-        Ok(0) => Ok(None),
-        Ok(millis) => Ok(Some(Duration::from_millis(millis))),
-        Err(_) => Err(ApiError::bad_request(
-            "bad_parameter",
-            format!("header `{name}` is `{text}`, expected a whole number of milliseconds"),
-        )),
+    let names = ["x-tidemill-timeout-ms", "x-envoy-expected-rq-timeout-ms"];
+    let found = ATTRIBUTES.try_with(|attributes| names.map(|name| attributes.get(name).cloned()));
+    let mut shortest = None;
+    for (name, text) in names.into_iter().zip(found.into_iter().flatten()) {
+        let Some(text) = text else { continue };
+        let millis: u64 = text.parse().map_err(|_| {
+            ApiError::bad_request(
+                "bad_parameter",
+                format!("header `{name}` is `{text}`, expected a whole number of milliseconds"),
+            )
+        })?;
+        // As in Triton's parameter, 0 is no limit.
+        let asked = (millis > 0).then(|| Duration::from_millis(millis));
+        shortest = crate::infer::shortest(shortest, asked);
     }
+    Ok(shortest)
 }
 
 /// Gives the request an id, traces it, and gives an error the shape of the protocol that was spoken.

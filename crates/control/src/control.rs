@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use crate::context::{Context, Parts};
 use crate::delivery::{bundles, endpoints as intended, reconcile, routes};
 use crate::error::{ControlError, Result};
-use crate::feedback::{predictions, record};
+use crate::feedback::record;
 use crate::monitor::windows;
 use crate::pipeline::triggers::Fired;
 use crate::pipeline::{runs as execution, scheduler, sweep, train};
@@ -54,7 +54,7 @@ struct Inner {
     next_look: AtomicI64,
     next_window: AtomicI64,
     served: AtomicBool,
-    /// Counting labels without a prediction reads all labels, so it is done when a window closes.
+    /// Counted when a window closes.
     unmatched: AtomicU64,
     unmatched_counted: std::sync::Mutex<Option<Stopwatch>>,
     ready: AtomicBool,
@@ -187,7 +187,7 @@ impl Control {
                 .next_window
                 .store((now.floor_to(every) + every).as_micros(), Ordering::Relaxed);
         } else if ctx.serving.log().live_stats().rows >= COMPACT_ROWS {
-            predictions::compact(ctx).await?;
+            ctx.predictions.compact().await?;
         }
         if closed > 0 {
             report::close_months(ctx).await?;
@@ -213,13 +213,14 @@ impl Control {
         Ok(())
     }
 
-    /// Counts the labels without a prediction. That reads all labels, so a replay, in which a day passes in a fraction of a second,
-    /// does it once a minute at most.
+    /// Counts the labels without a prediction, after looking for these in what has come since. A replay, in which a day passes in a
+    /// fraction of a second, does it once a minute at most.
     async fn count_unmatched(&self, now: Timestamp) -> Result<()> {
         let recent = |watch: Stopwatch| watch.elapsed() < UNMATCHED_EVERY;
         if lock(&self.inner.unmatched_counted).is_some_and(recent) {
             return Ok(());
         }
+        self.ctx().predictions.match_waiting_labels().await?;
         let before = now - self.ctx().spec.label.horizon;
         let unmatched = self.store().read(move |tx| labels::unmatched(tx, before)).await?;
         self.inner.unmatched.store(unmatched, Ordering::Relaxed);
@@ -323,7 +324,7 @@ impl Control {
     pub async fn settle(&self) -> Result<()> {
         self.wait_for_runs().await;
         let _turn = self.inner.ticking.lock().await;
-        predictions::compact(self.ctx()).await?;
+        self.ctx().predictions.compact().await?;
         Ok(())
     }
 
@@ -489,7 +490,7 @@ impl Control {
             ));
         };
         let model = bundles::load_version(ctx, &ctx.model(), version).await?;
-        predictions::compact(ctx).await?;
+        ctx.predictions.compact().await?;
         let manifest = train::snapshot(ctx, endpoint.first_served_at, ctx.now()).await?;
         let rows = ctx.data.load_snapshot(&manifest).await?;
         let split = train::split(&rows, &ctx.spec.evaluation);

@@ -7,7 +7,6 @@ use tidemill_store::{decisions, labels, models, rollouts, runs, snapshots, steps
 
 use crate::context::Context;
 use crate::error::Result;
-use crate::feedback::predictions;
 use crate::view::Lineage;
 
 /// The version with what a reader wants of it; its full record stands under `/api/v1/models`.
@@ -36,7 +35,7 @@ fn code_of(parts: &Value) -> Value {
 
 /// Follows a prediction.
 pub(crate) async fn of_prediction(ctx: &Context, id: &PredictionId) -> Result<Lineage> {
-    let (batch, row) = predictions::find(ctx, id).await?;
+    let (batch, row) = ctx.predictions.find(id).await?;
     let features: serde_json::Map<String, Value> = batch
         .features
         .schema()

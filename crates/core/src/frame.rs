@@ -325,6 +325,28 @@ impl Scores {
         &self.values()[row * width..(row + 1) * width]
     }
 
+    /// The most probable class of a row, the first of equals; `None` where nobody answered, or the task is another.
+    pub fn label(&self, row: usize) -> Option<&str> {
+        let Self::Multiclass { classes, .. } = self else {
+            return None;
+        };
+        let probabilities = self.row(row);
+        let best = (0..probabilities.len()).reduce(|best, i| {
+            if probabilities[i] > probabilities[best] {
+                i
+            } else {
+                best
+            }
+        })?;
+        let class = classes.get(best).map(String::as_str);
+        class.filter(|_| !probabilities[best].is_nan())
+    }
+
+    /// Whether nobody answered a row: an endpoint that abstains records NaN.
+    pub fn is_abstained(&self, row: usize) -> bool {
+        self.row(row).iter().any(|value| value.is_nan())
+    }
+
     /// The same kind of answers with other numbers.
     pub fn with_values(&self, values: Vec<f64>) -> Self {
         match self {

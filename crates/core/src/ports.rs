@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::frame::{FeatureSchema, Frame, Labels, Scores, Task};
 use crate::ids::PredictionId;
-use crate::predictions::{LabelValue, PredictionBatch};
+use crate::predictions::{BatchShape, LabelValue, PredictionBatch};
 use crate::snapshot::SnapshotManifest;
 use crate::spec::Spec;
 
@@ -289,12 +289,23 @@ pub trait DataEngine: Send + Sync {
 
     /// The names, sizes and modification marks of the source's files, as one digest: it changes when data arrives.
     async fn source_digest(&self, root: &std::path::Path, spec: &Spec) -> Result<Digest, PortError>;
+}
 
-    /// Prediction batches of one endpoint as a Parquet file (zstd).
-    fn encode_predictions(&self, batches: &[PredictionBatch]) -> Result<Vec<u8>, PortError>;
+/// The prediction log as Parquet.
+pub trait PredictionCodec: Send + Sync {
+    /// Begins a file of batches of one endpoint, all of this shape and with the same features.
+    fn batches(&self, shape: BatchShape) -> Box<dyn BatchWriter>;
 
-    /// The batches of such a file; equal to what was encoded, request by request.
-    fn decode_predictions(&self, parquet: &[u8]) -> Result<Vec<PredictionBatch>, PortError>;
+    /// The batches of such a file; equal to what was written, request by request.
+    fn decode_batches(&self, parquet: &[u8]) -> Result<Vec<PredictionBatch>, PortError>;
+}
+
+/// A Parquet file (zstd) in the making.
+pub trait BatchWriter: Send {
+    /// Appends batches; what is kept in memory of them is compressed.
+    fn push(&mut self, batches: &[PredictionBatch]) -> Result<(), PortError>;
+    /// The whole file.
+    fn finish(self: Box<Self>) -> Result<Vec<u8>, PortError>;
 }
 
 /// Bytes that can be read in parts, wherever they are.

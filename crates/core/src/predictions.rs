@@ -98,6 +98,25 @@ pub struct PredictionBatch {
     pub latency_us: u64,
 }
 
+/// What decides which columns a file of batches has, beside the features.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BatchShape {
+    /// Each row's answer is one number.
+    pub single: bool,
+    /// Shadows answered too.
+    pub shadows: bool,
+}
+
+impl BatchShape {
+    /// The shape that holds all of these.
+    pub fn of(batches: &[PredictionBatch]) -> Self {
+        Self {
+            single: batches.iter().all(|batch| batch.scores.width() == 1),
+            shadows: batches.iter().any(|batch| !batch.shadows.is_empty()),
+        }
+    }
+}
+
 impl PredictionBatch {
     /// How many rows.
     pub fn rows(&self) -> usize {

@@ -1,6 +1,7 @@
 //! Who answers each row, and who steps in when that one fails. No clock, no log, no async: `(route, rows) → answers`.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -10,11 +11,12 @@ use tidemill_core::ids::VersionNumber;
 use tidemill_core::ports::{Blame, Model, PortError};
 use tidemill_core::predictions::{Role, ShadowScores};
 use tidemill_core::servable::Deadline;
+use tidemill_core::spec::UnseenPolicy;
 
 use crate::error::ServeError;
 use crate::guard::{Finding, SchemaError};
 use crate::hosting::routing::conditions::Found;
-use crate::inputs::{self, Taken};
+use crate::inputs::{self, Fitting};
 use crate::metrics::{Counter, Counters};
 use crate::pressure::Pressure;
 use crate::routing::{Deployment, Route, Step};
@@ -27,8 +29,8 @@ pub const CHAMPION_FAILED: &str = "champion failed: ";
 pub const PREVIOUS_FAILED: &str = "previous champion failed: ";
 /// What `degraded` says of a default answer that was given because the endpoint has no champion yet.
 pub const NO_MODEL_YET: &str = "no model yet";
-/// How `degraded` starts for a row that no model was asked, because of its values.
-pub const NOT_ASKED: &str = "no model was asked: ";
+/// How `degraded` starts for a row that a version was not asked, because of its values.
+pub const NOT_ASKED: &str = "not asked: ";
 
 /// How the part of `degraded` starts that tells of the failure of a version that the chain names.
 const FALLBACK_FAILED: &str = "fallback failed: ";
@@ -68,8 +70,9 @@ pub(crate) fn answer(
     if ask.deadline.is_some_and(|deadline| deadline.passed()) {
         return Err(late(route, "it was over before a model was asked"));
     }
-    let Taken { rows, unfit } = inputs::take(route, &ask.rows)?;
-    let mut sheet = Sheet::new(route, &rows, counters, ask.deadline);
+    let rows = &ask.rows;
+    inputs::check_nulls(route.inputs, rows)?;
+    let mut sheet = Sheet::new(route, rows, counters, ask.deadline);
     let mut canary_share = 0.0;
     if let Some(version) = ask.version {
         let (deployment, role) = asked_for(route, version)?;
@@ -88,20 +91,21 @@ pub(crate) fn answer(
             });
         }
         canary_share = route.canary.as_ref().map_or(0.0, |canary| canary.share);
-        by_fallbacks(route, &mut sheet, canary_rows, champion_rows, &unfit);
+        by_fallbacks(route, &mut sheet, canary_rows, champion_rows);
     }
-    let (versions, roles, degraded, scores) = sheet.finish(unfit)?;
+    let (versions, roles, degraded, scores) = sheet.finish()?;
+    let in_time = !ask.deadline.is_some_and(|deadline| deadline.passed());
     Ok(Answered {
         versions,
         roles,
         degraded,
         scores,
         canary_share,
-        shadows: if pressure >= Pressure::Shadows && !route.shadows.is_empty() {
-            counters.shadows_shed.add(1);
-            Vec::new()
+        shadows: if pressure < Pressure::Shadows && in_time {
+            shadows(route, rows, counters)
         } else {
-            shadows(route, &rows, counters)
+            counters.shadows_shed.add(u64::from(!route.shadows.is_empty()));
+            Vec::new()
         },
     })
 }
@@ -128,26 +132,10 @@ fn split(route: &Route, ask: &Ask) -> (Vec<usize>, Vec<usize>) {
     })
 }
 
-/// Canary → champion → previous → the endpoint's own chain → default: each gets the rows that the one before failed to answer. Rows
-/// that are `unfit` are asked of no model.
-fn by_fallbacks(
-    route: &Route,
-    sheet: &mut Sheet<'_>,
-    mut canary_rows: Vec<usize>,
-    mut rows: Vec<usize>,
-    unfit: &[(usize, Finding)],
-) {
+/// Canary → champion → previous → the endpoint's own chain → default: each gets the rows that the one before failed to answer, or was
+/// not asked because of their values.
+fn by_fallbacks(route: &Route, sheet: &mut Sheet<'_>, canary_rows: Vec<usize>, mut rows: Vec<usize>) {
     let counters = sheet.counters;
-    if !unfit.is_empty() {
-        counters.unfit_rows.add(unfit.len() as u64);
-        let fits = |row: &usize| unfit.binary_search_by_key(row, |(row, _)| *row).is_err();
-        canary_rows.retain(fits);
-        rows.retain(fits);
-        for (row, finding) in unfit {
-            sheet.note(&[*row], &format!("{NOT_ASKED}{}", finding.message));
-        }
-    }
-    let mut unfit: Vec<usize> = unfit.iter().map(|(row, _)| *row).collect();
     if let Some(canary) = &route.canary {
         let counter = &counters.canary_failed_rows;
         let attempt = Attempt::of(&canary.deployment, Role::Canary, CANARY_FAILED, Some(counter));
@@ -163,45 +151,40 @@ fn by_fallbacks(
         None => sheet.note(&rows, NO_MODEL_YET),
     }
     let champion = route.champion.as_ref().map(|champion| champion.version);
-    if let Some(previous) = &route.previous
-        && Some(previous.version) != champion
-    {
+    let previous = route.previous.as_ref();
+    let previous = previous.filter(|previous| Some(previous.version) != champion);
+    if let Some(previous) = previous {
         let counter = &counters.previous_failed_rows;
         let attempt = Attempt::of(previous, Role::Previous, PREVIOUS_FAILED, Some(counter));
         rows = sheet.fill(rows, attempt);
     }
+    let asked = [champion, previous.map(|previous| previous.version)];
     for step in &route.fallback {
         match step {
+            // It was asked before, under another name.
+            Step::Version(deployment) if asked.contains(&Some(deployment.version)) => {}
             Step::Version(deployment) => {
-                let (open, attempt) = (
-                    rows.len(),
-                    Attempt::of(deployment, Role::Fallback, FALLBACK_FAILED, None),
-                );
+                let open = rows.len();
+                let attempt = Attempt::of(deployment, Role::Fallback, FALLBACK_FAILED, None);
                 rows = sheet.fill(rows, attempt);
                 counters.fallback_rows.add((open - rows.len()) as u64);
             }
             Step::Rule(rule) => {
                 let column = &sheet.rows.columns()[rule.feature];
                 let holds = |row: &usize| value_at(column, *row).is_some_and(|value| value.fits(&rule.when));
-                for open in [&mut rows, &mut unfit] {
-                    let (answered, left) = std::mem::take(open).into_iter().partition(holds);
-                    *open = left;
-                    sheet.fill_fixed(answered, Role::Default, &rule.answer, &counters.rule_rows);
-                }
+                let (answered, left) = rows.into_iter().partition(holds);
+                rows = left;
+                sheet.fill_fixed(answered, Role::Default, &rule.answer, &counters.rule_rows);
             }
             Step::Abstain => {
                 let nothing = vec![f64::NAN; route.width()];
-                for open in [&mut rows, &mut unfit] {
-                    let open = std::mem::take(open);
-                    sheet.fill_fixed(open, Role::Abstained, &nothing, &counters.abstained_rows);
-                }
+                let open = std::mem::take(&mut rows);
+                sheet.fill_fixed(open, Role::Abstained, &nothing, &counters.abstained_rows);
             }
         }
     }
     if let Some(default) = &route.default {
-        for open in [rows, unfit] {
-            sheet.fill_fixed(open, Role::Default, default, &counters.default_rows);
-        }
+        sheet.fill_fixed(rows, Role::Default, default, &counters.default_rows);
     }
 }
 
@@ -251,11 +234,11 @@ fn asked_for(route: &Route, version: VersionNumber) -> Result<(&Arc<Deployment>,
 fn shadows(route: &Route, rows: &Frame, counters: &Counters) -> Vec<ShadowScores> {
     let mut answers = Vec::with_capacity(route.shadows.len());
     for shadow in &route.shadows {
-        match guarded(route, shadow, rows, None) {
-            Ok(scores) => answers.push(ShadowScores {
+        match of_shadow(route, shadow, rows) {
+            Ok(scores) => answers.extend(scores.map(|scores| ShadowScores {
                 version: shadow.version,
                 scores,
-            }),
+            })),
             Err(error) => {
                 counters.shadow_failures.add(1);
                 tracing::warn!(endpoint = %route.endpoint, version = %shadow.version, %error, "a shadow failed");
@@ -263,6 +246,37 @@ fn shadows(route: &Route, rows: &Frame, counters: &Counters) -> Vec<ShadowScores
         }
     }
     answers
+}
+
+/// A shadow's scores, NaN for rows that it may not be asked; `None` if that is all of them.
+fn of_shadow(route: &Route, shadow: &Deployment, rows: &Frame) -> Result<Option<Scores>, PortError> {
+    let all = (0..rows.rows()).collect();
+    let fitting = inputs::fitting(route.inputs, rows, all, shadow.model.as_ref());
+    if fitting.rows.is_empty() {
+        return Ok(None);
+    }
+    let scores = guarded(route, shadow, &shown(rows, &fitting), None)?;
+    if fitting.unfit.is_empty() {
+        return Ok(Some(scores));
+    }
+    let width = route.width();
+    let mut values = vec![f64::NAN; rows.rows() * width];
+    for (i, &row) in fitting.rows.iter().enumerate() {
+        values[row * width..(row + 1) * width].copy_from_slice(scores.row(i));
+    }
+    Ok(Some(scores.with_values(values)))
+}
+
+/// The rows that a version may be asked, as it is shown them.
+fn shown<'a>(rows: &'a Frame, fitting: &Fitting) -> Cow<'a, Frame> {
+    let mut shown = Cow::Borrowed(rows);
+    if !fitting.blanked.is_empty() {
+        shown = Cow::Owned(rows.blanked(&fitting.blanked));
+    }
+    if fitting.rows.len() < rows.rows() {
+        shown = Cow::Owned(shown.take(&fitting.rows));
+    }
+    shown
 }
 
 /// One deployment's turn.
@@ -295,8 +309,12 @@ struct Sheet<'a> {
     rows: &'a Frame,
     counters: &'a Counters,
     deadline: Option<Deadline>,
-    /// The deadline has passed while a model worked.
+    /// The deadline has passed while models worked: nobody is asked any more.
     late: bool,
+    /// What the endpoint's rules refuse: nobody is asked any more.
+    refused: SchemaError,
+    /// What does not fit in rows that a version was not asked.
+    unfit: BTreeMap<usize, Finding>,
     versions: Vec<VersionNumber>,
     /// `None` where nobody has answered yet.
     roles: Vec<Option<Role>>,
@@ -313,6 +331,8 @@ impl<'a> Sheet<'a> {
             counters,
             deadline,
             late: false,
+            refused: SchemaError::default(),
+            unfit: BTreeMap::new(),
             versions: vec![VersionNumber::DEFAULT; count],
             roles: vec![None; count],
             degraded: vec![None; count],
@@ -320,24 +340,28 @@ impl<'a> Sheet<'a> {
         }
     }
 
-    /// Lets a deployment answer `rows`; returns the rows that are still open.
+    /// Whether nobody is to be asked any more.
+    fn stopped(&mut self) -> bool {
+        self.late |= self.deadline.is_some_and(|deadline| deadline.passed());
+        self.late || !self.refused.findings.is_empty()
+    }
+
+    /// Lets a deployment answer `rows`; returns the rows that are still open, in order.
     fn fill(&mut self, rows: Vec<usize>, attempt: Attempt<'_>) -> Vec<usize> {
-        if rows.is_empty() {
+        if rows.is_empty() || self.stopped() {
             return rows;
         }
-        let all = rows.len() == self.rows.rows();
-        let result = if all {
-            guarded(self.route, attempt.deployment, self.rows, self.deadline)
-        } else {
-            guarded(
-                self.route,
-                attempt.deployment,
-                &self.rows.take(&rows),
-                self.deadline,
-            )
-        };
-        match result {
+        let model = attempt.deployment.model.as_ref();
+        let fitting = inputs::fitting(self.route.inputs, self.rows, rows, model);
+        let mut open = self.set_aside(&fitting.unfit);
+        if fitting.rows.is_empty() || !self.refused.findings.is_empty() {
+            return open;
+        }
+        let shown = shown(self.rows, &fitting);
+        let rows = fitting.rows;
+        match guarded(self.route, attempt.deployment, &shown, self.deadline) {
             Ok(scores) => {
+                let all = rows.len() == self.rows.rows();
                 if all {
                     self.values = scores.values().to_vec();
                 }
@@ -348,12 +372,9 @@ impl<'a> Sheet<'a> {
                         self.set_values(row, scores.row(i));
                     }
                 }
-                Vec::new()
+                return open;
             }
-            Err(error) if error.code == LATE => {
-                self.late = true;
-                rows
-            }
+            Err(error) if error.code == LATE => self.late = true,
             Err(error) => {
                 let (endpoint, version) = (&self.route.endpoint, attempt.deployment.version);
                 tracing::warn!(%endpoint, %version, role = ?attempt.role, %error, rows = rows.len(), "a deployment failed");
@@ -361,14 +382,30 @@ impl<'a> Sheet<'a> {
                     failures.add(rows.len() as u64);
                 }
                 self.note(&rows, &format!("{}{error}", attempt.reason));
-                rows
             }
         }
+        open.extend(rows);
+        open.sort_unstable();
+        open
+    }
+
+    /// Remembers rows that a version is not asked because of their values.
+    fn set_aside(&mut self, unfit: &[(usize, Finding)]) -> Vec<usize> {
+        for (row, finding) in unfit {
+            if self.route.inputs.unseen == UnseenPolicy::Refuse {
+                self.refused.push(finding.clone());
+            } else if !self.unfit.contains_key(row) {
+                self.counters.unfit_rows.add(1);
+                self.note(&[*row], &format!("{NOT_ASKED}{}", finding.message));
+                self.unfit.insert(*row, finding.clone());
+            }
+        }
+        unfit.iter().map(|(row, _)| *row).collect()
     }
 
     /// Gives rows an answer that no model made.
     fn fill_fixed(&mut self, rows: Vec<usize>, role: Role, answer: &[f64], counter: &Counter) {
-        if rows.is_empty() {
+        if rows.is_empty() || self.stopped() {
             return;
         }
         if answer.len() != self.route.width() {
@@ -411,18 +448,20 @@ impl<'a> Sheet<'a> {
 
     #[allow(clippy::type_complexity)] // the four columns of the sheet, taken apart once
     fn finish(
-        self,
-        unfit: Vec<(usize, Finding)>,
+        mut self,
     ) -> Result<(Vec<VersionNumber>, Vec<Role>, Vec<Option<Arc<str>>>, Scores), ServeError> {
-        if self.late {
-            return Err(late(self.route, "a model was at work on its rows"));
+        if self.stopped() && self.late {
+            return Err(late(self.route, "models were at work on its rows"));
+        }
+        if !self.refused.findings.is_empty() {
+            return Err(self.refused.into());
         }
         let endpoint = self.route.endpoint.clone();
         let mut roles = Vec::with_capacity(self.roles.len());
         for (row, role) in self.roles.iter().enumerate() {
             let Some(role) = role else {
                 // No rule took it: the caller can do something about it.
-                if let Some((_, finding)) = unfit.into_iter().find(|(unfit, _)| *unfit == row) {
+                if let Some(finding) = self.unfit.remove(&row) {
                     return Err(SchemaError::of(finding).into());
                 }
                 let reasons = self.degraded[row].as_deref().unwrap_or_default();

@@ -1,118 +1,121 @@
-//! What an endpoint does with missing values, and with values that training never saw (`endpoint.inputs`).
+//! What an endpoint does with missing values, and with values that training never saw (`endpoint.inputs`): judged for each version by
+//! itself, because a newer one may know what an older one does not.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
-use tidemill_core::frame::{Column, Feature, FeatureKind, Frame};
+use tidemill_core::frame::{Column, FeatureKind, Frame};
 use tidemill_core::ports::Model;
-use tidemill_core::spec::{NullPolicy, UnseenPolicy};
+use tidemill_core::spec::{InputSpec, NullPolicy, UnseenPolicy};
 
 use crate::guard::{Finding, RawValue, SchemaError, kind_name, wrong_value};
-use crate::routing::Route;
 
 const SEEN: &str = "a value that training has seen";
 
-/// Rows on their way to the models.
-#[derive(Debug)]
-pub(crate) struct Taken<'a> {
-    /// As the models get them.
-    pub rows: Cow<'a, Frame>,
-    /// Those that no model is asked, in order, and what does not fit in each.
+/// What one version may be asked.
+#[derive(Debug, Default)]
+pub(crate) struct Fitting {
+    /// The rows that it may be asked.
+    pub rows: Vec<usize>,
+    /// The others, in order, each with the first thing in it that does not fit.
     pub unfit: Vec<(usize, Finding)>,
+    /// Values that it is shown as missing: feature and row.
+    pub blanked: Vec<(usize, usize)>,
 }
 
-/// Sorts rows by the endpoint's rules: which go to the models and how, and which do not.
+/// Refuses rows with a missing value, where the endpoint says so.
 ///
 /// # Errors
-/// All that the rules refuse, up to [`crate::MAX_FINDINGS`].
-pub(crate) fn take<'a>(route: &Route, rows: &'a Frame) -> Result<Taken<'a>, SchemaError> {
-    let mut taken = Taken {
-        rows: Cow::Borrowed(rows),
-        unfit: Vec::new(),
-    };
+/// All of them, up to [`crate::MAX_FINDINGS`].
+pub(crate) fn check_nulls(rules: InputSpec, frame: &Frame) -> Result<(), SchemaError> {
     let mut refused = SchemaError::default();
-    let rules = route.inputs;
-    if rules.nulls != NullPolicy::Take {
-        for (feature, row) in missing(rows) {
-            let finding = wrong_value(&feature.name, row, &RawValue::Null, kind_name(feature.kind));
-            match rules.nulls {
-                NullPolicy::Refuse => refused.push(finding),
-                NullPolicy::Fallback | NullPolicy::Take => taken.unfit.push((row, finding)),
-            }
+    if rules.nulls == NullPolicy::Refuse {
+        for row in 0..frame.rows() {
+            missing(frame, row, |finding| refused.push(finding));
         }
     }
-    let judge = route.champion.as_ref().or(route.previous.as_ref());
-    if let Some(judge) = judge.filter(|_| rules.unseen != UnseenPolicy::Take) {
-        let mut blanked = Vec::new();
-        for (place, row, value) in unseen(judge.model.as_ref(), rows) {
-            let name = &rows.schema().features[place].name;
-            let finding = || wrong_value(name, row, &RawValue::Text(Arc::clone(value)), SEEN);
-            match rules.unseen {
-                UnseenPolicy::Refuse => refused.push(finding()),
-                UnseenPolicy::Missing => blanked.push((place, row)),
-                UnseenPolicy::Fallback | UnseenPolicy::Take => taken.unfit.push((row, finding())),
-            }
-        }
-        if !blanked.is_empty() {
-            taken.rows = Cow::Owned(rows.blanked(&blanked));
-        }
+    if refused.findings.is_empty() {
+        Ok(())
+    } else {
+        Err(refused)
     }
-    if !refused.findings.is_empty() {
-        return Err(refused);
-    }
-    taken.unfit.sort_by_key(|(row, _)| *row);
-    taken.unfit.dedup_by_key(|(row, _)| *row);
-    Ok(taken)
 }
 
-fn missing(rows: &Frame) -> impl Iterator<Item = (&Feature, usize)> {
-    let columns = rows.schema().features.iter().zip(rows.columns());
-    columns.flat_map(move |(feature, column)| {
-        let at = move |row: &usize| match column {
-            Column::Numeric(values) => values[*row].is_nan(),
-            Column::Categorical(values) => values[*row].is_none(),
+/// Which of `rows` a model may be asked, by the rules.
+pub(crate) fn fitting(rules: InputSpec, frame: &Frame, rows: Vec<usize>, model: &dyn Model) -> Fitting {
+    let by_nulls = rules.nulls == NullPolicy::Fallback;
+    if !by_nulls && rules.unseen == UnseenPolicy::Take {
+        return Fitting {
+            rows,
+            ..Fitting::default()
         };
-        (0..rows.rows()).filter(at).map(move |row| (feature, row))
-    })
+    }
+    let read = columns_read(frame, model);
+    let mut fitting = Fitting::default();
+    for row in rows {
+        let mut first = None;
+        if by_nulls {
+            missing(frame, row, |finding| {
+                first.get_or_insert(finding);
+            });
+        }
+        for &(place, feature, values) in &read {
+            let Some(value) = &values[row] else { continue };
+            if rules.unseen == UnseenPolicy::Take || model.knows(feature, value) != Some(false) {
+                continue;
+            }
+            if rules.unseen == UnseenPolicy::Missing {
+                fitting.blanked.push((place, row));
+            } else {
+                let name = &frame.schema().features[place].name;
+                let value = RawValue::Text(Arc::clone(value));
+                first.get_or_insert_with(|| wrong_value(name, row, &value, SEEN));
+            }
+        }
+        match first {
+            None => fitting.rows.push(row),
+            Some(finding) => fitting.unfit.push((row, finding)),
+        }
+    }
+    fitting
 }
 
-/// Feature, row and value of what the model does not know.
-fn unseen<'a>(model: &'a dyn Model, rows: &'a Frame) -> impl Iterator<Item = (usize, usize, &'a Arc<str>)> {
+/// Tells of each missing value of a row.
+fn missing(frame: &Frame, row: usize, mut tell: impl FnMut(Finding)) {
+    for (feature, column) in frame.schema().features.iter().zip(frame.columns()) {
+        let missing = match column {
+            Column::Numeric(values) => values[row].is_nan(),
+            Column::Categorical(values) => values[row].is_none(),
+        };
+        if missing {
+            let expected = kind_name(feature.kind);
+            tell(wrong_value(&feature.name, row, &RawValue::Null, expected));
+        }
+    }
+}
+
+/// A categorical column that a model reads: its place in the frame, that in the model's signature, its values.
+type ColumnRead<'a> = (usize, usize, &'a [Option<Arc<str>>]);
+
+fn columns_read<'a>(frame: &'a Frame, model: &dyn Model) -> Vec<ColumnRead<'a>> {
     let signature = &model.signature().features;
-    let columns = rows.schema().features.iter().zip(rows.columns()).enumerate();
-    columns.flat_map(move |(place, (feature, column))| {
-        let asked = signature
-            .index_of(&feature.name)
-            .filter(|_| feature.kind == FeatureKind::Categorical);
-        let values: &[Option<Arc<str>>] = match (asked, column) {
-            (Some(_), Column::Categorical(values)) => values,
-            _ => &[],
-        };
-        values.iter().enumerate().filter_map(move |(row, value)| {
-            let value = value.as_ref()?;
-            (model.knows(asked?, value) == Some(false)).then_some((place, row, value))
+    let columns = frame.schema().features.iter().zip(frame.columns()).enumerate();
+    columns
+        .filter_map(|(place, (feature, column))| match column {
+            Column::Categorical(values) if feature.kind == FeatureKind::Categorical => {
+                Some((place, signature.index_of(&feature.name)?, values.as_slice()))
+            }
+            _ => None,
         })
-    })
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use tidemill_core::spec::InputSpec;
-
     use super::*;
     use crate::testing;
 
-    fn route(inputs: InputSpec) -> Route {
-        let (_, champion) = testing::deployment(1);
-        Route {
-            champion: Some(champion),
-            inputs,
-            ..testing::route()
-        }
-    }
-
     /// Rows of which the second has a missing text and the third one that the model does not know.
-    fn rows() -> Frame {
+    fn frame() -> Frame {
         let texts = [Some("c1"), None, Some("new")];
         Frame::new(
             testing::schema(),
@@ -124,46 +127,50 @@ mod tests {
         .unwrap()
     }
 
+    fn by(rules: InputSpec) -> Fitting {
+        fitting(rules, &frame(), vec![0, 1, 2], testing::model(0.5).as_ref())
+    }
+
+    fn unseen(unseen: UnseenPolicy) -> InputSpec {
+        InputSpec {
+            unseen,
+            ..InputSpec::default()
+        }
+    }
+
     #[test]
     fn without_rules_every_row_goes_to_the_models_as_it_came() {
-        let rows = rows();
-        let taken = take(&route(InputSpec::default()), &rows).unwrap();
-        assert!(matches!(taken.rows, Cow::Borrowed(_)) && taken.unfit.is_empty());
+        let fitting = by(InputSpec::default());
+        assert_eq!(fitting.rows, [0, 1, 2]);
+        assert!(fitting.unfit.is_empty() && fitting.blanked.is_empty());
     }
 
     #[test]
-    fn what_training_never_saw_is_refused_made_missing_or_kept_from_the_models() {
-        let by = |unseen| InputSpec {
-            unseen,
-            ..InputSpec::default()
-        };
-        let rows = rows();
-        let error = take(&route(by(UnseenPolicy::Refuse)), &rows).unwrap_err();
-        assert_eq!(
-            error.findings[0].message,
-            "field `c` row 2: `new` is not a value that training has seen"
-        );
-        let taken = take(&route(by(UnseenPolicy::Missing)), &rows).unwrap();
-        let seen = [Some(Arc::from("c1")), None, None];
-        assert_eq!(taken.rows.columns()[1], Column::Categorical(seen.to_vec()));
-        let taken = take(&route(by(UnseenPolicy::Fallback)), &rows).unwrap();
-        assert_eq!(taken.unfit.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [2]);
+    fn what_training_never_saw_is_shown_as_missing_or_kept_from_the_model() {
+        let fitting = by(unseen(UnseenPolicy::Missing));
+        assert_eq!((fitting.rows, fitting.blanked), (vec![0, 1, 2], vec![(1, 2)]));
+        for policy in [UnseenPolicy::Fallback, UnseenPolicy::Refuse] {
+            let fitting = by(unseen(policy));
+            assert_eq!(fitting.rows, [0, 1]);
+            let (row, finding) = &fitting.unfit[0];
+            assert_eq!(*row, 2);
+            assert_eq!(
+                finding.message,
+                "field `c` row 2: `new` is not a value that training has seen"
+            );
+        }
     }
 
     #[test]
-    fn missing_values_are_refused_or_kept_from_the_models() {
-        let by = |nulls, unseen| InputSpec {
+    fn missing_values_are_refused_or_kept_from_the_model() {
+        let rules = |nulls| InputSpec {
             nulls,
-            unseen,
             ..InputSpec::default()
         };
-        let rows = rows();
-        let error = take(&route(by(NullPolicy::Refuse, UnseenPolicy::Take)), &rows).unwrap_err();
+        let error = check_nulls(rules(NullPolicy::Refuse), &frame()).unwrap_err();
         assert_eq!(error.findings[0].message, "field `c` row 1: `null` is not a text");
-        let taken = take(&route(by(NullPolicy::Fallback, UnseenPolicy::Fallback)), &rows).unwrap();
-        assert_eq!(
-            taken.unfit.iter().map(|(row, _)| *row).collect::<Vec<_>>(),
-            [1, 2]
-        );
+        check_nulls(rules(NullPolicy::Fallback), &frame()).unwrap();
+        let fitting = by(rules(NullPolicy::Fallback));
+        assert_eq!((fitting.rows, fitting.unfit[0].0), (vec![0, 2], 1));
     }
 }

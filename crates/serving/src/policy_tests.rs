@@ -280,7 +280,7 @@ async fn what_training_never_saw_goes_down_the_chain_past_every_model() {
     assert_eq!((scores[0], scores[2], scores[3]), (0.1, 0.1, 0.9));
     assert_eq!(
         answer.degraded[1].as_deref(),
-        Some("no model was asked: field `c` row 1: `new` is not a value that training has seen")
+        Some("not asked: field `c` row 1: `new` is not a value that training has seen")
     );
     assert_eq!(answer.degraded[0], None);
     assert_eq!(model.called_rows.load(Ordering::SeqCst), 2);

@@ -12,9 +12,10 @@ CREATE TABLE bandit_arms (
 
 -- Outcomes that were told by the id of a prediction, so that each counts once.
 CREATE TABLE bandit_outcomes (
-    prediction_id TEXT PRIMARY KEY,
     deployment TEXT NOT NULL,
+    prediction_id TEXT NOT NULL,
     version INTEGER NOT NULL,
     outcome REAL NOT NULL,
-    told_at INTEGER NOT NULL
+    told_at INTEGER NOT NULL,
+    PRIMARY KEY (deployment, prediction_id)
 ) WITHOUT ROWID;

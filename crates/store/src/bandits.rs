@@ -42,8 +42,8 @@ pub fn tell(tx: &mut Tx<'_>, told: &Told, now: Timestamp) -> Result<bool, StoreE
         prediction,
     } = told;
     if let Some(prediction) = prediction {
-        let values = bind![prediction, deployment, version, outcome, now];
-        let columns = "prediction_id, deployment, version, outcome, told_at";
+        let values = bind![deployment, prediction, version, outcome, now];
+        let columns = "deployment, prediction_id, version, outcome, told_at";
         if !tx.insert_new("bandit_outcomes", columns, values)? {
             return Ok(false);
         }
@@ -55,6 +55,16 @@ pub fn tell(tx: &mut Tx<'_>, told: &Told, now: Timestamp) -> Result<bool, StoreE
              updated_at = excluded.updated_at";
     tx.execute(sql, bind![deployment, version, outcome, 1.0 - outcome, now])?;
     Ok(true)
+}
+
+/// Forgets what is known of a deployment's versions.
+pub(crate) fn forget(tx: &mut Tx<'_>, deployment: &EndpointName) -> Result<(), StoreError> {
+    tx.execute(
+        "DELETE FROM bandit_outcomes WHERE deployment = ?1",
+        bind![deployment],
+    )?;
+    tx.execute("DELETE FROM bandit_arms WHERE deployment = ?1", bind![deployment])?;
+    Ok(())
 }
 
 /// What is known of a deployment's versions, by number.

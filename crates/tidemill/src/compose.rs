@@ -7,11 +7,12 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use tidemill_api::{ControlPlane as _, Security};
 use tidemill_control::delivery::deployments::Deployments;
+use tidemill_control::predictions::Predictions;
 use tidemill_control::tracking::{Tracking, TrackingOptions};
 use tidemill_control::{Control, Parts};
 use tidemill_core::clock::{Clock, Timestamp, VirtualClock, WallClock};
 use tidemill_core::spec::{self, LogDurability, Spec};
-use tidemill_data::{DataFusionEngine, Tables};
+use tidemill_data::{DataFusionEngine, PredictionFiles, Tables};
 use tidemill_models::{BuiltinTrainer, Deployer, Runtime};
 use tidemill_serving::{Durability, LogOptions, PredictionLog, Router, Server};
 use tidemill_store::{Database, Store};
@@ -134,6 +135,7 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
         data: engine,
         trainer: Arc::new(BuiltinTrainer::new()),
         runtime: Arc::new(Runtime),
+        predictions: open_predictions(&store, &serving, &clock),
         serving,
         clock: Arc::clone(&clock),
     })
@@ -195,6 +197,11 @@ async fn open_serving(data: &Path, clock: &Arc<dyn Clock>, durability: LogDurabi
     }
     let routes = Arc::new(Router::new());
     Ok(Arc::new(Server::new(routes, log, Arc::clone(clock))))
+}
+
+fn open_predictions(store: &Store, serving: &Arc<Server>, clock: &Arc<dyn Clock>) -> Predictions {
+    let log = serving.log().clone();
+    Predictions::new(store.clone(), log, Arc::new(PredictionFiles), Arc::clone(clock))
 }
 
 /// The Python of deployments that name none: `TIDEMILL_PYTHON`, or `python3`.

@@ -289,25 +289,10 @@ pub(crate) fn all_numeric(schema: &FeatureSchema) -> bool {
         .all(|feature| feature.kind == FeatureKind::Numeric)
 }
 
-/// The class with the largest probability, one a row, `None` where nobody answered; `None` in all where the task is another.
+/// The most probable class, one a row, `None` where nobody answered; `None` in all where the task is another.
 pub(crate) fn labels(scores: &Scores) -> Option<Vec<Option<&str>>> {
-    let Scores::Multiclass { classes, .. } = scores else {
-        return None;
-    };
-    let label = |row| {
-        let probabilities: &[f64] = scores.row(row);
-        // The first of equals, so that an answer does not depend on how one searches.
-        let best = (0..probabilities.len()).fold(0, |best, i| {
-            if probabilities[i] > probabilities[best] {
-                i
-            } else {
-                best
-            }
-        });
-        let class = classes.get(best).map(String::as_str);
-        class.filter(|_| !probabilities[best].is_nan())
-    };
-    Some((0..scores.rows()).map(label).collect())
+    matches!(scores, Scores::Multiclass { .. })
+        .then(|| (0..scores.rows()).map(|row| scores.label(row)).collect())
 }
 
 /// Whether any row was not answered as it should have been.

@@ -59,10 +59,12 @@ pub(crate) async fn tell(
     }
     let version = VersionNumber(told.version);
     let deployments = app.deployments();
-    let bandit = deployments
+    let learnt = deployments
         .tell_outcome(&name, version, told.outcome, told.prediction_id)
         .await?;
-    Ok(Written(json!({ "bandit": bandit })))
+    Ok(Written(
+        json!({ "counted": learnt.counted, "bandit": learnt.bandit }),
+    ))
 }
 
 /// The schema of the body, for the OpenAPI document.

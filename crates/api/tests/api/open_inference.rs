@@ -319,10 +319,7 @@ async fn a_row_that_nobody_answers_is_null_and_says_so() {
     assert_eq!(output(&answer, "model_version")["data"], json!([3, 0]));
     assert_eq!(
         output(&answer, "degraded")["data"],
-        json!([
-            "",
-            "no model was asked: field `distance` row 1: `null` is not a number"
-        ])
+        json!(["", "not asked: field `distance` row 1: `null` is not a number"])
     );
     let rows = json!({ "dataframe_records": [{"a": 1.0, "b": 2.0}, {"a": null, "b": 2.0}] });
     let reply = app

@@ -103,8 +103,6 @@ pub struct Deployments {
     pub(super) graphs: Arc<Mutex<BTreeSet<EndpointName>>>,
     /// Held while what is stored and what is served are made the same.
     pub(super) changing: Arc<tokio::sync::Mutex<()>>,
-    /// Held while an outcome is stored and learnt.
-    pub(super) telling: Arc<tokio::sync::Mutex<()>>,
     /// Held while an archive is unpacked, so that it is unpacked once.
     unpacking: Arc<tokio::sync::Mutex<()>>,
     /// Bundles that no version needs yet.
@@ -134,7 +132,6 @@ impl Deployments {
             place,
             graphs: Arc::default(),
             changing: Arc::default(),
-            telling: Arc::default(),
             unpacking: Arc::default(),
             underway: Underway::default(),
         }

@@ -8,7 +8,7 @@ pub mod evaluation;
 pub mod gates;
 mod graphs;
 mod loaders;
-mod outcomes;
+pub mod outcomes;
 pub(crate) mod reconcile;
 pub mod rollouts;
 pub(crate) mod routes;

@@ -18,7 +18,7 @@ use crate::delivery::evaluation::bounded_losses;
 use crate::delivery::rollouts::{Action, Evidence, Progress, Stage, decide};
 use crate::delivery::{endpoints as intended, routes};
 use crate::error::{ControlError, Result};
-use crate::feedback::{join, predictions};
+use crate::feedback::join;
 use crate::tracking::automations;
 
 /// A rollout that starts, before it has a row.
@@ -158,7 +158,7 @@ async fn count_answers(
     if from >= now {
         return Ok(false);
     }
-    let batches = predictions::between(ctx, &row.endpoint, from, now).await?;
+    let batches = ctx.predictions.between(&row.endpoint, from, now).await?;
     let mut answers = Vec::new();
     for batch in batches.iter().filter(|b| b.canary_share > 0.0) {
         for i in 0..batch.rows() {

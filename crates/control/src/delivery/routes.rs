@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tidemill_core::frame::Task;
+use tidemill_core::frame::{FeatureKind, Task};
 use tidemill_core::ids::VersionNumber;
-use tidemill_core::spec::{DefaultAnswer, EndpointSpec, FallbackStep, LogFailure, LogSpec};
+use tidemill_core::spec::{DefaultAnswer, EndpointSpec, FallbackStep, LogFailure, LogSpec, UnseenPolicy};
 use tidemill_serving::{Canary, Deployment, Keep, Route, Rule, Step, default_row};
 use tidemill_store::endpoints::EndpointRow;
 
@@ -43,7 +43,7 @@ fn chain(
     steps: &[FallbackStep],
     route: &Route,
     loaded: &HashMap<VersionNumber, Arc<Deployment>>,
-) -> Result<Vec<Step>> {
+) -> Vec<Step> {
     let mut chain = Vec::new();
     for step in steps {
         if let Some(version) = step.version {
@@ -51,17 +51,54 @@ fn chain(
         } else if let Some(rule) = &step.rule {
             let input = rule.when.input.as_deref().unwrap_or_default();
             if let Some(feature) = route.schema.index_of(input) {
-                chain.push(Step::Rule(Box::new(Rule {
-                    feature,
-                    when: rule.when.clone(),
-                    answer: default_row(&rule.answer, route.task, &route.classes)?,
-                })));
+                let answer = fixed(&rule.answer, route, "endpoint.fallback");
+                chain.extend(answer.map(|answer| {
+                    Step::Rule(Box::new(Rule {
+                        feature,
+                        when: rule.when.clone(),
+                        answer,
+                    }))
+                }));
             }
         } else {
             chain.push(Step::Abstain);
         }
     }
-    Ok(chain)
+    chain
+}
+
+/// A fixed answer as a row of scores; `None` for a class that the champion does not know: an endpoint that lacks a fixed answer is better
+/// than none.
+fn fixed(answer: &DefaultAnswer, route: &Route, key: &str) -> Option<Vec<f64>> {
+    let row = default_row(answer, route.task, &route.classes);
+    row.inspect_err(
+        |error| tracing::warn!(endpoint = %route.endpoint, key, %error, "a fixed answer is left out"),
+    )
+    .ok()
+}
+
+/// Says where the spec's rule for values that training never saw cannot hold.
+fn warn_of_unseen(route: &Route) {
+    let Some(champion) = route
+        .champion
+        .as_ref()
+        .filter(|_| route.inputs.unseen != UnseenPolicy::Take)
+    else {
+        return;
+    };
+    let model = &champion.model;
+    let features = model.signature().features.features.iter().enumerate();
+    // No column has a text like this.
+    let unknown = features
+        .filter(|(_, feature)| feature.kind == FeatureKind::Categorical)
+        .filter(|(place, _)| model.knows(*place, "\u{0}").is_none());
+    let names: Vec<&str> = unknown.map(|(_, feature)| feature.name.as_str()).collect();
+    if !names.is_empty() {
+        tracing::warn!(
+            endpoint = %route.endpoint, version = %champion.version, features = names.join(", "),
+            "`endpoint.inputs.unseen` does not hold for these features: the model cannot say which of their values it has seen"
+        );
+    }
 }
 
 /// Brings the serving side in line with `row`. Versions that are loaded already are kept.
@@ -127,17 +164,13 @@ pub(crate) async fn apply(ctx: &Context, row: &EndpointRow) -> Result<()> {
         .iter()
         .filter_map(|v| loaded.get(v).cloned())
         .collect();
-    route.default = ctx
-        .spec
-        .endpoint
-        .default
-        .as_ref()
-        .map(|answer| default_row(answer, ctx.spec.label.task, &classes))
-        .transpose()?;
-    route.fallback = chain(&ctx.spec.endpoint.fallback, &route, &loaded)?;
+    let default = ctx.spec.endpoint.default.as_ref();
+    route.default = default.and_then(|answer| fixed(answer, &route, "endpoint.default"));
+    route.fallback = chain(&ctx.spec.endpoint.fallback, &route, &loaded);
     route.inputs = ctx.spec.endpoint.inputs;
     route.keep = keep(&ctx.spec.endpoint.log, &route);
     route.generation = row.generation;
+    warn_of_unseen(&route);
     ctx.serving.router().put(route);
     Ok(())
 }

@@ -93,14 +93,14 @@ fn outputs(scores: &Scores, rows: usize) -> Result<Vec<Tensor>, TensorError> {
     Ok(match scores {
         Scores::Multiclass { classes, .. } => {
             let width = classes.len().max(1);
-            let label = |row: &[f64]| {
-                let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
-                best.and_then(|(best, _)| classes.get(best))
+            let label = |row: usize| {
+                scores
+                    .label(row)
                     .map(|class| Bytes::copy_from_slice(class.as_bytes()))
             };
             vec![
                 Tensor::of_f64("probabilities", vec![rows, width], values)?,
-                Tensor::strings("label", vec![rows], values.chunks(width).map(label).collect())?,
+                Tensor::strings("label", vec![rows], (0..rows).map(label).collect())?,
             ]
         }
         Scores::Binary(_) | Scores::Regression(_) => {

@@ -37,32 +37,43 @@ pub(super) enum Slot {
     Recent(Box<InferResponse>),
 }
 
-/// The predictions of a segment by their numbers, sorted when somebody looks.
+/// Numbers that are sorted together.
+const RUN: usize = 512;
+
+/// The predictions of a segment by their numbers, in runs that are sorted as they fill, so that nobody who looks, and nobody who appends,
+/// waits for more than one run to be sorted. Numbers begin with a time, so a look passes over most runs.
 #[derive(Debug, Default)]
 pub(super) struct Numbers {
     // The number in two halves: without the alignment of u128 an entry takes 24 bytes in place of 32.
     entries: Vec<(u64, u64, u64)>,
-    sorted: bool,
 }
 
 impl Numbers {
     pub fn add(&mut self, number: u128, offset: u64) {
-        let entry = ((number >> 64) as u64, number as u64, offset);
-        self.sorted &= self.entries.last().is_none_or(|last| *last <= entry);
-        self.entries.push(entry);
+        self.entries.push(((number >> 64) as u64, number as u64, offset));
+        let length = self.entries.len();
+        if length.is_multiple_of(RUN) {
+            self.entries[length - RUN..].sort_unstable();
+        }
     }
 
-    pub fn find(&mut self, number: u128) -> Option<u64> {
-        if !self.sorted {
-            self.entries.sort_unstable();
-            self.sorted = true;
-        }
+    pub fn find(&self, number: u128) -> Option<u64> {
         let wanted = ((number >> 64) as u64, number as u64);
-        let place = self
-            .entries
-            .partition_point(|(high, low, _)| (*high, *low) < wanted);
-        let (high, low, offset) = self.entries.get(place)?;
-        ((*high, *low) == wanted).then_some(*offset)
+        let key = |entry: &(u64, u64, u64)| (entry.0, entry.1);
+        let (runs, rest) = self.entries.as_chunks::<RUN>();
+        for run in runs {
+            if wanted < key(&run[0]) || key(&run[RUN - 1]) < wanted {
+                continue;
+            }
+            let place = run.partition_point(|entry| key(entry) < wanted);
+            if key(&run[place]) == wanted {
+                return Some(run[place].2);
+            }
+        }
+        rest.iter()
+            .filter(|entry| key(entry) == wanted)
+            .map(|entry| entry.2)
+            .min()
     }
 }
 
@@ -222,15 +233,15 @@ impl Index {
     }
 
     /// Where a prediction is, or may be.
-    pub fn trace(&mut self, prediction: &PredictionId) -> Trace {
+    pub fn trace(&self, prediction: &PredictionId) -> Trace {
         let number = number(prediction);
         let mut among = Vec::new();
-        for (id, segment) in &mut self.segments {
+        for (id, segment) in &self.segments {
             if !segment.may_hold(number) {
                 continue;
             }
-            let looked = self.looked_through.iter_mut().find(|(known, _)| known == id);
-            let known = segment.numbers.as_mut().or(looked.map(|(_, numbers)| numbers));
+            let looked = self.looked_through.iter().find(|(known, _)| known == id);
+            let known = segment.numbers.as_ref().or(looked.map(|(_, numbers)| numbers));
             match known.map(|numbers| numbers.find(number)) {
                 Some(Some(offset)) => return Trace::At(Place { segment: *id, offset }),
                 Some(None) => {}

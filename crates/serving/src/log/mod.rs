@@ -4,6 +4,7 @@
 //! removed because it has become Parquet elsewhere. A sealed segment never changes and its name is never used again.
 
 mod index;
+mod reading;
 mod record;
 mod recovery;
 mod segment;
@@ -26,6 +27,7 @@ use crate::error::ServeError;
 use crate::metrics::{Counters, Metrics};
 use crate::server::InferResponse;
 use index::{Index, Place, Slot, Trace, number};
+pub use reading::SegmentReader;
 pub(crate) use record::RequestKey;
 pub use segment::SegmentId;
 use writer::{Append, Command, Keeper, Tail};
@@ -309,17 +311,23 @@ impl PredictionLog {
         self.inner.shared.read().sealed()
     }
 
-    /// Reads a sealed segment from disk, in the order of writing.
+    /// A sealed segment, to be read in the order of writing. Blocking.
     ///
     /// # Errors
-    /// If the file cannot be read or is damaged.
-    pub async fn read(&self, segment: &SegmentId) -> Result<Vec<PredictionBatch>, ServeError> {
-        let path = segment.path(&self.inner.dir);
-        blocking(move || {
-            let records = recovery::read_sealed(&path)?;
-            Ok(records.into_iter().map(|found| found.record.batch).collect())
-        })
-        .await
+    /// If the file cannot be read.
+    pub fn reader(&self, segment: SegmentId) -> Result<SegmentReader, ServeError> {
+        SegmentReader::open(&segment.path(&self.inner.dir))
+    }
+
+    /// Puts a damaged segment aside, under its name with `.damaged`, so that nothing waits for it any more. Returns where it is.
+    ///
+    /// # Errors
+    /// If the file cannot be renamed.
+    pub async fn set_aside(&self, segment: SegmentId) -> Result<PathBuf, ServeError> {
+        let dir = self.inner.dir.clone();
+        let kept = blocking(move || segment::set_aside(&dir, segment)).await?;
+        self.inner.shared.write().remove(segment, Vec::new());
+        Ok(kept)
     }
 
     /// Deletes a sealed segment whose batches are recorded elsewhere. Removing it again does nothing.
@@ -432,7 +440,7 @@ impl PredictionLog {
     }
 
     async fn place(&self, prediction: &PredictionId) -> Result<Option<Place>, ServeError> {
-        let among = match self.inner.shared.write().trace(prediction) {
+        let among = match self.inner.shared.read().trace(prediction) {
             Trace::At(place) => return Ok(Some(place)),
             Trace::Among(among) => among,
         };
@@ -440,7 +448,7 @@ impl PredictionLog {
         for id in among {
             let path = id.path(&self.inner.dir);
             let shown = path.clone();
-            let mut numbers = match blocking(move || recovery::look_through(&path)).await {
+            let numbers = match blocking(move || recovery::look_through(&path)).await {
                 Ok(numbers) => numbers,
                 Err(_) if !shown.exists() => continue,
                 Err(error) => return Err(error),

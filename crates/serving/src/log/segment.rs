@@ -188,6 +188,16 @@ pub(super) fn delete(dir: &Path, id: SegmentId) -> Result<(), ServeError> {
     }
 }
 
+/// Renames a segment's file so that it is none any more.
+pub(super) fn set_aside(dir: &Path, id: SegmentId) -> Result<PathBuf, ServeError> {
+    let path = id.path(dir);
+    let kept = path.with_extension("damaged");
+    fs::rename(&path, &kept).map_err(|source| ServeError::log("rename", &path, source))?;
+    let _ = fs::remove_file(sealed_mark(&path));
+    sync_dir(dir)?;
+    Ok(kept)
+}
+
 /// Makes the folder's list of files survive a power cut.
 pub(super) fn sync_dir(dir: &Path) -> Result<(), ServeError> {
     File::open(dir)

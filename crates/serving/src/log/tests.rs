@@ -206,7 +206,7 @@ async fn sealing_reading_and_removing_moves_batches_out_of_the_log() {
     log.append(any_batch(2, 1)).await.unwrap();
     assert_eq!((sealed, log.sealed()), (open_segment, vec![open_segment]));
 
-    let batches = log.read(&sealed).await.unwrap();
+    let batches = log.reader(sealed).unwrap().next_part(100).unwrap();
     let encoded = |batch: &PredictionBatch| record::encode(None, batch).unwrap();
     let expected = [any_batch(0, 3), any_batch(1, 2)];
     assert!(batches.iter().map(encoded).eq(expected.iter().map(encoded)));
@@ -253,7 +253,10 @@ async fn a_recovered_segment_never_grows() {
     let sealed = log.sealed();
     assert_eq!(sealed, [SegmentId(0)]);
     log.append(any_batch(9, 1)).await.unwrap();
-    assert_eq!(log.read(&sealed[0]).await.unwrap().len(), 2);
+    let mut reader = log.reader(sealed[0]).unwrap();
+    assert_eq!(reader.next_part(1).unwrap().len(), 1);
+    assert_eq!(reader.next_part(100).unwrap().len(), 1);
+    assert!(reader.next_part(100).unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -1,0 +1,20 @@
+-- Compaction without a row a prediction: the ids of a file stand in an object beside it. Rows of `predictions` are those of older files;
+-- none is added.
+
+ALTER TABLE prediction_files ADD COLUMN kind TEXT NOT NULL DEFAULT 'rows';     -- `rows` of the loop, `calls` of a deployment
+ALTER TABLE prediction_files ADD COLUMN indexed INTEGER NOT NULL DEFAULT 0;    -- 1: its ids stand beside it
+CREATE INDEX prediction_files_by_day ON prediction_files (day, from_at, until_at);
+DROP INDEX predictions_by_time;
+
+-- Labels whose prediction was not known when they were told.
+CREATE TABLE labels_waiting (
+    label_id TEXT PRIMARY KEY,
+    prediction_id TEXT NOT NULL,
+    ingest_time INTEGER NOT NULL,
+    checked INTEGER NOT NULL           -- the newest file that was looked into
+) WITHOUT ROWID;
+CREATE INDEX labels_waiting_by_time ON labels_waiting (ingest_time);
+
+INSERT INTO labels_waiting (label_id, prediction_id, ingest_time, checked)
+    SELECT l.id, l.prediction_id, l.ingest_time, 0 FROM labels l
+    WHERE NOT EXISTS (SELECT 1 FROM predictions p WHERE p.prediction_id = l.prediction_id);
