@@ -6,6 +6,7 @@ use tidemill_core::clock::Stopwatch;
 use tidemill_core::servable::{CallContext, Payload, Work};
 use tokio::sync::oneshot;
 
+use super::call::Said;
 use super::fit;
 use super::queue::{self, Pending};
 use super::replicas::Replica;
@@ -33,7 +34,7 @@ pub(super) async fn ask(
     payload: Payload,
     context: &CallContext,
     priority: u32,
-) -> Result<Payload, ServeError> {
+) -> Result<Said, ServeError> {
     let replica = ready(version, &payload, context).await?;
     ask_ready(version, &replica, payload, context, priority).await
 }
@@ -45,7 +46,7 @@ pub(super) async fn ask_ready(
     payload: Payload,
     context: &CallContext,
     priority: u32,
-) -> Result<Payload, ServeError> {
+) -> Result<Said, ServeError> {
     let rows = fit::rows(&replica.interface, &payload);
     if replica.model.work() == Work::Light {
         return version.ask_now(replica, payload, context, rows).await;
@@ -82,9 +83,9 @@ pub(super) async fn ask_ready(
         waiting: Stopwatch::start(),
         reply,
     };
-    let payload = version.ask_in_turn(pending, answer).await?;
+    let said = version.ask_in_turn(pending, answer).await?;
     if let Some(permit) = permit {
         permit.answered(version.may_grow());
     }
-    Ok(payload)
+    Ok(said)
 }

@@ -9,6 +9,7 @@ use tidemill_core::clock::Stopwatch;
 use tidemill_core::servable::{CallContext, Payload};
 use tokio::sync::{Notify, oneshot};
 
+use super::call::Said;
 use crate::error::ServeError;
 
 /// So many bytes wait at most, however few requests they are.
@@ -24,7 +25,7 @@ pub(super) struct Pending {
     /// From 0, the most urgent.
     pub priority: usize,
     pub waiting: Stopwatch,
-    pub reply: oneshot::Sender<Result<Payload, ServeError>>,
+    pub reply: oneshot::Sender<Result<Said, ServeError>>,
 }
 
 impl Pending {

@@ -7,15 +7,15 @@
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use tidemill_core::clock::Stopwatch;
-use tidemill_core::predictions::PredictionBatch;
 use tokio::sync::oneshot;
 
 use super::index::Place;
+use super::record::{Kind, Note, NoteRef};
 use super::segment::{Segment, SegmentId};
 use super::{Claim, Durability, LogOptions, Shared};
 use crate::error::ServeError;
@@ -24,6 +24,34 @@ use crate::error::ServeError;
 const GROUP_BYTES: usize = 4 << 20;
 /// A write that takes longer than this, microseconds, says that the disk stalls: until one is quick again, nobody but the keeper waits for it.
 const STALL_MICROS: u64 = 20_000;
+
+/// So long one who does not wait tries to write by itself, microseconds.
+const PATIENCE_MICROS: u64 = 1_000;
+
+/// Bytes that wait to be written for callers who do not wait; given back when this is dropped.
+#[derive(Debug)]
+pub(super) struct Charge {
+    held: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Charge {
+    /// `None` if as much waits already as may.
+    pub fn take(held: &Arc<AtomicUsize>, bytes: usize, most: usize) -> Option<Self> {
+        let before = held.fetch_add(bytes, Ordering::AcqRel);
+        let charge = Self {
+            held: Arc::clone(held),
+            bytes,
+        };
+        (before + bytes <= most).then_some(charge)
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
 
 pub(super) enum Command {
     Append(Box<Append>),
@@ -34,9 +62,10 @@ pub(super) enum Command {
 
 pub(super) struct Append {
     pub record: Vec<u8>,
-    pub batch: PredictionBatch,
+    pub note: Note,
     pub claim: Option<Claim>,
     pub done: oneshot::Sender<Result<(), ServeError>>,
+    pub _charge: Option<Charge>,
 }
 
 /// The open segment, shared by all who append.
@@ -74,15 +103,34 @@ impl Tail {
     }
 
     /// Appends one batch here and now. Returns whether the segment is full and has to be rotated.
-    pub fn append(
+    pub fn append(&self, record: &[u8], note: NoteRef<'_>, claim: Option<Claim>) -> Result<bool, ServeError> {
+        let segment = self.lock();
+        self.append_to(segment, record, note, claim)
+    }
+
+    /// The same for one who does not wait: `None` if others write and go on writing.
+    pub fn try_append(&self, record: &[u8], note: NoteRef<'_>) -> Option<Result<bool, ServeError>> {
+        let watch = Stopwatch::start();
+        let segment = loop {
+            match self.segment.try_lock() {
+                Ok(segment) => break segment,
+                Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) if watch.micros() > PATIENCE_MICROS => return None,
+                Err(TryLockError::WouldBlock) => std::thread::yield_now(),
+            }
+        };
+        Some(self.append_to(segment, record, note, None))
+    }
+
+    fn append_to(
         &self,
+        mut segment: MutexGuard<'_, Segment>,
         record: &[u8],
-        batch: &PredictionBatch,
+        note: NoteRef<'_>,
         claim: Option<Claim>,
     ) -> Result<bool, ServeError> {
         let watch = Stopwatch::start();
         let result = {
-            let mut segment = self.lock();
             let offset = segment.length();
             let result = segment.append(record);
             if result.is_ok() {
@@ -92,31 +140,39 @@ impl Tail {
                 };
                 let request = claim.as_ref().map(Claim::key);
                 // Within the segment's lock, so that a rotation sees all or nothing of a batch.
-                self.shared.write().insert(place, batch, request);
+                self.shared.write().insert(place, note, request);
             }
-            result.map(|()| segment.length())
+            let length = segment.length();
+            drop(segment);
+            result.map(|()| length)
         };
         drop(claim);
         // After an error the file is healed with a sync, for which no more callers than this one are to wait.
         if watch.micros() > STALL_MICROS || result.is_err() {
             self.stalled.store(true, Ordering::Relaxed);
         }
-        self.count(1, batch.rows(), record.len(), result.is_ok());
+        self.count(note, record.len(), result.is_ok());
         let length = result?;
         self.dirty.store(true, Ordering::Release);
         let full = length >= self.options.segment_bytes;
         Ok(full && !self.rotating.swap(true, Ordering::AcqRel))
     }
 
-    fn count(&self, batches: usize, rows: usize, bytes: usize, written: bool) {
+    fn count(&self, note: NoteRef<'_>, bytes: usize, written: bool) {
         let counters = &self.shared.counters;
-        if !written {
-            counters.dropped_rows.add(rows as u64);
-            return;
+        let rows = note.ids.len() as u64;
+        match (note.kind, written) {
+            (Kind::Batch, false) => counters.dropped_rows.add(rows),
+            (Kind::Call, false) => counters.dropped_calls.add(1),
+            (Kind::Batch, true) => {
+                counters.appended_batches.add(1);
+                counters.appended_rows.add(rows);
+            }
+            (Kind::Call, true) => counters.appended_calls.add(1),
         }
-        counters.appended_batches.add(batches as u64);
-        counters.appended_rows.add(rows as u64);
-        counters.appended_bytes.add(bytes as u64);
+        if written {
+            counters.appended_bytes.add(bytes as u64);
+        }
     }
 
     /// The file of the open segment, if it holds something that is not forced to disk.
@@ -232,7 +288,6 @@ impl Keeper {
         for append in group.iter() {
             self.buffer.extend_from_slice(&append.record);
         }
-        let rows = group.iter().map(|append| append.batch.rows()).sum();
         let synced = matches!(self.tail.options.durability, Durability::Synced);
         let watch = Stopwatch::start();
         let result = {
@@ -248,14 +303,16 @@ impl Keeper {
                         segment: segment.id,
                         offset,
                     };
-                    index.insert(place, &append.batch, append.claim.as_ref().map(Claim::key));
+                    index.insert(place, append.note.lent(), append.claim.as_ref().map(Claim::key));
                     offset += append.record.len() as u64;
                 }
             }
             result.map(|()| segment.length())
         };
-        self.tail
-            .count(group.len(), rows, self.buffer.len(), result.is_ok());
+        for append in group.iter() {
+            self.tail
+                .count(append.note.lent(), append.record.len(), result.is_ok());
+        }
         self.tail
             .shared
             .counters
