@@ -301,6 +301,9 @@ pub trait PredictionCodec: Send + Sync {
 
     /// The calls of such a file; equal to what was written.
     fn decode_calls(&self, parquet: &[u8]) -> Result<Vec<CallRecord>, PortError>;
+
+    /// How many rows a file has, and its columns with their types in the words of Delta tables.
+    fn delta_columns(&self, parquet: &[u8]) -> Result<(u64, Vec<(String, serde_json::Value)>), PortError>;
 }
 
 /// An input that stands in a column of its own.

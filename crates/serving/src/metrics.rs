@@ -43,6 +43,8 @@ pub struct Metrics {
     pub fsyncs: u64,
     /// Rows that the log refused; their requests were refused too, unless the endpoint answers all the same.
     pub dropped_rows: u64,
+    /// Bytes of the log that were written again because the disk had failed to keep them.
+    pub rewritten_bytes: u64,
     /// Calls of deployments in the log.
     pub appended_calls: u64,
     /// Calls of deployments that were answered and could not be recorded, or were refused for that.
@@ -105,6 +107,7 @@ pub(crate) struct Counters {
     pub appended_bytes: Counter,
     pub fsyncs: Counter,
     pub dropped_rows: Counter,
+    pub rewritten_bytes: Counter,
     pub appended_calls: Counter,
     pub dropped_calls: Counter,
     pub unsampled_calls: Counter,
@@ -154,6 +157,7 @@ impl Counters {
             appended_bytes: self.appended_bytes.get(),
             fsyncs: self.fsyncs.get(),
             dropped_rows: self.dropped_rows.get(),
+            rewritten_bytes: self.rewritten_bytes.get(),
             appended_calls: self.appended_calls.get(),
             dropped_calls: self.dropped_calls.get(),
             unsampled_calls: self.unsampled_calls.get(),

@@ -2,6 +2,7 @@
 //! holds: a row here stands for a file, never for a prediction. (Before migration 11 each prediction had a row; those rows are only read.)
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tidemill_core::clock::Timestamp;
 use tidemill_core::digest::Digest;
 use tidemill_core::ids::{EndpointName, PredictionId};
@@ -150,6 +151,64 @@ pub fn file_by_row(tx: &ReadTx<'_>, prediction: &PredictionId) -> Result<Option<
         "SELECT {COLUMNS} FROM prediction_files WHERE id = (SELECT file FROM predictions WHERE prediction_id = ?1)"
     );
     tx.first(&sql, bind![prediction], read)
+}
+
+/// A Delta table of the prediction log.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PredictionTable {
+    /// Whose predictions it holds.
+    pub endpoint: EndpointName,
+    /// Its own id.
+    pub id: String,
+    /// The newest entry of its log; -1 if there is none.
+    pub version: i64,
+    /// Its columns: `[[name, type], …]`.
+    pub columns: Value,
+}
+
+/// The Delta table of an endpoint, if it has one.
+pub fn table(tx: &ReadTx<'_>, endpoint: &EndpointName) -> Result<Option<PredictionTable>, StoreError> {
+    let sql = "SELECT endpoint, id, version, columns FROM prediction_tables WHERE endpoint = ?1";
+    tx.first(sql, bind![endpoint], |row| {
+        let mut fields = Fields::of(row);
+        Ok(PredictionTable {
+            endpoint: fields.next()?,
+            id: fields.next()?,
+            version: fields.next()?,
+            columns: fields.next()?,
+        })
+    })
+}
+
+/// The files that were not brought to the Delta table of their endpoint yet, oldest first, at most `limit`.
+pub fn outside_tables(tx: &ReadTx<'_>, limit: u32) -> Result<Vec<PredictionFile>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM prediction_files WHERE delta = 0 ORDER BY id LIMIT ?1");
+    tx.rows(&sql, bind![limit], read)
+}
+
+/// Remembers what a table's log holds now: these files are in it, and those do not fit.
+pub fn note_table(
+    tx: &mut Tx<'_>,
+    table: &PredictionTable,
+    inside: &[i64],
+    unfit: &[i64],
+) -> Result<(), StoreError> {
+    let values = bind![table.endpoint, table.id, table.version, table.columns];
+    tx.upsert(
+        "prediction_tables",
+        "endpoint, id, version, columns",
+        "endpoint",
+        values,
+    )?;
+    for (files, mark) in [(inside, 1_i64), (unfit, 2)] {
+        for file in files {
+            tx.execute(
+                "UPDATE prediction_files SET delta = ?2 WHERE id = ?1",
+                bind![file, mark],
+            )?;
+        }
+    }
+    Ok(())
 }
 
 /// Files by endpoint and time, the newest first, for a listing.

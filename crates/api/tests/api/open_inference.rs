@@ -1,6 +1,8 @@
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
+use tidemill_core::ids::PredictionId;
+use tidemill_serving::LogEntry;
 
 use crate::fake::{App, NOW};
 

@@ -53,6 +53,7 @@ impl Predictions {
             }
             moved += kept;
         }
+        self.tell_tables().await?;
         Ok(moved)
     }
 

@@ -3,6 +3,7 @@
 
 mod cache;
 mod compact;
+mod delta;
 mod ids;
 mod reading;
 pub(crate) mod replay;

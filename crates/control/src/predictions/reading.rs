@@ -337,7 +337,7 @@ impl Predictions {
     }
 }
 
-fn key_of(file: &PredictionFile) -> ObjectKey {
+pub(super) fn key_of(file: &PredictionFile) -> ObjectKey {
     ObjectKey::Predictions {
         endpoint: file.endpoint.clone(),
         day: file.day.clone(),

@@ -3,6 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidemill_core::calls::CallRecord;
 use tidemill_core::clock::{Clock, Timestamp, VirtualClock};
@@ -36,6 +37,15 @@ impl PredictionCodec for Json {
 
     fn decode_calls(&self, bytes: &[u8]) -> Result<Vec<CallRecord>, PortError> {
         Ok(serde_json::from_slice(bytes).unwrap())
+    }
+
+    fn delta_columns(&self, bytes: &[u8]) -> Result<(u64, Vec<(String, Value)>), PortError> {
+        let batches = self.decode_batches(bytes)?;
+        let features = &batches[0].features.schema().features;
+        let columns = features
+            .iter()
+            .map(|feature| (feature.name.clone(), json!("double")));
+        Ok((batches.len() as u64, columns.collect()))
     }
 }
 
@@ -262,4 +272,62 @@ async fn a_label_that_came_first_waits_until_its_prediction_is_in_a_file() {
     assert_eq!(unmatched().await.unwrap(), 1);
     let known = place.predictions.known(vec![id.clone(), never]).await.unwrap();
     assert_eq!(known.ids, [id].into());
+}
+
+#[tokio::test]
+async fn the_files_of_an_endpoint_are_a_delta_table_that_takes_new_columns() {
+    let place = Place::new();
+    place.serve("a", 1, "x").await;
+    place.predictions.compact().await.unwrap();
+    place.serve("a", 90_000, "y").await;
+    // As if an entry had been written before a crash.
+    let entry = |version: u64| ObjectKey::PredictionTableEntry {
+        endpoint: "a".into(),
+        version,
+    };
+    let objects = place.store.objects();
+    assert!(
+        objects
+            .put_new(&entry(1), b"{}\n".as_slice().into())
+            .await
+            .unwrap()
+    );
+    assert!(
+        !objects
+            .put_new(&entry(1), b"other".as_slice().into())
+            .await
+            .unwrap()
+    );
+    place.predictions.compact().await.unwrap();
+    let lines = async |version: u64| -> Vec<Value> {
+        let text = objects.get(&entry(version)).await.unwrap();
+        let text = String::from_utf8(text.to_vec()).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    let first = lines(0).await;
+    assert_eq!(first[0]["protocol"]["minReaderVersion"], 1);
+    let path = first[2]["add"]["path"].as_str().unwrap();
+    let listed = objects.list("predictions/a").await.unwrap();
+    assert!(
+        listed
+            .iter()
+            .any(|object| object.path == format!("predictions/a/{path}"))
+    );
+    assert_eq!(first[2]["add"]["partitionValues"]["day"], "2020-09-13");
+    let second = lines(2).await;
+    let schema: Value =
+        serde_json::from_str(second[0]["metaData"]["schemaString"].as_str().unwrap()).unwrap();
+    let names: Vec<&str> = schema["fields"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|f| f["name"].as_str())
+        .collect();
+    assert_eq!(names, ["x", "y", "day"]);
+    assert_eq!(second[0]["metaData"]["id"], first[1]["metaData"]["id"]);
+    // Nothing new, no entry.
+    place.predictions.compact().await.unwrap();
+    assert_eq!(objects.head(&entry(3)).await.unwrap(), None);
 }

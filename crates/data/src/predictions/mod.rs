@@ -6,6 +6,7 @@
 
 mod calls;
 mod decode;
+mod delta;
 mod encode;
 
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,10 @@ impl PredictionCodec for PredictionFiles {
 
     fn decode_calls(&self, parquet: &[u8]) -> Result<Vec<CallRecord>, PortError> {
         Ok(calls::decode(parquet)?)
+    }
+
+    fn delta_columns(&self, parquet: &[u8]) -> Result<(u64, Vec<(String, serde_json::Value)>), PortError> {
+        Ok(delta::columns(parquet)?)
     }
 }
 

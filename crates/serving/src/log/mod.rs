@@ -4,6 +4,7 @@
 //! removed because it has become Parquet elsewhere. A sealed segment never changes and its name is never used again.
 
 mod calls;
+mod forcing;
 mod index;
 mod reading;
 mod record;
@@ -66,6 +67,9 @@ pub struct LogOptions {
     /// Test only: bytes that may still be written before the disk is full.
     #[cfg(test)]
     pub(crate) disk: Option<Arc<std::sync::atomic::AtomicU64>>,
+    /// Test only: so many times the disk cannot be forced to keep something.
+    #[cfg(test)]
+    pub(crate) fsync_failures: Option<Arc<std::sync::atomic::AtomicU64>>,
 }
 
 impl Default for LogOptions {
@@ -75,6 +79,8 @@ impl Default for LogOptions {
             durability: Durability::default(),
             #[cfg(test)]
             disk: None,
+            #[cfg(test)]
+            fsync_failures: None,
         }
     }
 }

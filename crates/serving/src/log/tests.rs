@@ -166,6 +166,48 @@ async fn a_full_disk_refuses_the_append_and_leaves_the_log_whole_until_there_is_
     assert_eq!(all(&log).await, ["request-0", "request-2"]);
 }
 
+#[tokio::test]
+async fn a_disk_that_fails_to_keep_what_it_was_given_is_given_it_again_and_nothing_more_until_it_has_it() {
+    let dir = TempDir::new().unwrap();
+    let failures = Arc::new(AtomicU64::new(0));
+    let options = LogOptions {
+        durability: Durability::Written {
+            sync_every: Duration::from_millis(5),
+        },
+        fsync_failures: Some(Arc::clone(&failures)),
+        ..LogOptions::default()
+    };
+    let (log, _) = PredictionLog::open(dir.path(), options).unwrap();
+    log.append(any_batch(0, 3)).await.unwrap();
+    let forced = log.metrics().fsyncs;
+    while log.metrics().fsyncs == forced {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    failures.store(u64::MAX, Ordering::SeqCst);
+    log.append(any_batch(1, 3)).await.unwrap();
+    let error = loop {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        // Acknowledged until the failure is seen, refused from then on.
+        match log.append(any_batch(2, 3)).await {
+            Ok(()) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.code(), "log_failed");
+    let held = all(&log).await.len();
+    failures.store(0, Ordering::SeqCst);
+    while log.append(any_batch(3, 3)).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(log.metrics().rewritten_bytes > 0);
+    let mut expected = all(&log).await;
+    assert_eq!((expected.len(), expected[1].as_str()), (held + 1, "request-1"));
+    drop(log);
+    let (log, found) = open(dir.path());
+    expected.truncate(held + 1);
+    assert_eq!((all(&log).await, found.truncated_bytes), (expected, 0));
+}
+
 /// `mount -t tmpfs -o size=64k none /mnt/small && TIDEMILL_SMALL_DISK=/mnt/small cargo test -p tidemill-serving -- --ignored`
 #[tokio::test]
 #[ignore = "needs a small file system in TIDEMILL_SMALL_DISK"]

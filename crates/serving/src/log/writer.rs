@@ -5,7 +5,6 @@
 //! done by the keeper's thread, beside the lock. Where an answer has to be on the disk itself ([`Durability::Synced`]), the keeper
 //! writes what is queued in one go and forces it to disk once.
 
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -14,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use tidemill_core::clock::Stopwatch;
 use tokio::sync::oneshot;
 
+use super::forcing::Forcing;
 use super::index::Place;
 use super::record::{Kind, Note, NoteRef};
 use super::segment::{Segment, SegmentId};
@@ -79,6 +79,8 @@ pub(super) struct Tail {
     /// A rotation is asked for and not done.
     rotating: AtomicBool,
     stalled: AtomicBool,
+    /// What is acknowledged cannot be forced to disk: nothing more is taken until it can.
+    failing: AtomicBool,
 }
 
 impl Tail {
@@ -90,6 +92,7 @@ impl Tail {
             dirty: AtomicBool::new(false),
             rotating: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
         }
     }
 
@@ -130,6 +133,11 @@ impl Tail {
         claim: Option<Claim>,
     ) -> Result<bool, ServeError> {
         let watch = Stopwatch::start();
+        if let Err(error) = self.check(&segment) {
+            drop(segment);
+            self.count(note, record.len(), false);
+            return Err(error);
+        }
         let result = {
             let offset = segment.length();
             let result = segment.append(record);
@@ -175,14 +183,23 @@ impl Tail {
         }
     }
 
-    /// The file of the open segment, if it holds something that is not forced to disk.
-    fn unsynced(&self) -> Option<File> {
+    /// Refuses what comes while the disk does not keep what it was given.
+    fn check(&self, segment: &Segment) -> Result<(), ServeError> {
+        if !self.failing.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let source = std::io::Error::other("it fails to keep what it was given; it is tried again");
+        Err(segment.error("force to disk", source))
+    }
+
+    /// What the open segment holds that is not forced to disk, if it is anything.
+    fn unsynced(&self) -> Option<Forcing> {
         if !self.dirty.swap(false, Ordering::AcqRel) {
             return None;
         }
-        let copy = self.lock().file();
+        let copy = self.lock().unforced();
         match copy {
-            Ok(file) => Some(file),
+            Ok(forcing) => Some(forcing),
             Err(error) => {
                 self.dirty.store(true, Ordering::Release);
                 tracing::warn!(%error, "the prediction log cannot be forced to disk yet");
@@ -270,12 +287,32 @@ impl Keeper {
     fn sync(&mut self) {
         self.synced = Stopwatch::start();
         self.settle();
-        let Some(file) = self.tail.unsynced() else {
+        let Some(forcing) = self.tail.unsynced() else {
             return;
         };
-        if let Err(error) = file.sync_data() {
-            self.tail.dirty.store(true, Ordering::Release);
-            tracing::warn!(dir = %self.dir.display(), %error, "the prediction log could not be forced to disk; it is tried again");
+        let forced = forcing.run(&self.tail.options);
+        {
+            let mut segment = self.tail.lock();
+            if segment.id == forcing.id {
+                segment.note_forced(forcing.until, forced.is_ok());
+            }
+        }
+        let failed_before = self.tail.failing.swap(forced.is_err(), Ordering::AcqRel);
+        match forced {
+            Ok(bytes) if failed_before => {
+                self.tail.shared.counters.rewritten_bytes.add(bytes);
+                tracing::info!(dir = %self.dir.display(), bytes, "the prediction log was written again and is on disk");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                self.tail.dirty.store(true, Ordering::Release);
+                if !failed_before {
+                    tracing::error!(
+                        dir = %self.dir.display(), %error,
+                        "the prediction log cannot be forced to disk: it takes nothing more until what it holds could be written again"
+                    );
+                }
+            }
         }
         self.tail.shared.counters.fsyncs.add(1);
     }
@@ -293,8 +330,10 @@ impl Keeper {
         let result = {
             let mut segment = self.tail.lock();
             let mut offset = segment.length();
-            let result = segment
-                .append(&self.buffer)
+            let result = self
+                .tail
+                .check(&segment)
+                .and_then(|()| segment.append(&self.buffer))
                 .and_then(|()| if synced { segment.sync(offset) } else { Ok(()) });
             if result.is_ok() {
                 let mut index = self.tail.shared.write();
