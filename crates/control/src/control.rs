@@ -342,7 +342,8 @@ impl Control {
     pub async fn status(&self) -> Result<Status> {
         let ctx = self.ctx();
         let (label, now) = (ctx.spec.label.name.clone(), ctx.now());
-        let live = ctx.serving.log().live_stats().rows as u64;
+        let live = ctx.serving.log().live_stats();
+        let live = (live.rows - live.calls) as u64;
         let name = ctx.endpoint();
         let mut status = ctx
             .store

@@ -211,20 +211,6 @@ pub fn note_table(
     Ok(())
 }
 
-/// Files by endpoint and time, the newest first, for a listing.
-pub fn list(
-    tx: &ReadTx<'_>,
-    endpoint: Option<&EndpointName>,
-    limit: u32,
-) -> Result<Vec<PredictionFile>, StoreError> {
-    let files =
-        |wanted: &str| format!("SELECT {COLUMNS} FROM prediction_files {wanted} ORDER BY id DESC LIMIT ?1");
-    match endpoint {
-        Some(endpoint) => tx.rows(&files("WHERE endpoint = ?2"), bind![limit, endpoint], read),
-        None => tx.rows(&files(""), bind![limit], read),
-    }
-}
-
 /// How many predictions or calls of an endpoint are in files.
 pub fn count(tx: &ReadTx<'_>, endpoint: &EndpointName) -> Result<u64, StoreError> {
     let sql = "SELECT coalesce(sum(rows), 0) FROM prediction_files WHERE endpoint = ?1";
@@ -277,9 +263,6 @@ mod tests {
                 let endpoint = "delay".into();
                 assert_eq!(count(tx, &endpoint)?, 6);
                 assert_eq!(newest(tx)?, calls.id);
-                assert_eq!(list(tx, Some(&endpoint), 2)?.len(), 2);
-                assert_eq!(list(tx, None, 9)?[0].segment, "s2/calls");
-                assert_eq!(list(tx, Some(&"other".into()), 9)?, []);
                 // The bounds are half open, and a file counts with the times of its first and last prediction.
                 let segments = |from, until| -> Result<Vec<String>, StoreError> {
                     let files = files_between(tx, &endpoint, FileKind::Rows, at(from), at(until))?;
@@ -322,5 +305,47 @@ mod tests {
         assert_eq!(found(2_000, 0), ["a", "b"]);
         assert_eq!(found(2_000, 1), ["b"]);
         assert_eq!(found(10_000, 0), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_prediction_that_had_a_row_of_its_own_is_found_by_it_still() {
+        let (_dir, store) = temp_store();
+        let found = store
+            .write_blocking(|tx| {
+                let id = record_file(tx, &file("old", 1, 2))?.id;
+                // As files were before migration 11.
+                tx.execute("UPDATE prediction_files SET indexed = 0 WHERE id = ?1", bind![id])?;
+                let row = bind!["p", 1_i64, at(1), id];
+                tx.insert("predictions", "prediction_id, endpoint, at, file", row)?;
+                assert_eq!(files_at(tx, at(1), 0)?, []);
+                assert_eq!(file_by_row(tx, &"q".into())?, None);
+                file_by_row(tx, &"p".into())
+            })
+            .unwrap();
+        assert_eq!(found.unwrap().segment, "old");
+    }
+
+    #[test]
+    fn a_file_is_brought_to_its_table_once() {
+        let (_dir, store) = temp_store();
+        store
+            .write_blocking(|tx| {
+                let inside = record_file(tx, &file("a", 1, 2))?.id;
+                let unfit = record_file(tx, &file("b", 1, 2))?.id;
+                let left = record_file(tx, &file("c", 1, 2))?.id;
+                let table = PredictionTable {
+                    endpoint: "delay".into(),
+                    id: "t".to_owned(),
+                    version: 3,
+                    columns: serde_json::json!([["x", "long"]]),
+                };
+                assert_eq!(super::table(tx, &"delay".into())?, None);
+                note_table(tx, &table, &[inside], &[unfit])?;
+                assert_eq!(super::table(tx, &"delay".into())?, Some(table));
+                let outside = outside_tables(tx, 9)?;
+                assert_eq!(outside.iter().map(|file| file.id).collect::<Vec<_>>(), [left]);
+                Ok(())
+            })
+            .unwrap();
     }
 }

@@ -88,6 +88,8 @@ struct Stretch {
 struct Segment {
     batches: usize,
     rows: usize,
+    /// Of the rows, calls of deployments.
+    calls: usize,
     endpoints: Vec<(EndpointName, Stretch)>,
     /// The smallest and the largest number of a prediction in it.
     range: Option<(u128, u128)>,
@@ -101,6 +103,7 @@ impl Segment {
         Self {
             batches: 0,
             rows: 0,
+            calls: 0,
             endpoints: Vec::new(),
             range: None,
             numbers: Some(Numbers::default()),
@@ -171,6 +174,9 @@ impl Index {
         }
         segment.batches += 1;
         segment.rows += note.ids.len();
+        if note.kind == Kind::Call {
+            segment.calls += note.ids.len();
+        }
         match segment
             .endpoints
             .iter_mut()
@@ -272,6 +278,7 @@ impl Index {
             segments: self.segments.len(),
             batches: self.segments.values().map(|segment| segment.batches).sum(),
             rows: self.segments.values().map(|segment| segment.rows).sum(),
+            calls: self.segments.values().map(|segment| segment.calls).sum(),
             open_batches: open.map_or(0, |segment| segment.batches),
             oldest: stretches.map(|(_, stretch)| stretch.first).min(),
         }

@@ -103,8 +103,10 @@ pub struct LiveStats {
     pub segments: usize,
     /// Batches in all segments.
     pub batches: usize,
-    /// Rows in all segments.
+    /// Rows in all segments, calls of deployments among them.
     pub rows: usize,
+    /// Calls of deployments in all segments.
+    pub calls: usize,
     /// Batches in the open segment.
     pub open_batches: usize,
     /// The time of the oldest batch.

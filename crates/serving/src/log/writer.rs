@@ -287,7 +287,9 @@ impl Keeper {
     fn sync(&mut self) {
         self.synced = Stopwatch::start();
         self.settle();
+        let unsettled = !self.unsettled.is_empty();
         let Some(forcing) = self.tail.unsynced() else {
+            self.tail.failing.store(unsettled, Ordering::Release);
             return;
         };
         let forced = forcing.run(&self.tail.options);
@@ -297,7 +299,8 @@ impl Keeper {
                 segment.note_forced(forcing.until, forced.is_ok());
             }
         }
-        let failed_before = self.tail.failing.swap(forced.is_err(), Ordering::AcqRel);
+        let fails = forced.is_err() || unsettled;
+        let failed_before = self.tail.failing.swap(fails, Ordering::AcqRel);
         match forced {
             Ok(bytes) if failed_before => {
                 self.tail.shared.counters.rewritten_bytes.add(bytes);
