@@ -177,8 +177,8 @@ fn numbers(datatype: DataType, bytes: &Bytes) -> Option<Vec<Value>> {
 
 /// A number where every reader of JSON reads just that number; else its shortest text, such as `"NaN"` or `"0.1"`.
 fn double(value: f64) -> Option<Value> {
-    if value.is_nan() && value.to_bits() != f64::NAN.to_bits() {
-        return None;
+    if value.is_nan() {
+        return nan(value.to_bits() ^ f64::NAN.to_bits(), 1 << 63);
     }
     let number = json!(value);
     let read: Option<f64> = serde_json::from_str(&number.to_string()).ok();
@@ -188,9 +188,19 @@ fn double(value: f64) -> Option<Value> {
     Some(json!(format!("{value:?}")))
 }
 
+/// The usual number that is none, or that with a sign; `odd`: the bits in which it differs from the first.
+fn nan(odd: u64, sign: u64) -> Option<Value> {
+    match odd {
+        0 => Some(json!("NaN")),
+        odd if odd == sign => Some(json!("-NaN")),
+        _ => None,
+    }
+}
+
 fn single(value: f32) -> Option<Value> {
-    if value.is_nan() && value.to_bits() != f32::NAN.to_bits() {
-        return None;
+    if value.is_nan() {
+        let odd = value.to_bits() ^ f32::NAN.to_bits();
+        return nan(u64::from(odd), 1 << 31);
     }
     if value.is_finite() {
         return Some(json!(f64::from(value)));
@@ -202,6 +212,7 @@ fn put(datatype: DataType, number: &Value, bytes: &mut Vec<u8>) -> Option<()> {
     let unsigned = || number.as_u64();
     let signed = || number.as_i64();
     let float = || match number {
+        Value::String(text) if text == "-NaN" => Some(f64::from_bits(f64::NAN.to_bits() | 1 << 63)),
         Value::String(text) => text.parse().ok(),
         number => number.as_f64(),
     };

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 use tidemill_control::predictions::Replay;
+use tidemill_store::Database;
 
 use crate::cli::{PredictionsCommand, Target};
 use crate::exit::Code;
@@ -22,7 +23,7 @@ pub async fn run(action: PredictionsCommand, json: bool) -> Result<Code> {
 }
 
 async fn show(target: &Target, id: &str) -> Result<Code> {
-    let (session, _) = Session::open(target).await?;
+    let session = Session::open_tracking(target, &Database::default()).await?;
     let shown: Value = session.client.get(&format!("/api/v1/predictions/{id}")).await?;
     session.close().await?;
     println!("{}", serde_json::to_string_pretty(&shown)?);
@@ -31,7 +32,7 @@ async fn show(target: &Target, id: &str) -> Result<Code> {
 
 /// Exits with 0 where both answers are the same.
 async fn replay(target: &Target, id: &str, as_json: bool) -> Result<Code> {
-    let (session, _) = Session::open(target).await?;
+    let session = Session::open_tracking(target, &Database::default()).await?;
     let path = format!("/api/v1/predictions/{id}/replay");
     let replay: Replay = session.client.post(&path, &json!({})).await?;
     session.close().await?;
