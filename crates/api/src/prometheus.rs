@@ -119,6 +119,26 @@ impl Page {
                 "Rows that the prediction log refused.",
                 m.dropped_rows,
             ),
+            (
+                "tidemill_wal_calls_total",
+                "Calls of deployments written to the prediction log.",
+                m.appended_calls,
+            ),
+            (
+                "tidemill_dropped_calls_total",
+                "Calls of deployments that the prediction log could not take.",
+                m.dropped_calls,
+            ),
+            (
+                "tidemill_unsampled_calls_total",
+                "Calls of deployments that sampling left out of the prediction log.",
+                m.unsampled_calls,
+            ),
+            (
+                "tidemill_omitted_payloads_total",
+                "Inputs and answers recorded without their values: too large, or not to be redacted.",
+                m.omitted_payloads,
+            ),
         ];
         for (name, help, value) in counters {
             self.head(name, "counter", help);

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tidemill_core::clock::{Clock, Stopwatch, Timestamp};
 use tidemill_core::digest::Digest;
 use tidemill_core::ids::{EndpointName, ModelName, PredictionId, RunId, VersionNumber};
+use tidemill_core::predictions::PredictionBatch;
 use tidemill_core::spec::{Span, Spec};
 use tidemill_serving::Server;
 use tidemill_store::alerts::AlertState;
@@ -24,6 +25,7 @@ use crate::feedback::record;
 use crate::monitor::windows;
 use crate::pipeline::triggers::Fired;
 use crate::pipeline::{runs as execution, scheduler, sweep, train};
+use crate::predictions::{Predictions, Replay, replay};
 use crate::report::{self, MonthMemo};
 use crate::view::{EndpointStatus, FeedbackInput, FeedbackOutcome, Lineage, Reproduction, Status, Timeline};
 use crate::{lineage, memory, reproduce};
@@ -123,6 +125,11 @@ impl Control {
     /// The hot path.
     pub fn serving(&self) -> &Arc<Server> {
         &self.ctx().serving
+    }
+
+    /// The prediction log.
+    pub fn predictions(&self) -> &Predictions {
+        &self.ctx().predictions
     }
 
     /// Time.
@@ -335,7 +342,8 @@ impl Control {
     pub async fn status(&self) -> Result<Status> {
         let ctx = self.ctx();
         let (label, now) = (ctx.spec.label.name.clone(), ctx.now());
-        let live = ctx.serving.log().live_stats().rows as u64;
+        let live = ctx.serving.log().live_stats();
+        let live = (live.rows - live.calls) as u64;
         let name = ctx.endpoint();
         let mut status = ctx
             .store
@@ -398,6 +406,14 @@ impl Control {
     /// If there is no such prediction.
     pub async fn lineage(&self, id: &PredictionId) -> Result<Lineage> {
         lineage::of_prediction(self.ctx(), id).await
+    }
+
+    /// Asks the version that answered a row again.
+    ///
+    /// # Errors
+    /// If it was not recorded whole, no model answered, or the model is gone.
+    pub async fn replay(&self, batch: &PredictionBatch, row: usize) -> Result<Replay> {
+        replay::of_row(self.ctx(), batch, row).await
     }
 
     /// Stores feedback; when it returns, it is durable.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::calls::CallRecord;
 use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::frame::{FeatureSchema, Frame, Labels, Scores, Task};
@@ -298,6 +299,33 @@ pub trait PredictionCodec: Send + Sync {
 
     /// The batches of such a file; equal to what was written, request by request.
     fn decode_batches(&self, parquet: &[u8]) -> Result<Vec<PredictionBatch>, PortError>;
+
+    /// Begins a file of calls of one deployment. `columns`: inputs that stand in columns of their own too, each a list of numbers or of
+    /// texts a call.
+    fn calls(&self, columns: Vec<CallColumn>) -> Box<dyn CallWriter>;
+
+    /// The calls of such a file; equal to what was written.
+    fn decode_calls(&self, parquet: &[u8]) -> Result<Vec<CallRecord>, PortError>;
+
+    /// How many rows a file has, and its columns with their types in the words of Delta tables.
+    fn delta_columns(&self, parquet: &[u8]) -> Result<(u64, Vec<(String, serde_json::Value)>), PortError>;
+}
+
+/// An input that stands in a column of its own.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CallColumn {
+    /// Its name.
+    pub name: String,
+    /// Numbers, not texts.
+    pub numeric: bool,
+}
+
+/// A Parquet file (zstd) of calls in the making.
+pub trait CallWriter: Send {
+    /// Appends calls.
+    fn push(&mut self, calls: &[CallRecord]) -> Result<(), PortError>;
+    /// The whole file.
+    fn finish(self: Box<Self>) -> Result<Vec<u8>, PortError>;
 }
 
 /// A Parquet file (zstd) in the making.

@@ -40,7 +40,9 @@ pub use hosting::{
     DurationStatistics, Hosted, HostedVersion, Hosting, IndexEntry, RoutingStatistics, ShadowStatistics,
     VersionState, VersionStatistics,
 };
-pub use log::{Durability, LiveStats, LogOptions, PredictionLog, Recovery, SegmentId, SegmentReader};
+pub use log::{
+    Durability, LiveStats, LogEntry, LogOptions, PredictionLog, Recovery, SegmentId, SegmentReader,
+};
 pub use metrics::{Latency, Metrics};
 pub use pressure::{Pressure, PressureGauge};
 pub use routing::{Canary, Deployment, Keep, Route, Router, RoutingTable, Rule, Step, default_row};

@@ -51,6 +51,16 @@ pub struct Metrics {
     pub fsyncs: u64,
     /// Rows that the log refused; their requests were refused too, unless the endpoint answers all the same.
     pub dropped_rows: u64,
+    /// Bytes of the log that were written again because the disk had failed to keep them.
+    pub rewritten_bytes: u64,
+    /// Calls of deployments in the log.
+    pub appended_calls: u64,
+    /// Calls of deployments that were answered and could not be recorded, or were refused for that.
+    pub dropped_calls: u64,
+    /// Calls of deployments that sampling left out of the log.
+    pub unsampled_calls: u64,
+    /// Inputs and answers that are recorded without their values because they are too large, or cannot be redacted.
+    pub omitted_payloads: u64,
     /// From a request's arrival to its answer.
     pub latency: Latency,
 }
@@ -109,6 +119,11 @@ pub(crate) struct Counters {
     pub appended_bytes: Counter,
     pub fsyncs: Counter,
     pub dropped_rows: Counter,
+    pub rewritten_bytes: Counter,
+    pub appended_calls: Counter,
+    pub dropped_calls: Counter,
+    pub unsampled_calls: Counter,
+    pub omitted_payloads: Counter,
     latency_sum: Counter,
     latency: [Counter; BUCKETS],
 }
@@ -158,6 +173,11 @@ impl Counters {
             appended_bytes: self.appended_bytes.get(),
             fsyncs: self.fsyncs.get(),
             dropped_rows: self.dropped_rows.get(),
+            rewritten_bytes: self.rewritten_bytes.get(),
+            appended_calls: self.appended_calls.get(),
+            dropped_calls: self.dropped_calls.get(),
+            unsampled_calls: self.unsampled_calls.get(),
+            omitted_payloads: self.omitted_payloads.get(),
             latency: Latency {
                 bounds_us: (0..BUCKETS as u32 - 1)
                     .map(|i| 1 << (FIRST_EXPONENT + i))

@@ -111,7 +111,7 @@ impl WeakServer {
 impl Server {
     /// A server over a routing table and an open log.
     pub fn new(router: Arc<Router>, log: PredictionLog, clock: Arc<dyn Clock>) -> Self {
-        let hosting = Hosting::new(Arc::clone(&clock));
+        let hosting = Hosting::new(Arc::clone(&clock)).recording(log.clone());
         Self {
             router,
             log,

@@ -2,6 +2,7 @@
 //! holds: a row here stands for a file, never for a prediction. (Before migration 11 each prediction had a row; those rows are only read.)
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tidemill_core::clock::Timestamp;
 use tidemill_core::digest::Digest;
 use tidemill_core::ids::{EndpointName, PredictionId};
@@ -152,18 +153,62 @@ pub fn file_by_row(tx: &ReadTx<'_>, prediction: &PredictionId) -> Result<Option<
     tx.first(&sql, bind![prediction], read)
 }
 
-/// Files by endpoint and time, the newest first, for a listing.
-pub fn list(
-    tx: &ReadTx<'_>,
-    endpoint: Option<&EndpointName>,
-    limit: u32,
-) -> Result<Vec<PredictionFile>, StoreError> {
-    let files =
-        |wanted: &str| format!("SELECT {COLUMNS} FROM prediction_files {wanted} ORDER BY id DESC LIMIT ?1");
-    match endpoint {
-        Some(endpoint) => tx.rows(&files("WHERE endpoint = ?2"), bind![limit, endpoint], read),
-        None => tx.rows(&files(""), bind![limit], read),
+/// A Delta table of the prediction log.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PredictionTable {
+    /// Whose predictions it holds.
+    pub endpoint: EndpointName,
+    /// Its own id.
+    pub id: String,
+    /// The newest entry of its log; -1 if there is none.
+    pub version: i64,
+    /// Its columns: `[[name, type], …]`.
+    pub columns: Value,
+}
+
+/// The Delta table of an endpoint, if it has one.
+pub fn table(tx: &ReadTx<'_>, endpoint: &EndpointName) -> Result<Option<PredictionTable>, StoreError> {
+    let sql = "SELECT endpoint, id, version, columns FROM prediction_tables WHERE endpoint = ?1";
+    tx.first(sql, bind![endpoint], |row| {
+        let mut fields = Fields::of(row);
+        Ok(PredictionTable {
+            endpoint: fields.next()?,
+            id: fields.next()?,
+            version: fields.next()?,
+            columns: fields.next()?,
+        })
+    })
+}
+
+/// The files that were not brought to the Delta table of their endpoint yet, oldest first, at most `limit`.
+pub fn outside_tables(tx: &ReadTx<'_>, limit: u32) -> Result<Vec<PredictionFile>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM prediction_files WHERE delta = 0 ORDER BY id LIMIT ?1");
+    tx.rows(&sql, bind![limit], read)
+}
+
+/// Remembers what a table's log holds now: these files are in it, and those do not fit.
+pub fn note_table(
+    tx: &mut Tx<'_>,
+    table: &PredictionTable,
+    inside: &[i64],
+    unfit: &[i64],
+) -> Result<(), StoreError> {
+    let values = bind![table.endpoint, table.id, table.version, table.columns];
+    tx.upsert(
+        "prediction_tables",
+        "endpoint, id, version, columns",
+        "endpoint",
+        values,
+    )?;
+    for (files, mark) in [(inside, 1_i64), (unfit, 2)] {
+        for file in files {
+            tx.execute(
+                "UPDATE prediction_files SET delta = ?2 WHERE id = ?1",
+                bind![file, mark],
+            )?;
+        }
     }
+    Ok(())
 }
 
 /// How many predictions or calls of an endpoint are in files.
@@ -218,9 +263,6 @@ mod tests {
                 let endpoint = "delay".into();
                 assert_eq!(count(tx, &endpoint)?, 6);
                 assert_eq!(newest(tx)?, calls.id);
-                assert_eq!(list(tx, Some(&endpoint), 2)?.len(), 2);
-                assert_eq!(list(tx, None, 9)?[0].segment, "s2/calls");
-                assert_eq!(list(tx, Some(&"other".into()), 9)?, []);
                 // The bounds are half open, and a file counts with the times of its first and last prediction.
                 let segments = |from, until| -> Result<Vec<String>, StoreError> {
                     let files = files_between(tx, &endpoint, FileKind::Rows, at(from), at(until))?;
@@ -263,5 +305,47 @@ mod tests {
         assert_eq!(found(2_000, 0), ["a", "b"]);
         assert_eq!(found(2_000, 1), ["b"]);
         assert_eq!(found(10_000, 0), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_prediction_that_had_a_row_of_its_own_is_found_by_it_still() {
+        let (_dir, store) = temp_store();
+        let found = store
+            .write_blocking(|tx| {
+                let id = record_file(tx, &file("old", 1, 2))?.id;
+                // As files were before migration 11.
+                tx.execute("UPDATE prediction_files SET indexed = 0 WHERE id = ?1", bind![id])?;
+                let row = bind!["p", 1_i64, at(1), id];
+                tx.insert("predictions", "prediction_id, endpoint, at, file", row)?;
+                assert_eq!(files_at(tx, at(1), 0)?, []);
+                assert_eq!(file_by_row(tx, &"q".into())?, None);
+                file_by_row(tx, &"p".into())
+            })
+            .unwrap();
+        assert_eq!(found.unwrap().segment, "old");
+    }
+
+    #[test]
+    fn a_file_is_brought_to_its_table_once() {
+        let (_dir, store) = temp_store();
+        store
+            .write_blocking(|tx| {
+                let inside = record_file(tx, &file("a", 1, 2))?.id;
+                let unfit = record_file(tx, &file("b", 1, 2))?.id;
+                let left = record_file(tx, &file("c", 1, 2))?.id;
+                let table = PredictionTable {
+                    endpoint: "delay".into(),
+                    id: "t".to_owned(),
+                    version: 3,
+                    columns: serde_json::json!([["x", "long"]]),
+                };
+                assert_eq!(super::table(tx, &"delay".into())?, None);
+                note_table(tx, &table, &[inside], &[unfit])?;
+                assert_eq!(super::table(tx, &"delay".into())?, Some(table));
+                let outside = outside_tables(tx, 9)?;
+                assert_eq!(outside.iter().map(|file| file.id).collect::<Vec<_>>(), [left]);
+                Ok(())
+            })
+            .unwrap();
     }
 }

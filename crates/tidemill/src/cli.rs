@@ -334,6 +334,11 @@ pub enum Command {
         /// `MODEL/VERSION`.
         version: String,
     },
+    /// Look at recorded predictions, and ask their models again.
+    Predictions {
+        #[command(subcommand)]
+        action: PredictionsCommand,
+    },
     /// Follow a prediction to everything that led to it.
     Lineage {
         #[command(flatten)]
@@ -421,5 +426,24 @@ pub enum Command {
     Completions {
         /// Which shell.
         shell: clap_complete::Shell,
+    },
+}
+
+/// What is done with recorded predictions.
+#[derive(Debug, Subcommand)]
+pub enum PredictionsCommand {
+    /// Show what is recorded of a prediction.
+    Show {
+        #[command(flatten)]
+        target: Target,
+        /// The prediction's id.
+        prediction_id: String,
+    },
+    /// Ask the version that answered again, and compare bit by bit.
+    Replay {
+        #[command(flatten)]
+        target: Target,
+        /// The prediction's id.
+        prediction_id: String,
     },
 }

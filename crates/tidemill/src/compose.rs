@@ -162,6 +162,7 @@ pub async fn open_without_project(data: &Path, settings: &Settings) -> Result<Ap
     let clock: Arc<dyn Clock> = Arc::new(WallClock);
     let serving = open_serving(data, &clock, LogDurability::default()).await?;
     let deployments = open_deployments(&store, &serving, &clock, settings.model_memory);
+    let predictions = open_predictions(&store, &serving, &clock);
     let tracking = Tracking::new(store, Arc::clone(&clock), settings.tracking.clone());
     tracking.answer_tables(Arc::new(Tables::default()));
     tracking.prepare_users().await?;
@@ -169,7 +170,7 @@ pub async fn open_without_project(data: &Path, settings: &Settings) -> Result<Ap
         control: None,
         spec: None,
         plane: Arc::new(
-            Plane::without_project(tracking, deployments, serving, clock)
+            Plane::without_project(tracking, deployments, predictions, serving, clock)
                 .sharing_memory(settings.shared_memory),
         ),
         data: data.to_owned(),
@@ -244,6 +245,8 @@ pub struct Running {
     housekeeping: tokio::task::JoinHandle<()>,
     hosting: tokio::task::JoinHandle<()>,
     gauge: tokio::task::JoinHandle<()>,
+    /// Where no loop compacts the prediction log.
+    log: Option<(Predictions, tokio::task::JoinHandle<()>)>,
 }
 
 impl Running {
@@ -281,6 +284,12 @@ impl Running {
             // Nothing is lost: the write-ahead log keeps what could not be moved, and the next start moves it.
             tracing::warn!(%error, "the prediction log could not be moved into Parquet");
         }
+        if let Some((log, compaction)) = &self.log {
+            compaction.abort();
+            if let Err(error) = log.compact().await {
+                tracing::warn!(%error, "the prediction log could not be moved into Parquet");
+            }
+        }
         served
             .context("the server's task failed")?
             .context("the server failed")
@@ -311,6 +320,10 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
     let housekeeping = tokio::spawn(async move { keeper.keep_house().await });
     let hosting = app.plane.serving().hosting().clone();
     let hosting = tokio::spawn(async move { hosting.keep_house().await });
+    let log = app.control.is_none().then(|| {
+        let (log, own) = (app.plane.log().clone(), app.plane.log().clone());
+        (log, tokio::spawn(async move { own.keep_house().await }))
+    });
     let gauge = app.plane.serving().pressure().clone();
     let replaying = app
         .control
@@ -361,5 +374,6 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
         housekeeping,
         hosting,
         gauge,
+        log,
     })
 }

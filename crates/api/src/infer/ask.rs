@@ -308,6 +308,10 @@ fn of_hosted(
     if !matches!(&*answer.route, "newest" | "version") {
         parameters.insert("route".to_owned(), json!(&*answer.route));
     }
+    if let Some(id) = &answer.prediction_id {
+        crate::edge::note_prediction(Some(id));
+        parameters.insert("prediction_id".to_owned(), json!(id));
+    }
     let output = |tensor| Output {
         tensor,
         parameters: Map::new(),

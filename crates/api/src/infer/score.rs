@@ -93,7 +93,9 @@ pub(crate) async fn score(app: &App, target: Target, scoring: Scoring) -> Result
         }
         Target::Hosted(hosted) => {
             let call = hosted_call(app, &hosted, scoring).await?;
-            Ok(Scored::Hosted(app.serving().hosting().call(call).await?))
+            let answer = app.serving().hosting().call(call).await?;
+            crate::edge::note_prediction(answer.prediction_id.as_ref());
+            Ok(Scored::Hosted(answer))
         }
     }
 }

@@ -1,6 +1,8 @@
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
+use tidemill_core::ids::PredictionId;
+use tidemill_serving::LogEntry;
 
 use crate::fake::{App, NOW};
 
@@ -107,7 +109,11 @@ async fn the_key_column_carries_keys_and_is_no_feature() {
         .unwrap()
         .to_owned();
     use tidemill_api::ControlPlane as _;
-    let (batch, row) = app.fake.serving().log().find(&id.into()).await.unwrap().unwrap();
+    let id: PredictionId = id.into();
+    let Some(LogEntry::Batch(batch)) = app.fake.serving().log().find(&id).await.unwrap() else {
+        panic!("no batch");
+    };
+    let row = batch.ids.iter().position(|found| *found == id).unwrap();
     assert_eq!(batch.keys[row].as_deref(), Some("9007199254740993"));
     assert_eq!(batch.features.columns().len(), 2);
 }

@@ -369,6 +369,7 @@ impl Deployments {
             hosted.push(HostedVersion {
                 number: version.version,
                 loader,
+                bundle: Some(version.digest),
             });
         }
         Ok(Hosted {

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::json;
+use tidemill_core::calls::{CallRecord, Recorded, RecordedTensor};
 use tidemill_core::clock::Timestamp;
 use tidemill_core::digest::Digest;
 use tidemill_core::frame::FeatureSchema;
-use tidemill_core::ids::EndpointName;
-use tidemill_core::ports::{BatchWriter, PredictionCodec};
+use tidemill_core::ids::{EndpointName, PredictionId};
+use tidemill_core::ports::{BatchWriter, CallColumn, CallWriter, PredictionCodec};
 use tidemill_core::predictions::{BatchShape, PredictionBatch};
-use tidemill_serving::{PredictionLog, SegmentId, ServeError};
+use tidemill_core::tensors::DataType;
+use tidemill_serving::{LogEntry, PredictionLog, SegmentId, ServeError};
 use tidemill_store::objects::ObjectKey;
 use tidemill_store::predictions::{self as index, FileKind, PredictionFile};
 
@@ -51,6 +53,7 @@ impl Predictions {
             }
             moved += kept;
         }
+        self.tell_tables().await?;
         Ok(moved)
     }
 
@@ -58,6 +61,7 @@ impl Predictions {
         let MadeFile {
             endpoint,
             day,
+            kind,
             place,
             bytes,
             ids,
@@ -81,6 +85,9 @@ impl Predictions {
         };
         objects.put(&key, ids.to_bytes().into()).await?;
         let mut name = format!("{segment}/{endpoint}/{day}");
+        if kind == FileKind::Calls {
+            name.push_str("/calls");
+        }
         if place > 0 {
             name = format!("{name}/{place}");
         }
@@ -88,7 +95,7 @@ impl Predictions {
             id: 0,
             segment: name,
             endpoint,
-            kind: FileKind::Rows,
+            kind,
             day,
             digest,
             size,
@@ -132,6 +139,7 @@ impl Predictions {
 struct MadeFile {
     endpoint: EndpointName,
     day: String,
+    kind: FileKind,
     /// Which of the segment's files of this endpoint and day.
     place: usize,
     bytes: Bytes,
@@ -143,41 +151,106 @@ struct MadeFile {
     batches: Option<Vec<Arc<PredictionBatch>>>,
 }
 
-/// A file in the making: batches of one endpoint and day, alike in shape and features.
+/// What a file in the making holds.
+enum Content {
+    /// Batches alike in shape and features.
+    Rows {
+        shape: BatchShape,
+        schema: Arc<FeatureSchema>,
+        writer: Box<dyn BatchWriter>,
+        /// Of this part.
+        gathered: Vec<PredictionBatch>,
+        /// Of all parts, as long as they are few.
+        kept: Option<Vec<Arc<PredictionBatch>>>,
+    },
+    /// Calls with the same inputs in columns of their own.
+    Calls {
+        columns: Vec<CallColumn>,
+        writer: Box<dyn CallWriter>,
+        /// Of this part.
+        gathered: Vec<CallRecord>,
+    },
+}
+
+/// A file in the making: what one endpoint answered on one day.
 struct Group {
     endpoint: EndpointName,
     day: String,
-    shape: BatchShape,
-    schema: Arc<FeatureSchema>,
-    writer: Box<dyn BatchWriter>,
+    content: Content,
     halves: Vec<u64>,
     rows: u64,
     from_at: Timestamp,
     until_at: Timestamp,
-    /// Of this part.
-    gathered: Vec<PredictionBatch>,
-    /// Of all parts, as long as they are few.
-    batches: Option<Vec<Arc<PredictionBatch>>>,
 }
 
 impl Group {
-    fn holds(&self, batch: &PredictionBatch, shape: BatchShape) -> bool {
-        // Within a day most times are told apart by their numbers alone.
-        let (own, other) = (self.from_at.as_micros(), batch.at.as_micros());
-        own.div_euclid(DAY) == other.div_euclid(DAY)
-            && self.shape == shape
-            && self.endpoint == batch.endpoint
-            && *self.schema == **batch.features.schema()
+    fn new(endpoint: &EndpointName, at: Timestamp, content: Content) -> Self {
+        Self {
+            endpoint: endpoint.clone(),
+            day: at.day(),
+            content,
+            halves: Vec::new(),
+            rows: 0,
+            from_at: at,
+            until_at: at,
+        }
     }
 
+    /// Whether it is of this endpoint and day.
+    fn is_of(&self, endpoint: &EndpointName, at: Timestamp) -> bool {
+        self.from_at.as_micros().div_euclid(DAY) == at.as_micros().div_euclid(DAY)
+            && self.endpoint == *endpoint
+    }
+
+    fn note(&mut self, at: Timestamp, ids: &[PredictionId]) {
+        self.rows += ids.len() as u64;
+        self.from_at = self.from_at.min(at);
+        self.until_at = self.until_at.max(at);
+        let halves = ids.iter().filter_map(ids::parts);
+        self.halves.extend(halves.map(|(_, half)| half));
+    }
+
+    /// Hands what was gathered to the file.
     fn write(&mut self) -> Result<()> {
-        let part = std::mem::take(&mut self.gathered);
-        self.writer.push(&part)?;
-        match &mut self.batches {
-            Some(batches) if self.rows <= MAX_ROWS as u64 => batches.extend(part.into_iter().map(Arc::new)),
-            _ => self.batches = None,
+        match &mut self.content {
+            Content::Rows {
+                writer,
+                gathered,
+                kept,
+                ..
+            } => {
+                let part = std::mem::take(gathered);
+                writer.push(&part)?;
+                match kept {
+                    Some(kept) if self.rows <= MAX_ROWS as u64 => kept.extend(part.into_iter().map(Arc::new)),
+                    _ => *kept = None,
+                }
+            }
+            Content::Calls { writer, gathered, .. } => {
+                writer.push(gathered)?;
+                gathered.clear();
+            }
         }
         Ok(())
+    }
+
+    fn finish(self, place: usize) -> Result<MadeFile> {
+        let (kind, bytes, batches) = match self.content {
+            Content::Rows { writer, kept, .. } => (FileKind::Rows, writer.finish()?, kept),
+            Content::Calls { writer, .. } => (FileKind::Calls, writer.finish()?, None),
+        };
+        Ok(MadeFile {
+            endpoint: self.endpoint,
+            day: self.day,
+            kind,
+            place,
+            bytes: bytes.into(),
+            ids: Ids::of(self.halves),
+            rows: self.rows,
+            from_at: self.from_at,
+            until_at: self.until_at,
+            batches,
+        })
     }
 }
 
@@ -198,8 +271,11 @@ fn read_segment(
             Err(damage @ ServeError::Corrupt { .. }) => break Some(damage),
             Err(error) => return Err(error.into()),
         };
-        for batch in part {
-            gather(&mut groups, batch, codec);
+        for entry in part {
+            match entry {
+                LogEntry::Batch(batch) => gather_batch(&mut groups, *batch, codec),
+                LogEntry::Call(call) => gather_call(&mut groups, *call, codec),
+            }
         }
         for group in &mut groups {
             group.write()?;
@@ -207,47 +283,83 @@ fn read_segment(
     };
     let mut made: Vec<MadeFile> = Vec::new();
     for group in groups {
-        let alike = |file: &&MadeFile| file.endpoint == group.endpoint && file.day == group.day;
+        let kind = match group.content {
+            Content::Rows { .. } => FileKind::Rows,
+            Content::Calls { .. } => FileKind::Calls,
+        };
+        let alike =
+            |file: &&MadeFile| file.kind == kind && file.endpoint == group.endpoint && file.day == group.day;
         let place = made.iter().filter(alike).count();
-        made.push(MadeFile {
-            endpoint: group.endpoint,
-            day: group.day,
-            place,
-            bytes: group.writer.finish()?.into(),
-            ids: Ids::of(group.halves),
-            rows: group.rows,
-            from_at: group.from_at,
-            until_at: group.until_at,
-            batches: group.batches,
-        });
+        made.push(group.finish(place)?);
     }
     Ok((made, damage))
 }
 
-fn gather(groups: &mut Vec<Group>, batch: PredictionBatch, codec: &dyn PredictionCodec) {
-    let shape = BatchShape::of(std::slice::from_ref(&batch));
-    let known = groups.iter().position(|group| group.holds(&batch, shape));
-    let known = known.unwrap_or_else(|| {
-        groups.push(Group {
-            endpoint: batch.endpoint.clone(),
-            day: batch.at.day(),
-            shape,
+fn gather_batch(groups: &mut Vec<Group>, batch: PredictionBatch, codec: &dyn PredictionCodec) {
+    let of_batch = BatchShape::of(std::slice::from_ref(&batch));
+    let fits = |group: &Group| match &group.content {
+        Content::Rows { shape, schema, .. } => {
+            *shape == of_batch
+                && group.is_of(&batch.endpoint, batch.at)
+                && **schema == **batch.features.schema()
+        }
+        Content::Calls { .. } => false,
+    };
+    let known = groups.iter().position(fits).unwrap_or_else(|| {
+        let content = Content::Rows {
+            shape: of_batch,
             schema: Arc::clone(batch.features.schema()),
-            writer: codec.batches(shape),
-            halves: Vec::new(),
-            rows: 0,
-            from_at: batch.at,
-            until_at: batch.at,
+            writer: codec.batches(of_batch),
             gathered: Vec::new(),
-            batches: Some(Vec::new()),
-        });
+            kept: Some(Vec::new()),
+        };
+        groups.push(Group::new(&batch.endpoint, batch.at, content));
         groups.len() - 1
     });
     let group = &mut groups[known];
-    group.rows += batch.rows() as u64;
-    group.from_at = group.from_at.min(batch.at);
-    group.until_at = group.until_at.max(batch.at);
-    let halves = batch.ids.iter().filter_map(ids::parts);
-    group.halves.extend(halves.map(|(_, half)| half));
-    group.gathered.push(batch);
+    group.note(batch.at, &batch.ids);
+    if let Content::Rows { gathered, .. } = &mut group.content {
+        gathered.push(batch);
+    }
+}
+
+fn gather_call(groups: &mut Vec<Group>, call: CallRecord, codec: &dyn PredictionCodec) {
+    let own = columns_of(&call);
+    let fits = |group: &Group| match &group.content {
+        Content::Calls { columns, .. } => *columns == own && group.is_of(&call.facts.endpoint, call.facts.at),
+        Content::Rows { .. } => false,
+    };
+    let known = groups.iter().position(fits).unwrap_or_else(|| {
+        let content = Content::Calls {
+            writer: codec.calls(own.clone()),
+            columns: own,
+            gathered: Vec::new(),
+        };
+        groups.push(Group::new(&call.facts.endpoint, call.facts.at, content));
+        groups.len() - 1
+    });
+    let group = &mut groups[known];
+    group.note(call.facts.at, std::slice::from_ref(&call.facts.id));
+    if let Content::Calls { gathered, .. } = &mut group.content {
+        gathered.push(call);
+    }
+}
+
+/// The inputs that stand in columns of their own: those of a model that takes a table.
+fn columns_of(call: &CallRecord) -> Vec<CallColumn> {
+    let Recorded::Tensors(tensors) = &call.inputs else {
+        return Vec::new();
+    };
+    if !call.facts.columns {
+        return Vec::new();
+    }
+    let column = |tensor: &RecordedTensor| CallColumn {
+        name: tensor.name.clone(),
+        numeric: tensor.datatype != DataType::Bytes,
+    };
+    let mut columns: Vec<CallColumn> = tensors.iter().map(column).collect();
+    // The order in which a caller sends them is not the table's.
+    columns.sort_by(|a, b| a.name.cmp(&b.name));
+    columns.dedup_by(|a, b| a.name == b.name);
+    columns
 }

@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use tidemill_core::calls::CallRecord;
 use tidemill_core::clock::Timestamp;
 use tidemill_core::ids::{EndpointName, PredictionId};
 use tidemill_core::predictions::PredictionBatch;
+use tidemill_core::spec::Span;
+use tidemill_serving::LogEntry;
 use tidemill_store::labels::{self, WaitingLabel};
 use tidemill_store::objects::ObjectKey;
 use tidemill_store::predictions::{self as index, FileKind, PredictionFile};
@@ -17,6 +20,15 @@ use crate::error::{ControlError, Result};
 
 /// Waiting labels that are looked for at a time.
 const PAGE: u32 = 5_000;
+
+/// What is recorded under an id.
+#[derive(Clone, Debug)]
+pub enum Prediction {
+    /// A row that an endpoint of the loop answered.
+    Row(Arc<PredictionBatch>, usize),
+    /// A call of a deployment.
+    Call(Box<CallRecord>),
+}
 
 /// What is known of some ids.
 pub(crate) struct Known {
@@ -70,22 +82,111 @@ impl Predictions {
         Ok(batches)
     }
 
-    /// The batch that holds a prediction, and its row there.
-    pub(crate) async fn find(&self, id: &PredictionId) -> Result<(Arc<PredictionBatch>, usize)> {
-        if let Some(found) = self.log().find(id).await? {
-            return Ok(found);
+    /// What is recorded under an id.
+    ///
+    /// # Errors
+    /// If nothing is, or it cannot be read.
+    pub async fn find(&self, id: &PredictionId) -> Result<Prediction> {
+        let in_batch = |batch: Arc<PredictionBatch>| {
+            let row = batch.ids.iter().position(|found| found == id)?;
+            Some(Prediction::Row(batch, row))
+        };
+        match self.log().find(id).await? {
+            Some(LogEntry::Call(call)) => return Ok(Prediction::Call(call)),
+            Some(LogEntry::Batch(batch)) => {
+                if let Some(found) = in_batch(Arc::from(batch)) {
+                    return Ok(found);
+                }
+            }
+            None => {}
         }
         for file in self.files_of(id).await? {
-            let batches = self.file_batches(&file).await?;
-            let mut rows = batches
-                .iter()
-                .filter_map(|b| b.ids.iter().position(|i| i == id).map(|row| (b, row)));
-            if let Some((batch, row)) = rows.next() {
-                return Ok((Arc::clone(batch), row));
+            let found = match file.kind {
+                FileKind::Rows => {
+                    let batches = self.file_batches(&file).await?;
+                    batches.iter().cloned().find_map(in_batch)
+                }
+                FileKind::Calls => {
+                    let mut calls = self.file_calls(&file).await?.into_iter();
+                    let found = calls.find(|call| call.facts.id == *id);
+                    found.map(|call| Prediction::Call(Box::new(call)))
+                }
+            };
+            if let Some(found) = found {
+                return Ok(found);
             }
         }
         let hint = "; the id stands in the answer of the predicting request";
         Err(ControlError::not_found("prediction", id, hint))
+    }
+
+    async fn file_calls(&self, file: &PredictionFile) -> Result<Vec<CallRecord>> {
+        let bytes = self.store().objects().get(&key_of(file)).await?;
+        let codec = Arc::clone(&self.inner.codec);
+        let decoded = tokio::task::spawn_blocking(move || codec.decode_calls(&bytes));
+        Ok(decoded.await.map_err(ControlError::internal)??)
+    }
+
+    /// The latest calls of a deployment in `[from, until)`, the newest first, at most `limit` of them.
+    ///
+    /// # Errors
+    /// If the log or a file cannot be read.
+    pub async fn calls(
+        &self,
+        endpoint: &EndpointName,
+        from: Timestamp,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<CallRecord>> {
+        // The log first: what is compacted in between then shows in both places, and never in neither.
+        let mut calls = self.log().live_calls(endpoint, from, until).await?;
+        let name = endpoint.clone();
+        let mut files = self
+            .store()
+            .read(move |tx| index::files_between(tx, &name, FileKind::Calls, from, until))
+            .await?;
+        files.sort_by_key(|file| std::cmp::Reverse(file.until_at));
+        let mut seen: HashSet<PredictionId> = calls.iter().map(|call| call.facts.id.clone()).collect();
+        calls.sort_by_key(|call| std::cmp::Reverse(call.facts.at));
+        calls.truncate(limit);
+        for file in files {
+            let oldest = calls.last().map(|call| call.facts.at);
+            if calls.len() >= limit && oldest.is_some_and(|oldest| file.until_at < oldest) {
+                break;
+            }
+            let wanted =
+                self.file_calls(&file).await?.into_iter().filter(|call| {
+                    (from..until).contains(&call.facts.at) && seen.insert(call.facts.id.clone())
+                });
+            calls.extend(wanted);
+            calls.sort_by_key(|call| std::cmp::Reverse(call.facts.at));
+            calls.truncate(limit);
+        }
+        Ok(calls)
+    }
+
+    /// The latest of what an endpoint or deployment answered since then (default: a day ago), the newest first.
+    ///
+    /// # Errors
+    /// If the log or a file cannot be read.
+    pub async fn latest(
+        &self,
+        endpoint: &EndpointName,
+        since: Option<Timestamp>,
+        limit: usize,
+    ) -> Result<Vec<Prediction>> {
+        let now = self.inner.clock.now();
+        let (since, until) = (since.unwrap_or(now - Span::DAY), now + Span::from_micros(1));
+        let calls = self.calls(endpoint, since, until, limit).await?;
+        if !calls.is_empty() {
+            return Ok(calls.into_iter().map(Box::new).map(Prediction::Call).collect());
+        }
+        let batches = self.between(endpoint, since, until).await?;
+        let rows = batches.into_iter().rev().flat_map(|batch| {
+            let rows = 0..batch.rows();
+            rows.map(move |row| Prediction::Row(Arc::clone(&batch), row))
+        });
+        Ok(rows.take(limit).collect())
     }
 
     /// The files that hold an id, the one in which it was recorded first before all others.
@@ -133,9 +234,21 @@ impl Predictions {
             Some(ids) => Arc::new(ids),
             None => {
                 tracing::warn!(file = %file.digest, "the ids of a file of the prediction log are gone or damaged; they are made again");
-                let batches = self.file_batches(file).await?;
-                let all = batches.iter().flat_map(|batch| &batch.ids);
-                let ids = Ids::of(all.filter_map(ids::parts).map(|(_, half)| half).collect());
+                let held: Vec<PredictionId> = match file.kind {
+                    FileKind::Rows => {
+                        let batches = self.file_batches(file).await?;
+                        batches
+                            .iter()
+                            .flat_map(|batch| batch.ids.iter().cloned())
+                            .collect()
+                    }
+                    FileKind::Calls => {
+                        let calls = self.file_calls(file).await?.into_iter();
+                        calls.map(|call| call.facts.id).collect()
+                    }
+                };
+                let halves = held.iter().filter_map(ids::parts);
+                let ids = Ids::of(halves.map(|(_, half)| half).collect());
                 objects.put(&key, ids.to_bytes().into()).await?;
                 Arc::new(ids)
             }
@@ -224,7 +337,7 @@ impl Predictions {
     }
 }
 
-fn key_of(file: &PredictionFile) -> ObjectKey {
+pub(super) fn key_of(file: &PredictionFile) -> ObjectKey {
     ObjectKey::Predictions {
         endpoint: file.endpoint.clone(),
         day: file.day.clone(),

@@ -3,18 +3,20 @@
 use std::fs;
 use std::sync::Arc;
 
+use serde_json::{Value, json};
 use tempfile::TempDir;
+use tidemill_core::calls::CallRecord;
 use tidemill_core::clock::{Clock, Timestamp, VirtualClock};
 use tidemill_core::frame::{Column, Feature, FeatureKind, FeatureSchema, Frame, Scores};
 use tidemill_core::ids::{self, PredictionId, VersionNumber};
-use tidemill_core::ports::{BatchWriter, PortError, PredictionCodec};
+use tidemill_core::ports::{BatchWriter, CallColumn, CallWriter, PortError, PredictionCodec};
 use tidemill_core::predictions::{BatchShape, LabelValue, PredictionBatch, Role};
 use tidemill_serving::{LogOptions, PredictionLog, SegmentId};
 use tidemill_store::labels::{self, LabelKind, LabelRow, WaitingLabel};
 use tidemill_store::objects::ObjectKey;
 use tidemill_store::{Store, events, predictions as index};
 
-use super::Predictions;
+use super::{Prediction, Predictions};
 
 struct Json;
 
@@ -27,6 +29,36 @@ impl PredictionCodec for Json {
 
     fn decode_batches(&self, bytes: &[u8]) -> Result<Vec<PredictionBatch>, PortError> {
         Ok(serde_json::from_slice(bytes).unwrap())
+    }
+
+    fn calls(&self, _columns: Vec<CallColumn>) -> Box<dyn CallWriter> {
+        Box::new(JsonCalls(Vec::new()))
+    }
+
+    fn decode_calls(&self, bytes: &[u8]) -> Result<Vec<CallRecord>, PortError> {
+        Ok(serde_json::from_slice(bytes).unwrap())
+    }
+
+    fn delta_columns(&self, bytes: &[u8]) -> Result<(u64, Vec<(String, Value)>), PortError> {
+        let batches = self.decode_batches(bytes)?;
+        let features = &batches[0].features.schema().features;
+        let columns = features
+            .iter()
+            .map(|feature| (feature.name.clone(), json!("double")));
+        Ok((batches.len() as u64, columns.collect()))
+    }
+}
+
+struct JsonCalls(Vec<CallRecord>);
+
+impl CallWriter for JsonCalls {
+    fn push(&mut self, calls: &[CallRecord]) -> Result<(), PortError> {
+        self.0.extend_from_slice(calls);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<Vec<u8>, PortError> {
+        Ok(serde_json::to_vec(&self.0).unwrap())
     }
 }
 
@@ -73,7 +105,10 @@ impl Place {
     }
 
     async fn found(&self, id: &PredictionId) -> Option<Timestamp> {
-        self.predictions.find(id).await.ok().map(|(batch, row)| {
+        self.predictions.find(id).await.ok().map(|found| {
+            let Prediction::Row(batch, row) = found else {
+                panic!("a call");
+            };
             assert_eq!(batch.ids[row], *id);
             batch.at
         })
@@ -156,7 +191,7 @@ async fn what_is_compacted_is_found_by_id_and_by_time_whatever_is_left_beside_it
         Arc::new(Json),
         Arc::new(VirtualClock::new(at(9))),
     );
-    assert_eq!(fresh.find(&early).await.unwrap().0.at, at(1));
+    assert!(matches!(fresh.find(&early).await.unwrap(), Prediction::Row(batch, 0) if batch.at == at(1)));
     assert_ne!(objects.get(&key).await.unwrap(), b"nonsense".as_slice());
 }
 
@@ -237,4 +272,62 @@ async fn a_label_that_came_first_waits_until_its_prediction_is_in_a_file() {
     assert_eq!(unmatched().await.unwrap(), 1);
     let known = place.predictions.known(vec![id.clone(), never]).await.unwrap();
     assert_eq!(known.ids, [id].into());
+}
+
+#[tokio::test]
+async fn the_files_of_an_endpoint_are_a_delta_table_that_takes_new_columns() {
+    let place = Place::new();
+    place.serve("a", 1, "x").await;
+    place.predictions.compact().await.unwrap();
+    place.serve("a", 90_000, "y").await;
+    // As if an entry had been written before a crash.
+    let entry = |version: u64| ObjectKey::PredictionTableEntry {
+        endpoint: "a".into(),
+        version,
+    };
+    let objects = place.store.objects();
+    assert!(
+        objects
+            .put_new(&entry(1), b"{}\n".as_slice().into())
+            .await
+            .unwrap()
+    );
+    assert!(
+        !objects
+            .put_new(&entry(1), b"other".as_slice().into())
+            .await
+            .unwrap()
+    );
+    place.predictions.compact().await.unwrap();
+    let lines = async |version: u64| -> Vec<Value> {
+        let text = objects.get(&entry(version)).await.unwrap();
+        let text = String::from_utf8(text.to_vec()).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    let first = lines(0).await;
+    assert_eq!(first[0]["protocol"]["minReaderVersion"], 1);
+    let path = first[2]["add"]["path"].as_str().unwrap();
+    let listed = objects.list("predictions/a").await.unwrap();
+    assert!(
+        listed
+            .iter()
+            .any(|object| object.path == format!("predictions/a/{path}"))
+    );
+    assert_eq!(first[2]["add"]["partitionValues"]["day"], "2020-09-13");
+    let second = lines(2).await;
+    let schema: Value =
+        serde_json::from_str(second[0]["metaData"]["schemaString"].as_str().unwrap()).unwrap();
+    let names: Vec<&str> = schema["fields"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|f| f["name"].as_str())
+        .collect();
+    assert_eq!(names, ["x", "y", "day"]);
+    assert_eq!(second[0]["metaData"]["id"], first[1]["metaData"]["id"]);
+    // Nothing new, no entry.
+    place.predictions.compact().await.unwrap();
+    assert_eq!(objects.head(&entry(3)).await.unwrap(), None);
 }

@@ -29,8 +29,8 @@ pub use routing::{
     SourceSpec,
 };
 pub use serving::{
-    BatchingSpec, CacheSpec, QueueSpec, RateLimitSpec, ScalingSpec, ServingSpec, VersionPolicy, WarmupSpec,
-    WorkerSpec,
+    BatchingSpec, CacheSpec, CallLogSpec, QueueSpec, RateLimitSpec, ScalingSpec, ServingSpec, VersionPolicy,
+    WarmupSpec, WorkerSpec,
 };
 pub use span::{Span, SpanError};
 pub use training::{SweepMethod, SweepSpec, TrainingSpec};

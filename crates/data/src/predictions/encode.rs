@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Float64Array, Float64Builder, ListBuilder, RecordBatch, StringArray, TimestampMicrosecondArray,
-    UInt16Array, UInt16Builder, UInt32Array, UInt32Builder, UInt64Array,
+    ArrayRef, Float64Array, Float64Builder, Int32Array, Int32Builder, Int64Array, Int64Builder, ListBuilder,
+    RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{Field, Schema};
 use parquet::arrow::ArrowWriter;
@@ -207,8 +207,8 @@ fn columns(source: &Source<'_>, shape: BatchShape) -> Result<Vec<(String, ArrayR
         Arc::new(
             places
                 .iter()
-                .map(|p| Some((first + p.0) as u32))
-                .collect::<UInt32Array>(),
+                .map(|p| Some((first + p.0) as i64))
+                .collect::<Int64Array>(),
         ),
     );
     add(
@@ -251,8 +251,8 @@ fn columns(source: &Source<'_>, shape: BatchShape) -> Result<Vec<(String, ArrayR
         Arc::new(
             places
                 .iter()
-                .map(|p| p.1.map(|row| of(p).versions[row].0))
-                .collect::<UInt32Array>(),
+                .map(|p| p.1.map(|row| i64::from(of(p).versions[row].0)))
+                .collect::<Int64Array>(),
         ),
     );
     add(
@@ -276,8 +276,8 @@ fn columns(source: &Source<'_>, shape: BatchShape) -> Result<Vec<(String, ArrayR
         Arc::new(
             places
                 .iter()
-                .map(|p| Some(of(p).latency_us))
-                .collect::<UInt64Array>(),
+                .map(|p| Some(of(p).latency_us as i64))
+                .collect::<Int64Array>(),
         ),
     );
     add(
@@ -285,8 +285,8 @@ fn columns(source: &Source<'_>, shape: BatchShape) -> Result<Vec<(String, ArrayR
         Arc::new(
             places
                 .iter()
-                .map(|p| Some(layout_of_batch[p.0]))
-                .collect::<UInt16Array>(),
+                .map(|p| Some(i32::from(layout_of_batch[p.0])))
+                .collect::<Int32Array>(),
         ),
     );
     if shape.single {
@@ -346,13 +346,15 @@ fn shadow_columns(
     places: &[Place],
     layout_of: &dyn Fn(&Scores) -> u16,
 ) -> [(&'static str, ArrayRef); 3] {
-    let mut versions = ListBuilder::new(UInt32Builder::new());
-    let mut layouts = ListBuilder::new(UInt16Builder::new());
+    let mut versions = ListBuilder::new(Int64Builder::new());
+    let mut layouts = ListBuilder::new(Int32Builder::new());
     let mut scores = ListBuilder::new(Float64Builder::new());
     for place in places {
         for shadow in &batches[place.0].shadows {
-            versions.values().append_value(shadow.version.0);
-            layouts.values().append_value(layout_of(&shadow.scores));
+            versions.values().append_value(i64::from(shadow.version.0));
+            layouts
+                .values()
+                .append_value(i32::from(layout_of(&shadow.scores)));
             if let Some(row) = place.1 {
                 scores.values().append_slice(shadow.scores.row(row));
             }

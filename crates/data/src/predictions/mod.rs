@@ -4,7 +4,9 @@
 //! dictionaries make it nearly free, so that any reader of Parquet can work with the log. `batch` numbers the requests of the file.
 //! A request without rows stands as one row whose `prediction_id` is null.
 
+mod calls;
 mod decode;
+mod delta;
 mod encode;
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +16,8 @@ use decode::decode;
 use encode::Writer;
 #[cfg(test)]
 use encode::encode;
-use tidemill_core::ports::{BatchWriter, PortError, PredictionCodec};
+use tidemill_core::calls::CallRecord;
+use tidemill_core::ports::{BatchWriter, CallColumn, CallWriter, PortError, PredictionCodec};
 use tidemill_core::predictions::{BatchShape, PredictionBatch};
 
 /// [`PredictionCodec`] on Parquet.
@@ -28,6 +31,28 @@ impl PredictionCodec for PredictionFiles {
 
     fn decode_batches(&self, parquet: &[u8]) -> Result<Vec<PredictionBatch>, PortError> {
         Ok(decode(parquet)?)
+    }
+
+    fn calls(&self, columns: Vec<CallColumn>) -> Box<dyn CallWriter> {
+        Box::new(calls::Writer::new(columns))
+    }
+
+    fn decode_calls(&self, parquet: &[u8]) -> Result<Vec<CallRecord>, PortError> {
+        Ok(calls::decode(parquet)?)
+    }
+
+    fn delta_columns(&self, parquet: &[u8]) -> Result<(u64, Vec<(String, serde_json::Value)>), PortError> {
+        Ok(delta::columns(parquet)?)
+    }
+}
+
+impl CallWriter for calls::Writer {
+    fn push(&mut self, calls: &[CallRecord]) -> Result<(), PortError> {
+        Ok(Self::push(self, calls)?)
+    }
+
+    fn finish(self: Box<Self>) -> Result<Vec<u8>, PortError> {
+        Ok(Self::finish(*self)?)
     }
 }
 

@@ -122,6 +122,7 @@ impl Bench {
             versions: vec![HostedVersion {
                 number: VersionNumber(1),
                 loader: Arc::new(FakeLoader(Arc::clone(&fake))),
+                bundle: None,
             }],
         });
         fake

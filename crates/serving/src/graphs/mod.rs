@@ -40,6 +40,7 @@ pub fn deploy(server: &Server, name: &str, graph: &GraphSpec) -> Result<(), Find
         versions: vec![HostedVersion {
             number: VersionNumber(1),
             loader,
+            bundle: None,
         }],
     });
     Ok(())

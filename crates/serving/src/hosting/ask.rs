@@ -7,6 +7,7 @@ use tidemill_core::clock::Stopwatch;
 use tidemill_core::servable::{CallContext, Payload, Work};
 use tokio::sync::oneshot;
 
+use super::call::Said;
 use super::fit;
 use super::queue::{self, Pending};
 use super::replicas::Replica;
@@ -35,7 +36,7 @@ pub(super) async fn ask(
     payload: Payload,
     context: &CallContext,
     priority: u32,
-) -> Result<Payload, ServeError> {
+) -> Result<Said, ServeError> {
     let replica = ready(version, &payload, context).await?;
     ask_ready(version, &replica, payload, context, priority).await
 }
@@ -47,7 +48,7 @@ pub(super) async fn ask_ready(
     payload: Payload,
     context: &CallContext,
     priority: u32,
-) -> Result<Payload, ServeError> {
+) -> Result<Said, ServeError> {
     let rows = fit::rows(&replica.interface, &payload);
     if replica.model.work() == Work::Light {
         return version.ask_now(replica, payload, context, rows).await;
@@ -87,11 +88,11 @@ pub(super) async fn ask_ready(
     let waited = Awaited(Some(&version.counts));
     let answered = version.ask_in_turn(pending, answer).await;
     waited.ended();
-    let payload = answered?;
+    let said = answered?;
     if let Some(permit) = permit {
         permit.answered(version.may_grow());
     }
-    Ok(payload)
+    Ok(said)
 }
 
 /// A caller that waits; one who goes away before the end is counted.

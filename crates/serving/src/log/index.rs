@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use tidemill_core::clock::Timestamp;
 use tidemill_core::ids::{EndpointName, PredictionId};
-use tidemill_core::predictions::PredictionBatch;
 use tokio::sync::watch;
 
 use super::LiveStats;
-use super::record::RequestKey;
+use super::record::{Kind, NoteRef, RequestKey};
 use super::segment::SegmentId;
 use crate::server::InferResponse;
 
@@ -80,6 +79,7 @@ impl Numbers {
 /// Of one endpoint in one segment.
 #[derive(Debug, Clone, Copy)]
 struct Stretch {
+    kind: Kind,
     first: Timestamp,
     last: Timestamp,
 }
@@ -88,6 +88,8 @@ struct Stretch {
 struct Segment {
     batches: usize,
     rows: usize,
+    /// Of the rows, calls of deployments.
+    calls: usize,
     endpoints: Vec<(EndpointName, Stretch)>,
     /// The smallest and the largest number of a prediction in it.
     range: Option<(u128, u128)>,
@@ -101,6 +103,7 @@ impl Segment {
         Self {
             batches: 0,
             rows: 0,
+            calls: 0,
             endpoints: Vec::new(),
             range: None,
             numbers: Some(Numbers::default()),
@@ -159,9 +162,9 @@ impl Index {
         self.segments.entry(id).or_insert_with(Segment::new);
     }
 
-    pub fn insert(&mut self, place: Place, batch: &PredictionBatch, request: Option<RequestKey>) {
+    pub fn insert(&mut self, place: Place, note: NoteRef<'_>, request: Option<RequestKey>) {
         let segment = self.segments.entry(place.segment).or_insert_with(Segment::new);
-        for prediction in &batch.ids {
+        for prediction in note.ids {
             let number = number(prediction);
             let (least, most) = segment.range.unwrap_or((number, number));
             segment.range = Some((least.min(number), most.max(number)));
@@ -170,21 +173,26 @@ impl Index {
             }
         }
         segment.batches += 1;
-        segment.rows += batch.rows();
+        segment.rows += note.ids.len();
+        if note.kind == Kind::Call {
+            segment.calls += note.ids.len();
+        }
         match segment
             .endpoints
             .iter_mut()
-            .find(|(name, _)| *name == batch.endpoint)
+            .find(|(name, stretch)| name == note.endpoint && stretch.kind == note.kind)
         {
             Some((_, stretch)) => {
-                stretch.first = stretch.first.min(batch.at);
-                stretch.last = stretch.last.max(batch.at);
+                stretch.first = stretch.first.min(note.at);
+                stretch.last = stretch.last.max(note.at);
             }
             None => {
-                let (first, last) = (batch.at, batch.at);
-                segment
-                    .endpoints
-                    .push((batch.endpoint.clone(), Stretch { first, last }));
+                let stretch = Stretch {
+                    kind: note.kind,
+                    first: note.at,
+                    last: note.at,
+                };
+                segment.endpoints.push((note.endpoint.clone(), stretch));
             }
         }
         if let Some(key) = request {
@@ -212,12 +220,13 @@ impl Index {
     pub fn segments_between(
         &self,
         endpoint: &EndpointName,
+        kind: Kind,
         from: Timestamp,
         until: Timestamp,
     ) -> Vec<SegmentId> {
         let holds = |segment: &Segment| {
             let mut stretches = segment.endpoints.iter();
-            stretches.any(|(name, s)| name == endpoint && s.last >= from && s.first < until)
+            stretches.any(|(name, s)| name == endpoint && s.kind == kind && s.last >= from && s.first < until)
         };
         let segments = self.segments.iter().filter(|(_, segment)| holds(segment));
         segments.map(|(id, _)| *id).collect()
@@ -269,6 +278,7 @@ impl Index {
             segments: self.segments.len(),
             batches: self.segments.values().map(|segment| segment.batches).sum(),
             rows: self.segments.values().map(|segment| segment.rows).sum(),
+            calls: self.segments.values().map(|segment| segment.calls).sum(),
             open_batches: open.map_or(0, |segment| segment.batches),
             oldest: stretches.map(|(_, stretch)| stretch.first).min(),
         }

@@ -61,7 +61,7 @@ pub(super) fn recover(
                 segment: *id,
                 offset: *offset,
             };
-            index.insert(place, &record.batch, record.request);
+            index.insert(place, record.entry.note(), record.request);
         }
         index.close(*id);
     }
@@ -211,7 +211,7 @@ pub(super) fn read_at(path: &Path, offset: u64) -> Result<Record, ServeError> {
 pub(super) fn look_through(path: &Path) -> Result<Numbers, ServeError> {
     let mut numbers = Numbers::default();
     for Found { offset, record } in read_growing(path)? {
-        for prediction in &record.batch.ids {
+        for prediction in record.entry.note().ids {
             numbers.add(number(prediction), offset);
         }
     }

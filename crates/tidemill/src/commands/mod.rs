@@ -10,6 +10,7 @@ mod init;
 mod inspect;
 mod operate;
 pub mod predict;
+mod predictions;
 mod replay;
 mod serve;
 mod train;
@@ -124,6 +125,7 @@ pub async fn run(cli: Cli) -> Result<Code> {
             target,
             prediction_id,
         } => inspect::lineage(&target, &prediction_id, json).await,
+        Command::Predictions { action } => predictions::run(action, json).await,
         Command::Import { source } => import::run(source, json).await,
         Command::Deploy {
             target,
