@@ -1,12 +1,17 @@
 //! Predictions: one by one, and as a stream in both directions.
+//!
+//! A stream is read ahead of what is worked on: HTTP/2 ends the whole connection, with all that others do on it, of a peer whose small
+//! frames nobody reads.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::{BoxStream, FuturesOrdered};
+use prost::Message as _;
 use serde_json::{Map, Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tonic::{Status, Streaming};
 
@@ -22,6 +27,9 @@ use crate::infer::tensors::{Input, from_raw};
 
 /// So many requests of one stream are worked on at once.
 const AT_ONCE: usize = 64;
+/// So many more are read and wait for their turn, and no more than so many bytes of them, unless one alone is larger.
+const AHEAD: usize = 4_096;
+const AHEAD_BYTES: usize = 4 << 20;
 
 /// What stands behind a name; an empty version is none.
 pub(super) fn target(app: &App, name: String, version: &str) -> Result<Target, ApiError> {
@@ -213,7 +221,9 @@ pub(super) fn streamed(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> BoxStream<'static, Result<Reply, Status>> {
     let (sender, receiver) = mpsc::channel(AT_ONCE);
-    tokio::spawn(work(app, requests, timeout, stop, sender));
+    let (queue, waiting) = mpsc::channel(AHEAD);
+    tokio::spawn(read_ahead(requests, stop, queue));
+    tokio::spawn(work(app, waiting, timeout, sender));
     futures::stream::unfold(receiver, |mut receiver| async {
         let reply = receiver.recv().await?;
         Some((reply, receiver))
@@ -221,14 +231,48 @@ pub(super) fn streamed(
     .boxed()
 }
 
+/// A request that was read, and its share of the bytes that may wait.
+type Ahead = Result<(proto::ModelInferRequest, OwnedSemaphorePermit), Status>;
+
+/// Reads until the client has nothing more to say, the server wants to stop or nobody listens.
+async fn read_ahead(
+    mut requests: Streaming<proto::ModelInferRequest>,
+    stop: impl Future<Output = ()> + Send,
+    queue: mpsc::Sender<Ahead>,
+) {
+    let room = Arc::new(Semaphore::new(AHEAD_BYTES));
+    let read = async {
+        while let Some(message) = requests.next().await {
+            let message = match message {
+                Ok(message) => message,
+                // The client is gone, or has sent what is no message: tonic ends the stream with what was wrong.
+                Err(status) => {
+                    let _ = queue.send(Err(status)).await;
+                    return;
+                }
+            };
+            let bytes = message.encoded_len().clamp(1, AHEAD_BYTES) as u32;
+            let Ok(share) = Arc::clone(&room).acquire_many_owned(bytes).await else {
+                return;
+            };
+            if queue.send(Ok((message, share))).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = read => {}
+        () = stop => {}
+        () = queue.closed() => {}
+    }
+}
+
 async fn work(
     app: App,
-    mut requests: Streaming<proto::ModelInferRequest>,
+    mut requests: mpsc::Receiver<Ahead>,
     timeout: Option<Duration>,
-    stop: impl Future<Output = ()> + Send,
     sender: mpsc::Sender<Result<Reply, Status>>,
 ) {
-    let mut stop = std::pin::pin!(stop);
     let mut open = true;
     let mut singles = FuturesOrdered::new();
     // Ended with this task: a client that is gone wants no more answers.
@@ -236,11 +280,11 @@ async fn work(
     while open || !singles.is_empty() || !streams.is_empty() {
         let room = singles.len() < AT_ONCE && streams.len() < AT_ONCE;
         tokio::select! {
-            () = &mut stop, if open => open = false,
             () = sender.closed() => return,
             _ = streams.join_next(), if !streams.is_empty() => {}
-            message = requests.next(), if open && room => match message {
-                Some(Ok(message)) => {
+            message = requests.recv(), if open && room => match message {
+                Some(Ok((message, share))) => {
+                    drop(share);
                     let id = message.id.clone();
                     match begin(&app, message, timeout).await {
                         Ok((asked, false)) => {
@@ -263,7 +307,6 @@ async fn work(
                         }
                     }
                 }
-                // The client is gone, or has sent what is no message: tonic ends the stream with what was wrong.
                 Some(Err(status)) => {
                     let _ = sender.send(Err(status)).await;
                     return;
