@@ -37,8 +37,8 @@ pub use error::ServeError;
 pub use guard::{Finding, MAX_FINDINGS, RawColumn, RawValue, SchemaError, coerce, coerce_by};
 pub use hosting::{
     BanditArm, BanditState, BatchStatistics, BreakerState, BreakerStatistics, Call, CallAnswer, CallAnswers,
-    DurationStatistics, Hosted, HostedVersion, Hosting, IndexEntry, RoutingStatistics, ShadowStatistics,
-    VersionState, VersionStatistics,
+    DurationStatistics, Hosted, HostedVersion, Hosting, IndexEntry, ResponseStatistics, RoutingStatistics,
+    ShadowStatistics, VersionState, VersionStatistics,
 };
 pub use log::{
     Durability, LiveStats, LogEntry, LogOptions, PredictionLog, Recovery, SegmentId, SegmentReader,

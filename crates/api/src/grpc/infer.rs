@@ -11,6 +11,7 @@ use futures::StreamExt as _;
 use futures::stream::{BoxStream, FuturesOrdered};
 use prost::Message as _;
 use serde_json::{Map, Value, json};
+use tidemill_core::clock::Stopwatch;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tonic::{Status, Streaming};
@@ -18,6 +19,7 @@ use tonic::{Status, Streaming};
 use super::convert::{from_parameters, raw_contents, to_parameters};
 use super::proto;
 use crate::control_plane::App;
+use crate::edge;
 use crate::error::ApiError;
 use crate::extract::version_number;
 use crate::infer::Target;
@@ -46,8 +48,13 @@ struct Asked {
     places: Vec<(String, Place)>,
 }
 
-fn read(app: &App, message: proto::ModelInferRequest, timeout: Option<Duration>) -> Result<Asked, ApiError> {
-    let target = target(app, message.model_name, &message.model_version)?;
+fn read(
+    app: &App,
+    message: proto::ModelInferRequest,
+    timeout: Option<Duration>,
+    received: Stopwatch,
+) -> Result<Asked, ApiError> {
+    let target = target(app, message.model_name, &message.model_version)?.since(received);
     let mut raw = message.raw_input_contents.into_iter();
     let all_raw = raw.len() > 0;
     let mut inputs = Vec::with_capacity(message.inputs.len());
@@ -177,7 +184,7 @@ pub(super) async fn one(
     message: proto::ModelInferRequest,
     timeout: Option<Duration>,
 ) -> Result<proto::ModelInferResponse, ApiError> {
-    let asked = read(app, message, timeout)?;
+    let asked = read(app, message, timeout, Stopwatch::start())?;
     if is_decoupled(app, &asked.target).await? {
         return Err(ApiError::bad_request(
             "not_one_answer",
@@ -222,8 +229,8 @@ pub(super) fn streamed(
 ) -> BoxStream<'static, Result<Reply, Status>> {
     let (sender, receiver) = mpsc::channel(AT_ONCE);
     let (queue, waiting) = mpsc::channel(AHEAD);
-    tokio::spawn(read_ahead(requests, stop, queue));
-    tokio::spawn(work(app, waiting, timeout, sender));
+    tokio::spawn(read_ahead(requests, timeout, stop, queue));
+    tokio::spawn(edge::carried(work(app, waiting, sender)));
     futures::stream::unfold(receiver, |mut receiver| async {
         let reply = receiver.recv().await?;
         Some((reply, receiver))
@@ -232,14 +239,23 @@ pub(super) fn streamed(
 }
 
 /// A request that was read, and its share of the bytes that may wait.
-type Ahead = Result<(proto::ModelInferRequest, OwnedSemaphorePermit), Status>;
+type Ahead = Result<(Arrived, OwnedSemaphorePermit), Status>;
+
+struct Arrived {
+    message: proto::ModelInferRequest,
+    received: Stopwatch,
+    /// What is left of the stream's time.
+    timeout: Option<Duration>,
+}
 
 /// Reads until the client has nothing more to say, the server wants to stop or nobody listens.
 async fn read_ahead(
     mut requests: Streaming<proto::ModelInferRequest>,
+    timeout: Option<Duration>,
     stop: impl Future<Output = ()> + Send,
     queue: mpsc::Sender<Ahead>,
 ) {
+    let began = Stopwatch::start();
     let room = Arc::new(Semaphore::new(AHEAD_BYTES));
     let read = async {
         while let Some(message) = requests.next().await {
@@ -255,7 +271,12 @@ async fn read_ahead(
             let Ok(share) = Arc::clone(&room).acquire_many_owned(bytes).await else {
                 return;
             };
-            if queue.send(Ok((message, share))).await.is_err() {
+            let arrived = Arrived {
+                message,
+                received: Stopwatch::start(),
+                timeout: timeout.map(|timeout| timeout.saturating_sub(began.elapsed())),
+            };
+            if queue.send(Ok((arrived, share))).await.is_err() {
                 return;
             }
         }
@@ -267,12 +288,7 @@ async fn read_ahead(
     }
 }
 
-async fn work(
-    app: App,
-    mut requests: mpsc::Receiver<Ahead>,
-    timeout: Option<Duration>,
-    sender: mpsc::Sender<Result<Reply, Status>>,
-) {
+async fn work(app: App, mut requests: mpsc::Receiver<Ahead>, sender: mpsc::Sender<Result<Reply, Status>>) {
     let mut open = true;
     let mut singles = FuturesOrdered::new();
     // Ended with this task: a client that is gone wants no more answers.
@@ -283,10 +299,10 @@ async fn work(
             () = sender.closed() => return,
             _ = streams.join_next(), if !streams.is_empty() => {}
             message = requests.recv(), if open && room => match message {
-                Some(Ok((message, share))) => {
+                Some(Ok((arrived, share))) => {
                     drop(share);
-                    let id = message.id.clone();
-                    match begin(&app, message, timeout).await {
+                    let id = arrived.message.id.clone();
+                    match begin(&app, arrived).await {
                         Ok((asked, false)) => {
                             let app = app.clone();
                             singles.push_back(async move {
@@ -298,7 +314,7 @@ async fn work(
                             });
                         }
                         Ok((asked, true)) => {
-                            streams.spawn(several(app.clone(), asked, id, sender.clone()));
+                            streams.spawn(edge::carried(several(app.clone(), asked, id, sender.clone())));
                         }
                         Err(error) => {
                             if sender.send(Ok(failed(&id, &error))).await.is_err() {
@@ -323,12 +339,8 @@ async fn work(
 }
 
 /// Whether the model may give several answers, after the request has been read.
-async fn begin(
-    app: &App,
-    message: proto::ModelInferRequest,
-    timeout: Option<Duration>,
-) -> Result<(Asked, bool), ApiError> {
-    let asked = read(app, message, timeout)?;
+async fn begin(app: &App, arrived: Arrived) -> Result<(Asked, bool), ApiError> {
+    let asked = read(app, arrived.message, arrived.timeout, arrived.received)?;
     let decoupled = is_decoupled(app, &asked.target).await?;
     Ok((asked, decoupled))
 }
