@@ -74,6 +74,7 @@ async fn predict(
     body: Bytes,
 ) -> Result<Response, ApiError> {
     let scoring = Scoring {
+        only_floats: true,
         kind: Kind::Json { bare: false },
         content_type: "application/json".to_owned(),
         bytes: body,
@@ -162,6 +163,7 @@ fn raw_body(headers: &HeaderMap, body: Bytes) -> Result<Raw, ApiError> {
     };
     Ok(Raw {
         scoring: Scoring {
+            only_floats: false,
             kind,
             content_type: if bare.is_empty() {
                 "application/json".to_owned()

@@ -11,7 +11,8 @@ use super::ask::call_of;
 use super::forms::csv::Header;
 use super::forms::{FORMS, Form, csv, json as json_form, parquet};
 use super::target::Hosted;
-use super::{Reading, Rows, Target, off_thread, predict};
+use super::values::whole;
+use super::{Cell, Reading, Rows, Target, off_thread, predict};
 use crate::control_plane::App;
 use crate::error::ApiError;
 use crate::extract::parse_json;
@@ -28,6 +29,8 @@ pub(crate) struct Scoring {
     pub timeout: Option<Duration>,
     /// Beside those of the body.
     pub parameters: Map<String, Value>,
+    /// Whether the protocol has no integers, so that a whole number among the parameters is one.
+    pub only_floats: bool,
 }
 
 /// How a body is written.
@@ -167,6 +170,9 @@ fn fitted(
                             id = Some(own.clone());
                             params.shift_remove("request_id");
                         }
+                        if scoring.only_floats {
+                            params.values_mut().for_each(without_fraction);
+                        }
                         parameters.extend(params);
                     }
                     Some(other) => {
@@ -198,6 +204,16 @@ fn fitted(
         }
     };
     Ok((Payload::Tensors(form.into_tensors(interface)?), id, parameters))
+}
+
+/// A whole number that came as a float becomes an integer.
+fn without_fraction(value: &mut Value) {
+    let float = value.as_f64().filter(|_| value.is_f64());
+    match float.and_then(whole) {
+        Some(Cell::Int(whole)) => *value = json!(whole),
+        Some(Cell::UInt(whole)) => *value = json!(whole),
+        _ => {}
+    }
 }
 
 fn starts_list(bytes: &[u8]) -> bool {

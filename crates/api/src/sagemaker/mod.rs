@@ -160,6 +160,7 @@ fn scoring(headers: &HeaderMap, content_type: &str, bytes: Bytes) -> Scoring {
         }
     }
     Scoring {
+        only_floats: false,
         kind,
         content_type: if bare.is_empty() {
             "application/octet-stream".to_owned()
