@@ -69,6 +69,10 @@ pub struct ServingArgs {
     /// they name.
     #[arg(long)]
     pub shared_memory: bool,
+    /// MiB that the loaded models of deployments may take together; above, those that were not asked for longest are put to sleep.
+    /// Default: all the memory there is.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..))]
+    pub model_memory: Option<u64>,
 }
 
 /// How an import is done.

@@ -68,8 +68,8 @@ fn gone<T>(id: &PredictionId, what: &str) -> Result<T> {
 /// Asks the version that answered a row.
 pub(crate) async fn of_row(ctx: &Context, batch: &PredictionBatch, row: usize) -> Result<Replay> {
     let (id, version) = (&batch.ids[row], batch.versions[row]);
-    if batch.roles[row] == Role::Default || version == VersionNumber::DEFAULT {
-        return no_model(id, "the endpoint's default");
+    if matches!(batch.roles[row], Role::Default | Role::Abstained) || version == VersionNumber::DEFAULT {
+        return no_model(id, "the endpoint's default, a rule or nobody");
     }
     let redacted = &ctx.spec.endpoint.log.redact;
     if !redacted.is_empty() {
