@@ -123,13 +123,11 @@ pub(crate) async fn of_call(store: &Store, hosting: &Hosting, call: &CallRecord)
     let endpoint = facts.by.clone().unwrap_or_else(|| facts.endpoint.clone());
     let mut notes = Vec::new();
     check_bundle(store, hosting, call, &endpoint, &mut notes).await?;
-    let pieces = facts.streamed.then(|| {
-        if facts.cut_short {
-            call.answers.len()
-        } else {
-            usize::MAX
-        }
-    });
+    let pieces = match (facts.streamed, facts.cut_short) {
+        (false, _) => None,
+        (true, true) => Some(call.answers.len()),
+        (true, false) => Some(usize::MAX),
+    };
     let context = CallContext {
         request_id: facts.request_id.clone(),
         parameters: serde_json::from_str(&facts.parameters).unwrap_or_default(),
