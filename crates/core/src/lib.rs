@@ -10,6 +10,7 @@
 //!
 //! Deliberately absent: SQL, object stores, HTTP, statistics, model code. A type that one crate alone uses lives there.
 
+pub mod batches;
 pub mod clock;
 pub mod deployments;
 pub mod digest;
