@@ -5,6 +5,7 @@
 //! - [`frame`]: a typed columnar batch, the currency between protocols, models and the prediction log.
 //! - [`ports`]: object-safe traits behind which DataFusion and the model runtimes stand.
 //! - [`deployments`]: what a bundle says of itself, and the port that unpacks and loads it.
+//! - [`batches`]: the port to files whose rows are predicted.
 //! - [`tensors`], [`servable`]: named tensors, and the port of the models that are asked by them.
 //! - [`predictions`]: what the prediction log holds.
 //!

@@ -1,0 +1,517 @@
+//! Batch jobs: asked for, looked at, stopped, and done a few at a time.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tidemill_core::batches::BatchEngine;
+use tidemill_core::clock::{Timestamp, real_sleep};
+use tidemill_core::ids::{self, EndpointName, VersionNumber};
+use tidemill_core::spec::DataFormat;
+use tidemill_store::StoreError;
+use tidemill_store::batch_jobs::{self, BatchEnd, BatchJob, BatchKind, BatchState};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+use super::ask::{Asks, Patient};
+use super::error::{BatchError, Result};
+use super::places::Places;
+use super::worker::{Told, Worker};
+use crate::tracking::{Caller, Tracking};
+
+/// So many jobs are worked on at once; the others wait for their turn.
+const AT_ONCE: usize = 2;
+/// How often the progress of a job is stored.
+const NOTE_EVERY: Duration = Duration::from_millis(500);
+/// How often is looked for jobs that nobody told of.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// The longest name of a job.
+const MAX_NAME: usize = 200;
+/// Rows in each file of the output, at most and where nothing is said.
+const PART_ROWS: (usize, usize) = (1_000_000, 10_000);
+
+/// What a job is to do, in its caller's shape.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "shape", rename_all = "snake_case")]
+pub enum Shape {
+    /// The rows of files, with their answers beside them.
+    Rows {
+        /// Where the rows are.
+        input: String,
+        /// Where their answers go.
+        output: String,
+        /// How these are written; as the input's if nothing is said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        format: Option<DataFormat>,
+        /// Rows in each file of the output.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        part_rows: Option<usize>,
+    },
+}
+
+impl Shape {
+    fn kind(&self) -> BatchKind {
+        match self {
+            Self::Rows { .. } => BatchKind::Rows,
+        }
+    }
+
+    /// How many rows a file of the output has.
+    pub(super) fn rows_in(part_rows: Option<usize>) -> usize {
+        part_rows.unwrap_or(PART_ROWS.1)
+    }
+
+    fn check(&self, places: &Places) -> Result<()> {
+        match self {
+            Self::Rows {
+                input,
+                output,
+                part_rows,
+                ..
+            } => {
+                places.find(input).map_err(|error| error.at("field", "input"))?;
+                places.find(output).map_err(|error| error.at("field", "output"))?;
+                if part_rows.is_some_and(|rows| rows == 0 || rows > PART_ROWS.0) {
+                    return Err(BatchError::refused(format!(
+                        "`part_rows` is `{}`, expected 1 to {}",
+                        part_rows.unwrap_or_default(),
+                        PART_ROWS.0
+                    ))
+                    .at("field", "part_rows"));
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A job that is asked for.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NewJob {
+    /// What its caller calls it; its id if nothing is said.
+    pub name: Option<String>,
+    /// Who answers; whoever takes the request has looked that there is one.
+    pub endpoint: EndpointName,
+    /// Which version, if one is named.
+    pub version: Option<VersionNumber>,
+    /// What is to be done.
+    pub shape: Shape,
+    /// What its caller said beside it and wants to hear again.
+    pub said: Value,
+}
+
+/// What is stored of what was asked.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(super) struct Spec {
+    pub shape: Shape,
+    #[serde(default)]
+    pub said: Value,
+}
+
+/// A job as it is looked at.
+#[derive(Clone, PartialEq, Debug)]
+pub struct JobView {
+    /// As it is stored, with the latest progress.
+    pub job: BatchJob,
+    /// What is to be done.
+    pub shape: Shape,
+    /// What its caller said beside it.
+    pub said: Value,
+}
+
+impl JobView {
+    /// Whether it was asked to stop, and has not yet.
+    pub fn is_stopping(&self) -> bool {
+        self.job.stop_at.is_some() && !self.job.state.is_final()
+    }
+}
+
+/// A job that is worked on here.
+struct Live {
+    stop: watch::Sender<bool>,
+    told: Arc<Told>,
+}
+
+struct Inner {
+    tracking: Tracking,
+    places: Places,
+    files: Arc<dyn BatchEngine>,
+    /// Where jobs keep what they need while they are worked on.
+    work: PathBuf,
+    nudge: Notify,
+    live: Mutex<BTreeMap<String, Live>>,
+}
+
+/// The batch jobs of a server. Cheap to clone.
+#[derive(Clone)]
+pub struct Jobs {
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Jobs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Jobs")
+            .field("places", &self.inner.places)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Jobs {
+    /// Over the store behind tracking, the places that jobs may use and whoever knows files.
+    pub fn new(tracking: Tracking, places: Places, files: Arc<dyn BatchEngine>) -> Self {
+        let data = tracking.store().data_dir();
+        let data = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
+        Self {
+            inner: Arc::new(Inner {
+                tracking,
+                places,
+                files,
+                work: data.join("batch-work"),
+                nudge: Notify::new(),
+                live: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Where jobs may read and write.
+    pub fn places(&self) -> &Places {
+        &self.inner.places
+    }
+
+    fn now(&self) -> Timestamp {
+        self.inner.tracking.now()
+    }
+
+    /// Takes a job; it is stored on return, and done also if the server ends before.
+    pub async fn submit(&self, caller: &Caller, new: NewJob) -> Result<JobView> {
+        if let Some(name) = &new.name
+            && (name.is_empty() || name.len() > MAX_NAME || name.contains(char::is_control))
+        {
+            return Err(BatchError::refused(format!(
+                "`name` has {} bytes, expected 1 to {MAX_NAME} and no control characters",
+                name.len()
+            ))
+            .at("field", "name"));
+        }
+        new.shape.check(&self.inner.places)?;
+        let now = self.now();
+        let id = ids::fresh(now);
+        let spec = Spec {
+            shape: new.shape,
+            said: new.said,
+        };
+        let job = BatchJob {
+            name: new.name.unwrap_or_else(|| id.clone()),
+            id,
+            kind: spec.shape.kind(),
+            endpoint: new.endpoint,
+            version: new.version,
+            state: BatchState::Queued,
+            attempt: 0,
+            stop_at: None,
+            spec: serde_json::to_value(&spec).map_err(|error| BatchError::internal(error.to_string()))?,
+            progress: json!({}),
+            error: Value::Null,
+            workspace: caller.workspace.clone(),
+            created_at: now,
+            created_by: caller.user.clone(),
+            started_at: None,
+            ended_at: None,
+            updated_at: now,
+        };
+        let job = self
+            .inner
+            .tracking
+            .store()
+            .write(move |tx| {
+                batch_jobs::add(tx, &job)?;
+                Ok(job)
+            })
+            .await?;
+        self.inner.nudge.notify_one();
+        self.view(job)
+    }
+
+    fn view(&self, mut job: BatchJob) -> Result<JobView> {
+        let spec: Spec = serde_json::from_value(job.spec.clone())
+            .map_err(|error| BatchError::internal(format!("job `{}` cannot be read: {error}", job.id)))?;
+        let live = self.inner.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(live) = live.get(&job.id).filter(|_| !job.state.is_final()) {
+            job.progress = live.told.latest();
+        }
+        Ok(JobView {
+            job,
+            shape: spec.shape,
+            said: spec.said,
+        })
+    }
+
+    /// The job with this id.
+    pub async fn get(&self, id: &str) -> Result<JobView> {
+        let key = id.to_owned();
+        let found = self
+            .inner
+            .tracking
+            .store()
+            .read(move |tx| batch_jobs::get(tx, &key))
+            .await?;
+        self.view(found.ok_or_else(|| StoreError::not_found("batch job", id))?)
+    }
+
+    /// The job of this kind and name.
+    pub async fn by_name(&self, kind: BatchKind, name: &str) -> Result<Option<JobView>> {
+        let key = name.to_owned();
+        let found = self
+            .inner
+            .tracking
+            .store()
+            .read(move |tx| batch_jobs::by_name(tx, kind, &key))
+            .await?;
+        found.map(|job| self.view(job)).transpose()
+    }
+
+    /// The latest jobs, newest first; of one kind or of all, and only those before the id `before`.
+    pub async fn list(
+        &self,
+        kind: Option<BatchKind>,
+        before: Option<String>,
+        limit: u32,
+    ) -> Result<Vec<JobView>> {
+        let found = self
+            .inner
+            .tracking
+            .store()
+            .read(move |tx| batch_jobs::list(tx, kind, before.as_deref(), limit))
+            .await?;
+        found.into_iter().map(|job| self.view(job)).collect()
+    }
+
+    /// Asks a job to stop; one that has ended stays as it is.
+    pub async fn stop(&self, id: &str) -> Result<JobView> {
+        let (key, now) = (id.to_owned(), self.now());
+        self.inner
+            .tracking
+            .store()
+            .write(move |tx| batch_jobs::stop(tx, &key, now))
+            .await?;
+        if let Some(live) = self
+            .inner
+            .live
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(id)
+        {
+            live.stop.send_replace(true);
+        }
+        self.get(id).await
+    }
+
+    /// Forgets a job that has ended.
+    pub async fn delete(&self, id: &str) -> Result<()> {
+        let view = self.get(id).await?;
+        let key = view.job.id.clone();
+        let gone = self
+            .inner
+            .tracking
+            .store()
+            .write(move |tx| batch_jobs::delete(tx, &key))
+            .await?;
+        if gone {
+            return Ok(());
+        }
+        Err(StoreError::conflict("batch job", format!("job `{id}` has not ended; stop it first")).into())
+    }
+
+    /// Works on what was asked for, until it is dropped. What is under way then is begun again by the next who works.
+    pub async fn work(&self, asks: Arc<dyn Asks>) {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        // Half of the machine at most is asked for work that nobody waits for.
+        let patient = Patient::new(asks, (cores / 2).max(1));
+        let mut working: JoinSet<String> = JoinSet::new();
+        loop {
+            if let Err(error) = self.begin_next(&patient, &mut working).await {
+                tracing::warn!(%error, "batch jobs cannot be looked for");
+            }
+            tokio::select! {
+                () = self.inner.nudge.notified() => {}
+                () = real_sleep(LOOK_EVERY) => {}
+                Some(ended) = working.join_next(), if !working.is_empty() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "a batch job's task failed");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn begin_next(&self, patient: &Patient, working: &mut JoinSet<String>) -> Result<()> {
+        let open = self.inner.tracking.store().read(batch_jobs::open).await?;
+        for job in open {
+            if working.len() >= AT_ONCE {
+                break;
+            }
+            let known = {
+                let live = self.inner.live.lock().unwrap_or_else(PoisonError::into_inner);
+                live.contains_key(&job.id)
+            };
+            if known {
+                continue;
+            }
+            let (id, now) = (job.id.clone(), self.now());
+            let begun = self
+                .inner
+                .tracking
+                .store()
+                .write(move |tx| batch_jobs::begin(tx, &id, now))
+                .await?;
+            let Some(job) = begun else { continue };
+            let (stop, stopped) = watch::channel(job.stop_at.is_some());
+            let told = Arc::new(Told::new(job.progress.clone()));
+            let live = Live {
+                stop,
+                told: Arc::clone(&told),
+            };
+            self.inner
+                .live
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(job.id.clone(), live);
+            let (jobs, patient) = (self.clone(), patient.clone());
+            working.spawn(async move {
+                let id = job.id.clone();
+                let _gone = Leaving(&jobs, &id);
+                jobs.attend(job, patient, told, stopped).await;
+                drop(_gone);
+                id
+            });
+        }
+        Ok(())
+    }
+
+    /// One attempt at a job, from its beginning to what is stored of its end.
+    async fn attend(&self, job: BatchJob, patient: Patient, told: Arc<Told>, mut stopped: watch::Receiver<bool>) {
+        let (id, attempt) = (job.id.clone(), job.attempt);
+        tracing::info!(job = id, attempt, endpoint = %job.endpoint, "a batch job begins");
+        let folder = self.inner.work.join(&id);
+        let worker = self.worker(job, patient, Arc::clone(&told), folder.clone());
+        let work = async {
+            match worker {
+                Ok(worker) => worker.run().await,
+                Err(error) => Err(error),
+            }
+        };
+        let ended = tokio::select! {
+            done = work => match done {
+                Ok(()) => (BatchState::Succeeded, Value::Null),
+                Err(error) => {
+                    tracing::warn!(job = id, %error, "a batch job failed");
+                    (BatchState::Failed, error.shown())
+                }
+            },
+            () = asked_to_stop(&mut stopped) => (BatchState::Cancelled, Value::Null),
+            () = self.noting(&id, attempt, &told) => {
+                tracing::warn!(job = id, attempt, "a batch job is somebody else's now");
+                return;
+            }
+        };
+        let end = BatchEnd {
+            state: ended.0,
+            progress: told.latest(),
+            error: ended.1,
+        };
+        self.ended(&id, attempt, end).await;
+        remove(&folder);
+    }
+
+    /// Stores the end, however long the store takes to come back.
+    async fn ended(&self, id: &str, attempt: u32, end: BatchEnd) {
+        loop {
+            let (key, end, now) = (id.to_owned(), end.clone(), self.now());
+            let state = end.state;
+            let stored = self.inner.tracking.store();
+            match stored
+                .write(move |tx| batch_jobs::end(tx, &key, attempt, &end, now))
+                .await
+            {
+                Ok(_) => {
+                    tracing::info!(job = id, state = %state.as_str(), "a batch job has ended");
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(job = id, %error, "how a batch job ended cannot be stored; trying again");
+                    real_sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+
+    fn worker(&self, job: BatchJob, ask: Patient, told: Arc<Told>, folder: PathBuf) -> Result<Worker> {
+        let spec: Spec = serde_json::from_value(job.spec)
+            .map_err(|error| BatchError::internal(format!("job `{}` cannot be read: {error}", job.id)))?;
+        Ok(Worker {
+            id: job.id,
+            endpoint: job.endpoint,
+            version: job.version,
+            shape: spec.shape,
+            caller: Caller {
+                user: job.created_by,
+                workspace: job.workspace,
+            },
+            places: self.inner.places.clone(),
+            files: Arc::clone(&self.inner.files),
+            ask,
+            told,
+            folder,
+        })
+    }
+
+    /// Stores progress now and then; ends once another attempt has begun.
+    async fn noting(&self, id: &str, attempt: u32, told: &Told) {
+        let mut before = told.latest();
+        loop {
+            real_sleep(NOTE_EVERY).await;
+            let latest = told.latest();
+            if latest == before {
+                continue;
+            }
+            let (key, progress, now) = (id.to_owned(), latest.clone(), self.now());
+            let noted = self.inner.tracking.store();
+            match noted
+                .write(move |tx| batch_jobs::note(tx, &key, attempt, &progress, now))
+                .await
+            {
+                Ok(true) => before = latest,
+                Ok(false) => return,
+                Err(error) => tracing::warn!(job = id, %error, "the progress of a batch job cannot be stored"),
+            }
+        }
+    }
+}
+
+/// Takes a job off those that are worked on, however its work ends.
+struct Leaving<'a>(&'a Jobs, &'a str);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        let mut live = self.0.inner.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.remove(self.1);
+    }
+}
+
+async fn asked_to_stop(stopped: &mut watch::Receiver<bool>) {
+    if stopped.wait_for(|stopped| *stopped).await.is_err() {
+        // Nobody can ask any more.
+        std::future::pending::<()>().await;
+    }
+}
+
+fn remove(folder: &Path) {
+    if folder.exists()
+        && let Err(error) = std::fs::remove_dir_all(folder)
+    {
+        tracing::warn!(%error, folder = %folder.display(), "what a batch job needed is still there");
+    }
+}

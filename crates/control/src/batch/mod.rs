@@ -1,0 +1,24 @@
+//! Batch jobs: rows of files are predicted into files, in the background, by the models that answer online.
+//!
+//! - [`rows`]: our own shape, the rows with their answers beside them; the command line shares it. [`folder`] is where its files go.
+//! - [`jobs`]: jobs are asked for, looked at and stopped. [`work`](Jobs::work) does them, a few at a time, again after a crash.
+//! - [`places`]: where a job may read and write.
+//! - [`ask`]: the port to whoever answers, with patience where the models are busy.
+//!
+//! Deliberately absent: files' formats (behind `core::batches`), models and protocols (behind [`ask::Asks`]).
+
+mod answers;
+pub mod ask;
+mod error;
+pub mod folder;
+pub mod jobs;
+pub mod places;
+pub mod rows;
+mod shelf;
+mod worker;
+
+pub use answers::{Answer, joined};
+pub use ask::{AskBody, Asking, Asks, Given};
+pub use error::BatchError;
+pub use jobs::{JobView, Jobs, NewJob, Shape};
+pub use places::{Place, PlaceOptions, Places};
