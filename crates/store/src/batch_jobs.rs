@@ -115,7 +115,10 @@ pub fn add(tx: &mut Tx<'_>, job: &BatchJob) -> Result<(), StoreError> {
     if by_name(tx, job.kind, &job.name)?.is_some() {
         return Err(StoreError::conflict(
             "batch job",
-            format!("there is a job `{}` already; give this one another name", job.name),
+            format!(
+                "there is a job `{}` already; give this one another name",
+                job.name
+            ),
         ));
     }
     let values = bind![
@@ -189,7 +192,8 @@ pub fn note(
     progress: &Value,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    let sql = "UPDATE batch_jobs SET progress = ?3, updated_at = ?4 WHERE id = ?1 AND attempt = ?2 AND state = ?5";
+    let sql =
+        "UPDATE batch_jobs SET progress = ?3, updated_at = ?4 WHERE id = ?1 AND attempt = ?2 AND state = ?5";
     Ok(tx.execute(sql, bind![id, attempt, progress, now, BatchState::Running])? > 0)
 }
 
@@ -282,8 +286,14 @@ mod tests {
                 let first = begin(tx, "1", at(2))?.unwrap();
                 let second = begin(tx, "1", at(3))?.unwrap();
                 assert_eq!((first.attempt, second.attempt), (1, 2));
-                assert_eq!((second.started_at, second.version), (Some(at(2)), Some(VersionNumber(2))));
-                assert!(!note(tx, "1", 1, &json!({ "rows": 1 }), at(4))?, "a stale attempt writes nothing");
+                assert_eq!(
+                    (second.started_at, second.version),
+                    (Some(at(2)), Some(VersionNumber(2)))
+                );
+                assert!(
+                    !note(tx, "1", 1, &json!({ "rows": 1 }), at(4))?,
+                    "a stale attempt writes nothing"
+                );
                 assert!(note(tx, "1", 2, &json!({ "rows": 5 }), at(4))?);
                 let ended = BatchEnd {
                     state: BatchState::Failed,
@@ -295,7 +305,10 @@ mod tests {
                 let found = get(tx, "1")?.unwrap();
                 assert_eq!((found.state, found.ended_at), (BatchState::Failed, Some(at(5))));
                 assert_eq!(found.progress, json!({ "rows": 6 }));
-                assert!(begin(tx, "1", at(6))?.is_none(), "what has ended is not begun again");
+                assert!(
+                    begin(tx, "1", at(6))?.is_none(),
+                    "what has ended is not begun again"
+                );
                 assert_eq!(open(tx)?.len(), 1);
                 Ok(())
             })
@@ -315,8 +328,14 @@ mod tests {
                     stop(tx, id, at(4))?;
                 }
                 let (waiting, running) = (get(tx, "1")?.unwrap(), get(tx, "2")?.unwrap());
-                assert_eq!((waiting.state, waiting.stop_at), (BatchState::Cancelled, Some(at(3))));
-                assert_eq!((running.state, running.stop_at), (BatchState::Running, Some(at(3))));
+                assert_eq!(
+                    (waiting.state, waiting.stop_at),
+                    (BatchState::Cancelled, Some(at(3)))
+                );
+                assert_eq!(
+                    (running.state, running.stop_at),
+                    (BatchState::Running, Some(at(3)))
+                );
                 assert!(!delete(tx, "2")?, "what is worked on is not forgotten");
                 assert!(delete(tx, "1")?);
                 assert_eq!(list(tx, None, None, 10)?.len(), 1);
@@ -330,7 +349,11 @@ mod tests {
         let (_dir, store) = temp_store();
         store
             .write_blocking(|tx| {
-                for (id, kind) in [("1", BatchKind::Rows), ("2", BatchKind::Vertex), ("3", BatchKind::Rows)] {
+                for (id, kind) in [
+                    ("1", BatchKind::Rows),
+                    ("2", BatchKind::Vertex),
+                    ("3", BatchKind::Rows),
+                ] {
                     add(tx, &job(id, kind, id))?;
                 }
                 let ids = |jobs: Vec<BatchJob>| jobs.into_iter().map(|job| job.id).collect::<Vec<_>>();

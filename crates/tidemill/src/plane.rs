@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tidemill_api::{ApiError, ControlPlane, ListQuery, Noun, SharedMemory};
+use tidemill_control::batch::Jobs;
 use tidemill_control::delivery::deployments::Deployments;
 use tidemill_control::tracking::Tracking;
 use tidemill_control::{Control, view};
@@ -26,6 +27,7 @@ pub struct Plane {
     control: Option<Control>,
     tracking: Tracking,
     deployments: Deployments,
+    batch_jobs: Jobs,
     serving: Arc<tidemill_serving::Server>,
     clock: Arc<dyn Clock>,
     shared_memory: Option<Arc<SharedMemory>>,
@@ -33,13 +35,14 @@ pub struct Plane {
 
 impl Plane {
     /// With the loop of a project.
-    pub fn new(control: Control, tracking: Tracking, deployments: Deployments) -> Self {
+    pub fn new(control: Control, tracking: Tracking, deployments: Deployments, batch_jobs: Jobs) -> Self {
         Self {
             serving: Arc::clone(control.serving()),
             clock: Arc::clone(control.clock()),
             control: Some(control),
             tracking,
             deployments,
+            batch_jobs,
             shared_memory: None,
         }
     }
@@ -48,6 +51,7 @@ impl Plane {
     pub fn without_project(
         tracking: Tracking,
         deployments: Deployments,
+        batch_jobs: Jobs,
         serving: Arc<tidemill_serving::Server>,
         clock: Arc<dyn Clock>,
     ) -> Self {
@@ -55,6 +59,7 @@ impl Plane {
             control: None,
             tracking,
             deployments,
+            batch_jobs,
             serving,
             clock,
             shared_memory: None,
@@ -306,6 +311,10 @@ impl ControlPlane for Plane {
 
     fn deployments(&self) -> &Deployments {
         &self.deployments
+    }
+
+    fn batch_jobs(&self) -> &Jobs {
+        &self.batch_jobs
     }
 
     fn tracking(&self) -> &Tracking {

@@ -170,6 +170,12 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("DELETE", "/api/v1/deployments/{}", ADMIN),
     ("POST", "/api/v1/deployments/{}/outcomes", EDITOR),
     ("POST", "/api/v1/feedback", EDITOR),
+    // They read and write files that others may not be shown, and their errors tell of rows.
+    ("POST", "/api/v1/batch-jobs", EDITOR),
+    ("GET", "/api/v1/batch-jobs", EDITOR),
+    ("GET", "/api/v1/batch-jobs/{}", EDITOR),
+    ("POST", "/api/v1/batch-jobs/{}/cancel", EDITOR),
+    ("DELETE", "/api/v1/batch-jobs/{}", EDITOR),
     ("POST", "/api/v1/models/{}/versions/{}/requests", On(Update, ModelInPath)),
     ("POST", "/api/v1/models/{}/versions/{}/requests/{}/approve", On(Manage, ModelInPath)),
     ("POST", "/api/v1/models/{}/versions/{}/requests/{}/reject", On(Manage, ModelInPath)),

@@ -124,6 +124,7 @@ fn all_schemas() -> Value {
     }
     for (name, schema) in [
         super::automations::schema(),
+        super::batch_jobs::schema(),
         super::deployments::schema(),
         super::deployment_routing::schema(),
     ] {

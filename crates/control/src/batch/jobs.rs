@@ -382,9 +382,9 @@ impl Jobs {
             let (jobs, patient) = (self.clone(), patient.clone());
             working.spawn(async move {
                 let id = job.id.clone();
-                let _gone = Leaving(&jobs, &id);
+                let leaving = Leaving(&jobs, &id);
                 jobs.attend(job, patient, told, stopped).await;
-                drop(_gone);
+                drop(leaving);
                 id
             });
         }
@@ -392,7 +392,13 @@ impl Jobs {
     }
 
     /// One attempt at a job, from its beginning to what is stored of its end.
-    async fn attend(&self, job: BatchJob, patient: Patient, told: Arc<Told>, mut stopped: watch::Receiver<bool>) {
+    async fn attend(
+        &self,
+        job: BatchJob,
+        patient: Patient,
+        told: Arc<Told>,
+        mut stopped: watch::Receiver<bool>,
+    ) {
         let (id, attempt) = (job.id.clone(), job.attempt);
         tracing::info!(job = id, attempt, endpoint = %job.endpoint, "a batch job begins");
         let folder = self.inner.work.join(&id);
@@ -485,7 +491,9 @@ impl Jobs {
             {
                 Ok(true) => before = latest,
                 Ok(false) => return,
-                Err(error) => tracing::warn!(job = id, %error, "the progress of a batch job cannot be stored"),
+                Err(error) => {
+                    tracing::warn!(job = id, %error, "the progress of a batch job cannot be stored")
+                }
             }
         }
     }

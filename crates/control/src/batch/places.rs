@@ -205,7 +205,9 @@ impl Places {
         }
         let scheme = location.split_once(':').map_or("", |(scheme, _)| scheme);
         if scheme.eq_ignore_ascii_case("file") {
-            let parsed = url::Url::parse(trimmed).ok().and_then(|url| url.to_file_path().ok());
+            let parsed = url::Url::parse(trimmed)
+                .ok()
+                .and_then(|url| url.to_file_path().ok());
             let path = parsed.ok_or_else(|| {
                 BatchError::refused(format!(
                     "`{location}` is no file of this machine: expected `file:///folder/name`"
@@ -213,7 +215,10 @@ impl Places {
             })?;
             return self.of_path(location, &path);
         }
-        let is_uri = scheme.len() > 1 && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+        let is_uri = scheme.len() > 1
+            && scheme
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
         if is_uri && location.len() > scheme.len() + 1 && location[scheme.len() + 1..].starts_with('/') {
             if matches!(
                 scheme.to_ascii_lowercase().as_str(),
@@ -275,9 +280,9 @@ impl Places {
         }
         let root = std::path::absolute(target).unwrap_or_else(|_| PathBuf::from(target));
         let path = plain(Path::new(path.trim_end_matches('/')));
-        let place = path.map(|path| Place::Local { root, path }).ok_or_else(|| {
-            BatchError::denied(format!("`{location}` leads out of its bucket"))
-        })?;
+        let place = path
+            .map(|path| Place::Local { root, path })
+            .ok_or_else(|| BatchError::denied(format!("`{location}` leads out of its bucket")))?;
         self.local_path(&place)?;
         Ok(place)
     }
@@ -287,7 +292,11 @@ impl Places {
         let Place::Local { root, path } = place else {
             return Ok(None);
         };
-        let whole = if path.is_empty() { root.clone() } else { root.join(path) };
+        let whole = if path.is_empty() {
+            root.clone()
+        } else {
+            root.join(path)
+        };
         if !settled(&whole).starts_with(settled(root)) {
             return Err(BatchError::denied(format!(
                 "`{}` leads out of `{}`",

@@ -54,7 +54,11 @@ async fn jobs_go_only_where_the_operator_said() {
         assert_eq!(error.code, "batch_place_denied", "{location}: {error}");
     }
     for location in ["", "/", "https://example.com/x", "file://host/x"] {
-        assert_eq!(places.find(location).unwrap_err().code, "bad_batch_job", "{location}");
+        assert_eq!(
+            places.find(location).unwrap_err().code,
+            "bad_batch_job",
+            "{location}"
+        );
     }
 }
 
@@ -66,11 +70,18 @@ async fn files_are_written_listed_by_folder_and_prefix_and_fetched() {
     for base in ["in", "mlflow-artifacts:/in"] {
         let place = places.find(base).unwrap();
         for name in ["b.csv", "a.csv", "deep/er/c.csv", "_SUCCESS", "bc/d.csv"] {
-            places.write(&caller, &place.below(name), name.into()).await.unwrap();
+            places
+                .write(&caller, &place.below(name), name.into())
+                .await
+                .unwrap();
         }
         let names = |found: Vec<Found>| found.into_iter().map(|file| file.path).collect::<Vec<_>>();
         let all = places.files(&caller, &place).await.unwrap();
-        assert_eq!(names(all), ["a.csv", "b.csv", "bc/d.csv", "deep/er/c.csv"], "{base}");
+        assert_eq!(
+            names(all),
+            ["a.csv", "b.csv", "bc/d.csv", "deep/er/c.csv"],
+            "{base}"
+        );
         let one = places.files(&caller, &place.below("a.csv")).await.unwrap();
         assert_eq!((one.len(), one[0].path.as_str(), one[0].size), (1, "", 5));
         let some = places.prefixed(&caller, &place.below("b")).await.unwrap();
@@ -78,8 +89,17 @@ async fn files_are_written_listed_by_folder_and_prefix_and_fetched() {
         let into = dir.path().join("fetched");
         let fetched = places.fetch(&caller, &place, &into).await.unwrap();
         assert_eq!(fetched.len(), 4);
-        assert_eq!(std::fs::read_to_string(into.join("deep/er/c.csv")).unwrap(), "deep/er/c.csv");
-        assert!(places.open(&caller, &place.below("nothing")).await.unwrap().is_none());
+        assert_eq!(
+            std::fs::read_to_string(into.join("deep/er/c.csv")).unwrap(),
+            "deep/er/c.csv"
+        );
+        assert!(
+            places
+                .open(&caller, &place.below("nothing"))
+                .await
+                .unwrap()
+                .is_none()
+        );
     }
     let elsewhere = places.find("s3://bucket/in").unwrap();
     let error = places.files(&caller, &elsewhere).await.unwrap_err();

@@ -197,9 +197,12 @@ impl<A: AskRows> Asked<'_, A> {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, PortError> + Send + 'static,
 ) -> Result<T, PortError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(PortError::internal("internal", format!("a batch's work failed: {error}"))))
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(PortError::internal(
+            "internal",
+            format!("a batch's work failed: {error}"),
+        ))
+    })
 }
 
 /// The next part. Reading may take long, and holds up nobody else.

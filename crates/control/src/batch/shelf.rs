@@ -51,7 +51,10 @@ impl OutFolder for Elsewhere {
     }
 
     async fn put(&self, name: &str, bytes: Bytes) -> Result<(), PortError> {
-        let written = self.places.write(&self.caller, &self.place.below(name), bytes).await;
+        let written = self
+            .places
+            .write(&self.caller, &self.place.below(name), bytes)
+            .await;
         written.map_err(port)
     }
 

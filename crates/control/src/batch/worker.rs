@@ -124,7 +124,10 @@ impl Worker {
                 }
             }
         };
-        let files = self.files.open(Path::new("/"), &pattern.to_string_lossy()).await?;
+        let files = self
+            .files
+            .open(Path::new("/"), &pattern.to_string_lossy())
+            .await?;
         // A glob or a link may have led elsewhere.
         let root = within(&root, input);
         for file in files.files() {

@@ -75,7 +75,8 @@ impl BatchFiles for Files {
     }
 }
 
-type RecordBatches = Box<dyn Iterator<Item = std::result::Result<RecordBatch, arrow::error::ArrowError>> + Send>;
+type RecordBatches =
+    Box<dyn Iterator<Item = std::result::Result<RecordBatch, arrow::error::ArrowError>> + Send>;
 
 fn read(path: &Path, format: DataFormat, schema: &SchemaRef, rows: usize) -> Result<RecordBatches> {
     let open = || File::open(path).map_err(|e| DataError::io(path, e));
@@ -248,7 +249,10 @@ mod tests {
     #[tokio::test]
     async fn parts_have_equal_sizes_and_come_again_as_they_were() {
         let (_dir, path) = csv(25);
-        let input = Batches.open(Path::new("/"), path.to_str().unwrap()).await.unwrap();
+        let input = Batches
+            .open(Path::new("/"), path.to_str().unwrap())
+            .await
+            .unwrap();
         let sizes = || -> Vec<usize> {
             let parts = input.parts(0, 10).unwrap();
             parts.map(|part| part.unwrap().rows()).collect()
@@ -263,7 +267,10 @@ mod tests {
     #[tokio::test]
     async fn answers_stand_beside_their_rows_in_every_format() {
         let (dir, path) = csv(4);
-        let input = Batches.open(Path::new("/"), path.to_str().unwrap()).await.unwrap();
+        let input = Batches
+            .open(Path::new("/"), path.to_str().unwrap())
+            .await
+            .unwrap();
         let part = input.parts(0, 10).unwrap().next().unwrap().unwrap();
         let answers = [
             (
