@@ -436,9 +436,15 @@ fn own_routes() -> Vec<Route> {
         post("/endpoints/{endpoint}/invocations", sagemaker::invoke, "Predict, as the SageMaker runtime is asked").body("ScoringRequest"),
         post("/endpoints/{endpoint}/invocations-response-stream", sagemaker::stream::invoke, "Predict, and get the answer in event-stream frames").body("ScoringRequest"),
         post("/endpoints/{endpoint}/async-invocations", sagemaker::background::invoke, "Predict from a file into a file"),
+        post(sagemaker::control::PATH, sagemaker::control::call, "Batch transform: where `POST /` with an `X-Amz-Target` of SageMaker's control plane is led").body("Fields"),
 
         // Vertex AI's prediction service
         post("/v1/projects/{project}/locations/{location}/endpoints/{call}", vertex::call, "Predict, as Vertex AI is asked: `ENDPOINT:predict`, `:rawPredict`, `:streamRawPredict`").body("VertexRequest"),
+        post("/v1/projects/{project}/locations/{location}/batchPredictionJobs", vertex::jobs::create, "Predict files into files, as Vertex AI is asked").body("Fields"),
+        get("/v1/projects/{project}/locations/{location}/batchPredictionJobs", vertex::jobs::list, "Batch prediction jobs, newest first").query(&["filter", "pageSize", "pageToken"]),
+        get("/v1/projects/{project}/locations/{location}/batchPredictionJobs/{call}", vertex::jobs::get, "A batch prediction job"),
+        post("/v1/projects/{project}/locations/{location}/batchPredictionJobs/{call}", vertex::jobs::call, "Stop a batch prediction job: `ID:cancel`"),
+        delete("/v1/projects/{project}/locations/{location}/batchPredictionJobs/{call}", vertex::jobs::delete, "Forget a batch prediction job that has ended"),
 
         // Our own protocol
         get("/api/v1/status", status::status, "The server at a glance"),

@@ -140,7 +140,13 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("POST", "/endpoints/{}/invocations-response-stream", User),
     // Reads and writes files that others may not be shown.
     ("POST", "/endpoints/{}/async-invocations", EDITOR),
+    ("POST", "/sagemaker/control", EDITOR),
     ("POST", "/v1/projects/{}/locations/{}/endpoints/{}", User),
+    ("POST", "/v1/projects/{}/locations/{}/batchPredictionJobs", EDITOR),
+    ("GET", "/v1/projects/{}/locations/{}/batchPredictionJobs", EDITOR),
+    ("GET", "/v1/projects/{}/locations/{}/batchPredictionJobs/{}", EDITOR),
+    ("POST", "/v1/projects/{}/locations/{}/batchPredictionJobs/{}", EDITOR),
+    ("DELETE", "/v1/projects/{}/locations/{}/batchPredictionJobs/{}", EDITOR),
     // The same over gRPC
     ("POST", "/inference.GRPCInferenceService/ServerLive", Public),
     ("POST", "/inference.GRPCInferenceService/ServerReady", Public),

@@ -1,11 +1,12 @@
 //! The SageMaker runtime, as `boto3.client("sagemaker-runtime", endpoint_url=…)` speaks it: an endpoint's name is ours, a variant is a
 //! version or a role. <https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_Operations_Amazon_SageMaker_Runtime.html>
 //!
-//! - here: what all calls share, and an answer in one piece; [`stream`]: in frames; [`background`]: into a file.
+//! - here: what all calls share, and an answer in one piece; [`stream`]: in frames; [`background`]: into a file; [`control`]: batch transform.
 //!
 //! What a container of a model answers to SageMaker itself (`/ping`, `/invocations`) is MLflow's protocol, which is the same.
 
 pub(crate) mod background;
+pub(crate) mod control;
 pub(crate) mod stream;
 
 use axum::extract::{Path, State};

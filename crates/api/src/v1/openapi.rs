@@ -34,7 +34,7 @@ fn operation(route: &Route) -> Value {
         Some(Protocol::OpenInference) => ("Open Inference Protocol v2", "OpenInferenceError"),
         Some(Protocol::Mlflow) => ("MLflow scoring", "MlflowError"),
         Some(Protocol::MlflowRest) => ("MLflow tracking", "MlflowError"),
-        Some(Protocol::SageMaker) => ("SageMaker runtime", "SageMakerError"),
+        Some(Protocol::SageMaker | Protocol::SageMakerControl) => ("SageMaker runtime", "SageMakerError"),
         Some(Protocol::Vertex) => ("Vertex AI prediction", "VertexError"),
         Some(Protocol::V1 | Protocol::Grpc) | None => ("Tidemill", "Error"),
     };

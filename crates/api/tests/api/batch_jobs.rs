@@ -114,7 +114,7 @@ fn write(app: &App, name: &str, lines: &[Value]) {
 }
 
 #[tokio::test]
-async fn a_file_is_predicted_into_a_folder_by_an_endpoint_and_by_a_deployment() {
+async fn a_file_is_predicted_into_a_folder_of_its_own() {
     let app = App::new();
     let working = app.fake.work();
     let rows: Vec<Value> = (0..7).map(|i| json!({ "a": i, "b": 1 })).collect();

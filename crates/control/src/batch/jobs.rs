@@ -19,6 +19,8 @@ use tokio::task::JoinSet;
 use super::ask::{Asks, Patient};
 use super::error::{BatchError, Result};
 use super::places::Places;
+use super::transform::Transform;
+use super::vertex::Vertex;
 use super::worker::{Told, Worker};
 use crate::tracking::{Caller, Tracking};
 
@@ -50,12 +52,18 @@ pub enum Shape {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         part_rows: Option<usize>,
     },
+    /// `SageMaker`'s batch transform.
+    Transform(Transform),
+    /// Vertex AI's batch prediction.
+    Vertex(Vertex),
 }
 
 impl Shape {
     fn kind(&self) -> BatchKind {
         match self {
             Self::Rows { .. } => BatchKind::Rows,
+            Self::Transform(_) => BatchKind::Transform,
+            Self::Vertex(_) => BatchKind::Vertex,
         }
     }
 
@@ -66,6 +74,8 @@ impl Shape {
 
     fn check(&self, places: &Places) -> Result<()> {
         match self {
+            Self::Transform(transform) => transform.check(places),
+            Self::Vertex(vertex) => vertex.check(places),
             Self::Rows {
                 input,
                 output,

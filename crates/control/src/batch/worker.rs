@@ -61,6 +61,8 @@ impl Worker {
     /// Does the job, or what is left of it.
     pub async fn run(&self) -> Result<()> {
         match &self.shape {
+            Shape::Transform(asked) => self.transform(asked).await,
+            Shape::Vertex(asked) => self.vertex(asked).await,
             Shape::Rows {
                 input,
                 output,

@@ -131,7 +131,7 @@ fn a_job_killed_again_and_again_ends_with_every_row_once() {
         "--part-rows",
         "600",
     ]);
-    other.code(1).names(&["holds the output of another job"]);
+    other.code(3).names(&["holds the output of another job"]);
 }
 
 #[test]

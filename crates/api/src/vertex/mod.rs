@@ -1,5 +1,7 @@
 //! Vertex AI's prediction service, as `google-cloud-aiplatform` speaks it over REST: an endpoint's name is ours; project and location may
-//! be any. <https://cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locations.endpoints>
+//! be any; batch prediction is in [`jobs`]. <https://cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locations.endpoints>
+
+pub(crate) mod jobs;
 
 use axum::Json;
 use axum::body::Body;
