@@ -341,14 +341,19 @@ impl Places {
 
     /// The files at and below a place, sorted by path. What begins with `_` or `.` is no data.
     pub async fn files(&self, caller: &Caller, place: &Place) -> Result<Vec<Found>> {
-        if let Some(file) = self.open(caller, place).await? {
-            let size = file.size();
-            return Ok(vec![Found {
-                path: String::new(),
-                size,
-            }]);
+        // Some object stores fail when what they take for a folder is opened.
+        let below = self.walk(caller, place, |_| true).await?;
+        if !below.is_empty() {
+            return Ok(below);
         }
-        self.walk(caller, place, |_| true).await
+        let file = self.open(caller, place).await?;
+        Ok(file
+            .map(|file| Found {
+                path: String::new(),
+                size: file.size(),
+            })
+            .into_iter()
+            .collect())
     }
 
     /// The files whose whole path begins with a place's, as object stores mean a prefix; their paths are those below the place's folder.

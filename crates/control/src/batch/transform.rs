@@ -171,17 +171,17 @@ impl Worker {
 
     /// The files of the input: the one that is named, or all whose paths begin so; with the name that each has in the output.
     pub(super) async fn inputs(&self, place: &Place, is_folder: bool) -> Result<Vec<(String, Place)>> {
-        if !is_folder && self.places.open(&self.caller, place).await?.is_some() {
+        let mut found: Vec<Found> = self.places.files(&self.caller, place).await?;
+        if let [file] = &found[..]
+            && file.path.is_empty()
+        {
             return Ok(vec![(place.parted().1, place.clone())]);
         }
-        let mut found: Vec<Found> = self.places.files(&self.caller, place).await?;
-        found.retain(|file| !file.path.is_empty());
-        let base = if found.is_empty() && !is_folder {
+        let mut base = place.clone();
+        if found.is_empty() && !is_folder {
             found = self.places.prefixed(&self.caller, place).await?;
-            place.parted().0
-        } else {
-            place.clone()
-        };
+            base = place.parted().0;
+        }
         if found.is_empty() {
             return Err(BatchError::missing(format!(
                 "there is no file at `{}`",
