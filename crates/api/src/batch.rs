@@ -66,7 +66,9 @@ async fn answered(app: &App, asking: Asking) -> Result<Given, ApiError> {
             content_type,
             accept,
             bytes,
+            parameters: asked,
         } => {
+            parameters.extend(asked);
             let kind = sagemaker::kind(&content_type, &bytes);
             let scoring = scoring(kind, &content_type, bytes, parameters);
             let (_, bytes) = sagemaker::answer(score(app, target, scoring).await?, &accept)?;
@@ -106,6 +108,7 @@ impl From<BatchError> for ApiError {
             "not_found" | "batch_input_missing" => ErrorKind::NotFound,
             "conflict" | "batch_output_taken" => ErrorKind::Conflict,
             "batch_place_denied" => ErrorKind::Denied,
+            _ if error.passing => ErrorKind::TooMany,
             "store_disk_full" => ErrorKind::InsufficientStorage,
             _ => match error.blame {
                 Blame::Caller => ErrorKind::BadRequest,

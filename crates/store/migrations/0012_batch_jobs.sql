@@ -2,7 +2,7 @@
 
 CREATE TABLE batch_jobs (
     id TEXT PRIMARY KEY,
-    kind TEXT NOT NULL,                -- whose words the job is in: `rows`, `transform`, `vertex`
+    kind TEXT NOT NULL,                -- whose words the job is in: `rows`, `transform`, `vertex`, `invoke`
     name TEXT NOT NULL,                -- what its caller calls it; once in each kind
     endpoint TEXT NOT NULL,
     version INTEGER,                   -- of the endpoint, where one was asked for

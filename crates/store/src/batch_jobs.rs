@@ -42,6 +42,8 @@ text_enum!(
         Transform = "transform",
         /// Vertex AI's batch prediction.
         Vertex = "vertex",
+        /// `SageMaker`'s asynchronous inference, one body a job.
+        Invoke = "invoke",
     }
 );
 
@@ -168,10 +170,21 @@ pub fn list(
     tx.rows(&sql, bind![kind, before, limit], read)
 }
 
-/// The jobs that are to be worked on, oldest first.
-pub fn open(tx: &ReadTx<'_>) -> Result<Vec<BatchJob>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM batch_jobs WHERE state IN (?1, ?2) ORDER BY id");
-    tx.rows(&sql, bind![BatchState::Queued, BatchState::Running], read)
+/// The first `limit` jobs that are to be worked on, oldest first: single bodies, or all else.
+pub fn open(tx: &ReadTx<'_>, invoked: bool, limit: u32) -> Result<Vec<BatchJob>, StoreError> {
+    let is = if invoked { "=" } else { "<>" };
+    let sql = format!(
+        "SELECT {COLUMNS} FROM batch_jobs WHERE state IN (?1, ?2) AND kind {is} ?3 ORDER BY id LIMIT ?4"
+    );
+    let values = bind![BatchState::Queued, BatchState::Running, BatchKind::Invoke, limit];
+    tx.rows(&sql, values, read)
+}
+
+/// How many single bodies are to be worked on.
+pub fn count_invoked(tx: &ReadTx<'_>) -> Result<u64, StoreError> {
+    let sql = "SELECT count(*) FROM batch_jobs WHERE state IN (?1, ?2) AND kind = ?3";
+    let values = bind![BatchState::Queued, BatchState::Running, BatchKind::Invoke];
+    tx.one(sql, values, |row| Fields::of(row).next())
 }
 
 /// Work begins: the attempt that may write from now on. `None` if there is nothing to do any more.
@@ -309,7 +322,10 @@ mod tests {
                     begin(tx, "1", at(6))?.is_none(),
                     "what has ended is not begun again"
                 );
-                assert_eq!(open(tx)?.len(), 1);
+                assert_eq!((open(tx, false, 9)?.len(), open(tx, true, 9)?.len()), (1, 0));
+                add(tx, &job("4", BatchKind::Invoke, "a"))?;
+                assert_eq!((open(tx, false, 9)?.len(), open(tx, true, 9)?.len()), (1, 1));
+                assert_eq!(count_invoked(tx)?, 1);
                 Ok(())
             })
             .unwrap();

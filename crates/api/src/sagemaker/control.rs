@@ -403,7 +403,7 @@ async fn list(app: &App, region: &str, asked: Value) -> Result<Value, ApiError> 
         "Name" => views.sort_by(|a, b| a.job.name.cmp(&b.job.name)),
         "Status" => views.sort_by_key(status),
         "CreationTime" => {
-            views.sort_by(|a, b| (a.job.created_at, &a.job.id).cmp(&(b.job.created_at, &b.job.id)))
+            views.sort_by(|a, b| (a.job.created_at, &a.job.id).cmp(&(b.job.created_at, &b.job.id)));
         }
         other => {
             return Err(wrong(format!(

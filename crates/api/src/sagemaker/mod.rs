@@ -160,12 +160,6 @@ pub(crate) fn kind(content_type: &str, bytes: &[u8]) -> Kind {
 fn scoring(headers: &HeaderMap, content_type: &str, bytes: Bytes) -> Scoring {
     let kind = kind(content_type, &bytes);
     let bare = content_type.split(';').next().unwrap_or_default().trim();
-    let mut parameters = Map::new();
-    for (header, name) in [(ATTRIBUTES, "custom_attributes"), (SESSION, "session_id")] {
-        if let Some(text) = text(headers, header) {
-            parameters.insert(name.to_owned(), json!(text));
-        }
-    }
     Scoring {
         kind,
         content_type: if bare.is_empty() {
@@ -176,8 +170,19 @@ fn scoring(headers: &HeaderMap, content_type: &str, bytes: Bytes) -> Scoring {
         bytes,
         id: text(headers, INFERENCE_ID).map(str::to_owned),
         timeout: None,
-        parameters,
+        parameters: parameters(headers),
     }
+}
+
+/// What goes to the model beside the body.
+fn parameters(headers: &HeaderMap) -> Map<String, Value> {
+    let mut parameters = Map::new();
+    for (header, name) in [(ATTRIBUTES, "custom_attributes"), (SESSION, "session_id")] {
+        if let Some(text) = text(headers, header) {
+            parameters.insert(name.to_owned(), json!(text));
+        }
+    }
+    parameters
 }
 
 fn starts_json(bytes: &[u8]) -> bool {

@@ -156,8 +156,14 @@ async fn a_file_is_predicted_into_a_folder_of_its_own() {
         (&other["state"], &other["error"]["code"]),
         (&json!("failed"), &json!("batch_output_taken"))
     );
-    let listed = app.get("/api/v1/batch-jobs?limit=1").await.json();
-    assert_eq!(listed["items"][0]["name"], "second", "the newest comes first");
+    // The clock stands still here, so neither is the newer one.
+    let listed = app.get("/api/v1/batch-jobs?kind=rows").await.json();
+    assert_eq!(listed["items"].as_array().unwrap().len(), 2);
+    let page = app.get("/api/v1/batch-jobs?limit=1").await.json();
+    let after = page["items"][0]["id"].as_str().unwrap().to_owned();
+    let rest = app.get(&format!("/api/v1/batch-jobs?after={after}")).await.json();
+    assert_eq!(rest["items"].as_array().unwrap().len(), 1);
+    assert_ne!(rest["items"][0]["id"], after);
 
     let id = job["id"].as_str().unwrap();
     let gone = axum::http::Request::delete(format!("/api/v1/batch-jobs/{id}"));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tidemill_core::clock::{Stopwatch, real_sleep};
 use tidemill_core::ids::{EndpointName, VersionNumber};
 use tokio::sync::Semaphore;
@@ -47,6 +47,8 @@ pub enum AskBody {
         accept: String,
         /// As it is.
         bytes: Bytes,
+        /// What goes to the model beside it.
+        parameters: Map<String, Value>,
     },
 }
 

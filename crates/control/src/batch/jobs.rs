@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tidemill_core::batches::BatchEngine;
 use tidemill_core::clock::{Timestamp, real_sleep};
-use tidemill_core::ids::{self, EndpointName, VersionNumber};
-use tidemill_core::spec::DataFormat;
+use tidemill_core::ids;
+use tidemill_core::ports::PortError;
 use tidemill_store::StoreError;
 use tidemill_store::batch_jobs::{self, BatchEnd, BatchJob, BatchKind, BatchState};
 use tokio::sync::{Notify, watch};
@@ -19,128 +18,26 @@ use tokio::task::JoinSet;
 use super::ask::{Asks, Patient};
 use super::error::{BatchError, Result};
 use super::places::Places;
-use super::transform::Transform;
-use super::vertex::Vertex;
+use super::shape::{JobView, NewJob, Spec};
 use super::worker::{Told, Worker};
 use crate::tracking::{Caller, Tracking};
 
-/// So many jobs are worked on at once; the others wait for their turn.
+/// So many jobs are worked on at once; the others wait for their turn. Single bodies do not wait for long jobs.
 const AT_ONCE: usize = 2;
+const INVOKED_AT_ONCE: usize = 4;
+/// So many single bodies wait at most.
+const INVOKED_WAIT: u64 = 1_000;
 /// How often the progress of a job is stored.
 const NOTE_EVERY: Duration = Duration::from_millis(500);
 /// How often is looked for jobs that nobody told of.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// The longest name of a job.
 const MAX_NAME: usize = 200;
-/// Rows in each file of the output, at most and where nothing is said.
-const PART_ROWS: (usize, usize) = (1_000_000, 10_000);
-
-/// What a job is to do, in its caller's shape.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(tag = "shape", rename_all = "snake_case")]
-pub enum Shape {
-    /// The rows of files, with their answers beside them.
-    Rows {
-        /// Where the rows are.
-        input: String,
-        /// Where their answers go.
-        output: String,
-        /// How these are written; as the input's if nothing is said.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        format: Option<DataFormat>,
-        /// Rows in each file of the output.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        part_rows: Option<usize>,
-    },
-    /// `SageMaker`'s batch transform.
-    Transform(Transform),
-    /// Vertex AI's batch prediction.
-    Vertex(Vertex),
-}
-
-impl Shape {
-    fn kind(&self) -> BatchKind {
-        match self {
-            Self::Rows { .. } => BatchKind::Rows,
-            Self::Transform(_) => BatchKind::Transform,
-            Self::Vertex(_) => BatchKind::Vertex,
-        }
-    }
-
-    /// How many rows a file of the output has.
-    pub(super) fn rows_in(part_rows: Option<usize>) -> usize {
-        part_rows.unwrap_or(PART_ROWS.1)
-    }
-
-    fn check(&self, places: &Places) -> Result<()> {
-        match self {
-            Self::Transform(transform) => transform.check(places),
-            Self::Vertex(vertex) => vertex.check(places),
-            Self::Rows {
-                input,
-                output,
-                part_rows,
-                ..
-            } => {
-                places.find(input).map_err(|error| error.at("field", "input"))?;
-                places.find(output).map_err(|error| error.at("field", "output"))?;
-                if part_rows.is_some_and(|rows| rows == 0 || rows > PART_ROWS.0) {
-                    return Err(BatchError::refused(format!(
-                        "`part_rows` is `{}`, expected 1 to {}",
-                        part_rows.unwrap_or_default(),
-                        PART_ROWS.0
-                    ))
-                    .at("field", "part_rows"));
-                }
-                Ok(())
-            }
-        }
-    }
-}
-
-/// A job that is asked for.
-#[derive(Clone, PartialEq, Debug)]
-pub struct NewJob {
-    /// What its caller calls it; its id if nothing is said.
-    pub name: Option<String>,
-    /// Who answers; whoever takes the request has looked that there is one.
-    pub endpoint: EndpointName,
-    /// Which version, if one is named.
-    pub version: Option<VersionNumber>,
-    /// What is to be done.
-    pub shape: Shape,
-    /// What its caller said beside it and wants to hear again.
-    pub said: Value,
-}
-
-/// What is stored of what was asked.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub(super) struct Spec {
-    pub shape: Shape,
-    #[serde(default)]
-    pub said: Value,
-}
-
-/// A job as it is looked at.
-#[derive(Clone, PartialEq, Debug)]
-pub struct JobView {
-    /// As it is stored, with the latest progress.
-    pub job: BatchJob,
-    /// What is to be done.
-    pub shape: Shape,
-    /// What its caller said beside it.
-    pub said: Value,
-}
-
-impl JobView {
-    /// Whether it was asked to stop, and has not yet.
-    pub fn is_stopping(&self) -> bool {
-        self.job.stop_at.is_some() && !self.job.state.is_final()
-    }
-}
 
 /// A job that is worked on here.
 struct Live {
+    /// Whether it is a single body.
+    invoked: bool,
     stop: watch::Sender<bool>,
     told: Arc<Told>,
 }
@@ -207,6 +104,16 @@ impl Jobs {
             .at("field", "name"));
         }
         new.shape.check(&self.inner.places)?;
+        if new.shape.kind() == BatchKind::Invoke {
+            let waiting = self.inner.tracking.store().read(batch_jobs::count_invoked);
+            if waiting.await? >= INVOKED_WAIT {
+                let busy = PortError::internal("overloaded", "too many asynchronous requests wait");
+                return Err(BatchError {
+                    passing: true,
+                    ..busy.into()
+                });
+            }
+        }
         let now = self.now();
         let id = ids::fresh(now);
         let spec = Spec {
@@ -358,46 +265,52 @@ impl Jobs {
     }
 
     async fn begin_next(&self, patient: &Patient, working: &mut JoinSet<String>) -> Result<()> {
-        let open = self.inner.tracking.store().read(batch_jobs::open).await?;
-        for job in open {
-            if working.len() >= AT_ONCE {
-                break;
-            }
-            let known = {
+        for (invoked, at_once) in [(true, INVOKED_AT_ONCE), (false, AT_ONCE)] {
+            let known: Vec<String> = {
                 let live = self.inner.live.lock().unwrap_or_else(PoisonError::into_inner);
-                live.contains_key(&job.id)
+                let lane = live.iter().filter(|(_, live)| live.invoked == invoked);
+                lane.map(|(id, _)| id.clone()).collect()
             };
-            if known {
-                continue;
+            let wanted = (at_once + known.len()) as u32;
+            let open = self.inner.tracking.store();
+            let open = open.read(move |tx| batch_jobs::open(tx, invoked, wanted)).await?;
+            let new = open.into_iter().filter(|job| !known.contains(&job.id));
+            for job in new.take(at_once.saturating_sub(known.len())) {
+                self.begin(job, patient, working).await?;
             }
-            let (id, now) = (job.id.clone(), self.now());
-            let begun = self
-                .inner
-                .tracking
-                .store()
-                .write(move |tx| batch_jobs::begin(tx, &id, now))
-                .await?;
-            let Some(job) = begun else { continue };
-            let (stop, stopped) = watch::channel(job.stop_at.is_some());
-            let told = Arc::new(Told::new(job.progress.clone()));
-            let live = Live {
-                stop,
-                told: Arc::clone(&told),
-            };
-            self.inner
-                .live
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(job.id.clone(), live);
-            let (jobs, patient) = (self.clone(), patient.clone());
-            working.spawn(async move {
-                let id = job.id.clone();
-                let leaving = Leaving(&jobs, &id);
-                jobs.attend(job, patient, told, stopped).await;
-                drop(leaving);
-                id
-            });
         }
+        Ok(())
+    }
+
+    async fn begin(&self, job: BatchJob, patient: &Patient, working: &mut JoinSet<String>) -> Result<()> {
+        let (id, now) = (job.id.clone(), self.now());
+        let begun = self
+            .inner
+            .tracking
+            .store()
+            .write(move |tx| batch_jobs::begin(tx, &id, now))
+            .await?;
+        let Some(job) = begun else { return Ok(()) };
+        let (stop, stopped) = watch::channel(job.stop_at.is_some());
+        let told = Arc::new(Told::new(job.progress.clone()));
+        let live = Live {
+            invoked: job.kind == BatchKind::Invoke,
+            stop,
+            told: Arc::clone(&told),
+        };
+        self.inner
+            .live
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(job.id.clone(), live);
+        let (jobs, patient) = (self.clone(), patient.clone());
+        working.spawn(async move {
+            let id = job.id.clone();
+            let leaving = Leaving(&jobs, &id);
+            Box::pin(jobs.attend(job, patient, told, stopped)).await;
+            drop(leaving);
+            id
+        });
         Ok(())
     }
 
@@ -410,7 +323,8 @@ impl Jobs {
         mut stopped: watch::Receiver<bool>,
     ) {
         let (id, attempt) = (job.id.clone(), job.attempt);
-        tracing::info!(job = id, attempt, endpoint = %job.endpoint, "a batch job begins");
+        let invoked = job.kind == BatchKind::Invoke;
+        tracing::debug!(job = id, attempt, endpoint = %job.endpoint, "a batch job begins");
         let folder = self.inner.work.join(&id);
         let worker = self.worker(job, patient, Arc::clone(&told), folder.clone());
         let work = async {
@@ -439,6 +353,10 @@ impl Jobs {
             error: ended.1,
         };
         self.ended(&id, attempt, end).await;
+        // Its files say what came of it, and there are many.
+        if invoked && let Err(error) = self.delete(&id).await {
+            tracing::warn!(job = id, %error, "an asynchronous request that has ended cannot be forgotten");
+        }
         remove(&folder);
     }
 
@@ -453,7 +371,7 @@ impl Jobs {
                 .await
             {
                 Ok(_) => {
-                    tracing::info!(job = id, state = %state.as_str(), "a batch job has ended");
+                    tracing::debug!(job = id, state = %state.as_str(), "a batch job has ended");
                     return;
                 }
                 Err(error) => {
@@ -480,6 +398,7 @@ impl Jobs {
             files: Arc::clone(&self.inner.files),
             ask,
             told,
+            begun: self.now(),
             folder,
         })
     }
@@ -502,7 +421,7 @@ impl Jobs {
                 Ok(true) => before = latest,
                 Ok(false) => return,
                 Err(error) => {
-                    tracing::warn!(job = id, %error, "the progress of a batch job cannot be stored")
+                    tracing::warn!(job = id, %error, "the progress of a batch job cannot be stored");
                 }
             }
         }

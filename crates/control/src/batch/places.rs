@@ -140,10 +140,30 @@ impl Place {
     }
 }
 
+/// Where a local place is on this machine: below its root, also where links lead. `None` for another place.
+pub(super) fn local_path(place: &Place) -> Result<Option<PathBuf>> {
+    let Place::Local { root, path } = place else {
+        return Ok(None);
+    };
+    let whole = if path.is_empty() {
+        root.clone()
+    } else {
+        root.join(path)
+    };
+    if !settled(&whole).starts_with(settled(root)) {
+        return Err(BatchError::denied(format!(
+            "`{}` leads out of `{}`",
+            whole.display(),
+            root.display()
+        )));
+    }
+    Ok(Some(whole))
+}
+
 /// A file on its way to its place.
 pub(super) enum PlaceUpload {
-    Local(Incoming, Folder, String),
-    Artifact(ArtifactUpload),
+    Local(Box<Incoming>, Folder, String),
+    Artifact(Box<ArtifactUpload>),
 }
 
 impl PlaceUpload {
@@ -251,7 +271,7 @@ impl Places {
         };
         if let Some((root, path)) = self.roots.iter().find_map(named) {
             let place = Place::Local { root, path };
-            self.local_path(&place)?;
+            local_path(&place)?;
             return Ok(place);
         }
         if plain(whole.strip_prefix("/").unwrap_or(&whole)).is_some()
@@ -283,28 +303,8 @@ impl Places {
         let place = path
             .map(|path| Place::Local { root, path })
             .ok_or_else(|| BatchError::denied(format!("`{location}` leads out of its bucket")))?;
-        self.local_path(&place)?;
+        local_path(&place)?;
         Ok(place)
-    }
-
-    /// Where a local place is on this machine: below its root, also where links lead. `None` for another place.
-    pub(super) fn local_path(&self, place: &Place) -> Result<Option<PathBuf>> {
-        let Place::Local { root, path } = place else {
-            return Ok(None);
-        };
-        let whole = if path.is_empty() {
-            root.clone()
-        } else {
-            root.join(path)
-        };
-        if !settled(&whole).starts_with(settled(root)) {
-            return Err(BatchError::denied(format!(
-                "`{}` leads out of `{}`",
-                whole.display(),
-                root.display()
-            )));
-        }
-        Ok(Some(whole))
     }
 
     async fn entries(&self, caller: &Caller, place: &Place) -> Result<Vec<Entry>> {
@@ -420,11 +420,13 @@ impl Places {
         Ok(match place {
             Place::Local { root, path } => {
                 let folder = Folder::at(root);
-                PlaceUpload::Local(folder.incoming().await?, folder, path.clone())
+                PlaceUpload::Local(Box::new(folder.incoming().await?), folder, path.clone())
             }
             Place::Artifacts { uri } => {
                 let (folder, name) = parted(uri);
-                PlaceUpload::Artifact(self.tracking.upload_artifact_of(caller, folder, name).await?)
+                PlaceUpload::Artifact(Box::new(
+                    self.tracking.upload_artifact_of(caller, folder, name).await?,
+                ))
             }
         })
     }

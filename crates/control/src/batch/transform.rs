@@ -298,6 +298,7 @@ impl FileWork<'_> {
                 content_type,
                 accept: self.records.accept.clone(),
                 bytes,
+                parameters: serde_json::Map::new(),
             },
             Some(id),
         );

@@ -1,6 +1,7 @@
 //! Vertex AI's batch prediction: instances of files, each with its prediction beside it, a file of results for each file of the input. An
 //! instance that cannot be predicted is written with its error, and does not keep the others from being predicted.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use futures::StreamExt as _;
@@ -80,7 +81,7 @@ struct Counted {
 }
 
 /// An instance, or why a line is none.
-type Read = std::result::Result<Value, (Value, BatchError)>;
+type Read = std::result::Result<Value, Box<(Value, BatchError)>>;
 
 /// Instances that go in one request.
 struct Batch {
@@ -99,10 +100,9 @@ struct Written {
 
 impl Written {
     fn result(&mut self, instance: &Value, prediction: &Value) {
-        self.results.push_str(&format!(
-            "{}\n",
-            json!({ "instance": instance, "prediction": prediction })
-        ));
+        let line = json!({ "instance": instance, "prediction": prediction });
+        // Writing to a text cannot fail.
+        let _ = writeln!(self.results, "{line}");
         self.counted.rows += 1;
     }
 
@@ -113,8 +113,8 @@ impl Written {
             _ => 13,
         };
         let status = json!({ "code": code, "message": error.message });
-        self.errors
-            .push_str(&format!("{}\n", json!({ "instance": instance, "error": status })));
+        let line = json!({ "instance": instance, "error": status });
+        let _ = writeln!(self.errors, "{line}");
         self.counted.failed += 1;
     }
 }
@@ -308,8 +308,8 @@ impl FileWork<'_> {
         for (place, read) in batch.instances.iter().enumerate() {
             let instance = match read {
                 Ok(instance) => instance,
-                Err((line, error)) => {
-                    written.error(line, error);
+                Err(wrong) => {
+                    written.error(&wrong.0, &wrong.1);
                     continue;
                 }
             };
@@ -350,7 +350,7 @@ impl FileWork<'_> {
 /// A line as an instance.
 fn instance(how: VertexInstances, names: &[String], line: &Line) -> Read {
     let text = || Value::String(String::from_utf8_lossy(&line.text).into_owned());
-    let wrong = |error: BatchError| (text(), error);
+    let wrong = |error: BatchError| Box::new((text(), error));
     if how == VertexInstances::Jsonl {
         return serde_json::from_slice(&line.text).map_err(|error| {
             wrong(BatchError::bad_input(format!(
@@ -414,7 +414,7 @@ mod tests {
             read(VertexInstances::CsvObjects, "1,").unwrap(),
             json!({ "a": 1, "b": null })
         );
-        let (kept, error) = read(VertexInstances::CsvLists, "1").unwrap_err();
+        let (kept, error) = *read(VertexInstances::CsvLists, "1").unwrap_err();
         assert_eq!(kept, json!("1"));
         assert!(error.message.contains("line 2 has 1 values"), "{error}");
         assert!(

@@ -6,15 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Serialize;
 use serde_json::Value;
 use tidemill_core::batches::{BatchEngine, BatchFiles};
+use tidemill_core::clock::Timestamp;
 use tidemill_core::ids::{EndpointName, VersionNumber};
 use tidemill_core::spec::DataFormat;
 
 use super::ask::{AskBody, Asking, Patient};
 use super::error::{BatchError, Result};
 use super::folder::{LocalFolder, OutFolder};
-use super::jobs::Shape;
-use super::places::{Place, Places};
+use super::places::{Place, Places, local_path};
 use super::rows::{self, AskRows, RowsJob, RowsOutcome};
+use super::shape::Shape;
 use super::shelf::Elsewhere;
 use crate::tracking::Caller;
 
@@ -53,6 +54,8 @@ pub(super) struct Worker {
     pub files: Arc<dyn BatchEngine>,
     pub ask: Patient,
     pub told: Arc<Told>,
+    /// When the attempt began.
+    pub begun: Timestamp,
     /// For what the job needs while it is worked on.
     pub folder: PathBuf,
 }
@@ -63,6 +66,7 @@ impl Worker {
         match &self.shape {
             Shape::Transform(asked) => self.transform(asked).await,
             Shape::Vertex(asked) => self.vertex(asked).await,
+            Shape::Invoke(asked) => self.invoke(asked, self.begun).await,
             Shape::Rows {
                 input,
                 output,
@@ -109,7 +113,7 @@ impl Worker {
 
     /// The files of the input, on this machine.
     async fn open(&self, input: &Place) -> Result<Arc<dyn BatchFiles>> {
-        let (root, pattern) = match self.places.local_path(input)? {
+        let (root, pattern) = match local_path(input)? {
             Some(path) => (path.clone(), path),
             None => {
                 let into = self.folder.join("input");
@@ -145,7 +149,7 @@ impl Worker {
     }
 
     fn out(&self, output: Place) -> Result<Box<dyn OutFolder>> {
-        Ok(match self.places.local_path(&output)? {
+        Ok(match local_path(&output)? {
             Some(path) => Box::new(LocalFolder(path)),
             None => Box::new(Elsewhere {
                 places: self.places.clone(),
