@@ -1,6 +1,7 @@
 //! What every request passes on its way in and out: an id, a trace, and an error's shape.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Uri};
@@ -43,6 +44,29 @@ fn attributes_of(headers: &HeaderMap) -> BTreeMap<String, String> {
     let texts =
         own.filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())));
     texts.take(MAX_ATTRIBUTES).collect()
+}
+
+/// How long the caller waits, by a header: ours, or the one by which Envoy and what is built on it tell what is left of a request's time.
+///
+/// # Errors
+/// If it is no number of milliseconds.
+pub(crate) fn timeout() -> Result<Option<Duration>, ApiError> {
+    let found = ATTRIBUTES.try_with(|attributes| {
+        let names = ["x-tidemill-timeout-ms", "x-envoy-expected-rq-timeout-ms"];
+        let mut names = names.into_iter();
+        names.find_map(|name| Some((name, attributes.get(name)?.clone())))
+    });
+    let Ok(Some((name, text))) = found else {
+        return Ok(None);
+    };
+    match text.parse::<u64>() {
+        Ok(0) => Ok(None),
+        Ok(millis) => Ok(Some(Duration::from_millis(millis))),
+        Err(_) => Err(ApiError::bad_request(
+            "bad_parameter",
+            format!("header `{name}` is `{text}`, expected a whole number of milliseconds"),
+        )),
+    }
 }
 
 /// Gives the request an id, traces it, and gives an error the shape of the protocol that was spoken.

@@ -138,9 +138,37 @@ impl Page {
         for (role, rows) in fallbacks {
             let _ = writeln!(self.0, "{name}{{role=\"{role}\"}} {rows}");
         }
-        let name = "tidemill_default_rows_total";
-        self.head(name, "counter", "Rows answered by the endpoint's default.");
-        let _ = writeln!(self.0, "{name} {}", m.default_rows);
+        let chain = [
+            (
+                "tidemill_default_rows_total",
+                "Rows answered by the endpoint's default.",
+                m.default_rows,
+            ),
+            (
+                "tidemill_fallback_version_rows_total",
+                "Rows answered by a version that the fallback chain names.",
+                m.fallback_rows,
+            ),
+            (
+                "tidemill_rule_rows_total",
+                "Rows answered by a rule of the fallback chain.",
+                m.rule_rows,
+            ),
+            (
+                "tidemill_abstained_rows_total",
+                "Rows that got no answer because the endpoint abstains.",
+                m.abstained_rows,
+            ),
+            (
+                "tidemill_unfit_rows_total",
+                "Rows that no model was asked, by the endpoint's rules for missing and unseen values.",
+                m.unfit_rows,
+            ),
+        ];
+        for (name, help, rows) in chain {
+            self.head(name, "counter", help);
+            let _ = writeln!(self.0, "{name} {rows}");
+        }
     }
 
     fn latency(&mut self, latency: &Latency) {

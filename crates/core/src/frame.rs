@@ -222,6 +222,19 @@ impl Frame {
         frame
     }
 
+    /// The same rows with the values at these places (feature, row) missing.
+    pub fn blanked(&self, places: &[(usize, usize)]) -> Self {
+        let mut frame = self.clone();
+        for &(feature, row) in places {
+            match frame.columns.get_mut(feature) {
+                Some(Column::Numeric(values)) if row < values.len() => values[row] = f64::NAN,
+                Some(Column::Categorical(values)) if row < values.len() => values[row] = None,
+                _ => {}
+            }
+        }
+        frame
+    }
+
     /// Appends the rows of a frame of the same schema.
     ///
     /// # Errors

@@ -77,6 +77,11 @@ pub trait Model: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// If the rows do not fit, or an answer is not finite.
     fn predict(&self, rows: &Frame) -> Result<Scores, PortError>;
+    /// Whether training saw this value of a categorical feature, which is given by its place in the signature; `None` for a model that
+    /// cannot say it.
+    fn knows(&self, _feature: usize, _value: &str) -> Option<bool> {
+        None
+    }
     /// How much each feature adds to each answer; `None` for a model that cannot say it.
     ///
     /// # Errors

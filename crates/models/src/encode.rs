@@ -164,6 +164,15 @@ impl RowEncoder {
         self.inputs[input].column
     }
 
+    /// Whether training saw this text in a column; `None` where it is not read by levels.
+    pub fn knows(&self, column: usize, value: &str) -> Option<bool> {
+        let mut reads = self.inputs.iter().filter(|input| input.column == column);
+        reads.find_map(|input| match &input.read {
+            Read::Texts { codes, .. } => Some(codes.contains_key(value)),
+            Read::Number | Read::Levels { .. } => None,
+        })
+    }
+
     /// Writes `rows` rows from `first` on into `out`, input by input.
     pub fn encode(&self, columns: &[&Column], first: usize, rows: usize, out: &mut [f64]) {
         for (input, cells) in self.inputs.iter().zip(out.chunks_exact_mut(rows.max(1))) {

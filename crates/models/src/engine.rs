@@ -111,7 +111,7 @@ impl Deployer {
                     signature,
                 }
             }
-            BundledModel::Native { file } => {
+            BundledModel::Native { file } | BundledModel::Graph { file } => {
                 return Err(PortError::internal(
                     "model_unknown",
                     format!("`{file}` needs no Python"),

@@ -1,18 +1,23 @@
 //! Who answers each row, and who steps in when that one fails. No clock, no log, no async: `(route, rows) → answers`.
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tidemill_core::digest::sticky_position;
-use tidemill_core::frame::{Frame, Scores};
+use tidemill_core::frame::{Column, Frame, Scores};
 use tidemill_core::ids::VersionNumber;
-use tidemill_core::ports::{Blame, PortError};
+use tidemill_core::ports::{Blame, Model, PortError};
 use tidemill_core::predictions::{Role, ShadowScores};
+use tidemill_core::servable::Deadline;
 
 use crate::error::ServeError;
+use crate::guard::{Finding, SchemaError};
+use crate::hosting::routing::conditions::Found;
+use crate::inputs::{self, Taken};
 use crate::metrics::{Counter, Counters};
 use crate::pressure::Pressure;
-use crate::routing::{Deployment, Route};
+use crate::routing::{Deployment, Route, Step};
 
 /// How `degraded` starts for a row that was the canary's and that it failed to answer.
 pub const CANARY_FAILED: &str = "canary failed: ";
@@ -22,6 +27,15 @@ pub const CHAMPION_FAILED: &str = "champion failed: ";
 pub const PREVIOUS_FAILED: &str = "previous champion failed: ";
 /// What `degraded` says of a default answer that was given because the endpoint has no champion yet.
 pub const NO_MODEL_YET: &str = "no model yet";
+/// How `degraded` starts for a row that no model was asked, because of its values.
+pub const NOT_ASKED: &str = "no model was asked: ";
+
+/// How the part of `degraded` starts that tells of the failure of a version that the chain names.
+const FALLBACK_FAILED: &str = "fallback failed: ";
+
+/// A model is asked for so many rows at once, where there is a deadline.
+const PART_ROWS: usize = 16_384;
+const LATE: &str = "deadline_passed";
 
 /// What is asked, once the request is checked.
 #[derive(Debug)]
@@ -31,6 +45,7 @@ pub(crate) struct Ask {
     /// One a row.
     pub keys: Vec<Option<Arc<str>>>,
     pub version: Option<VersionNumber>,
+    pub deadline: Option<Deadline>,
 }
 
 /// What is answered; one entry a row.
@@ -50,12 +65,18 @@ pub(crate) fn answer(
     counters: &Counters,
     pressure: Pressure,
 ) -> Result<Answered, ServeError> {
-    let rows = ask.rows.rows();
-    let mut sheet = Sheet::new(route, &ask.rows, counters);
+    if ask.deadline.is_some_and(|deadline| deadline.passed()) {
+        return Err(late(route, "it was over before a model was asked"));
+    }
+    let Taken { rows, unfit } = inputs::take(route, &ask.rows)?;
+    let mut sheet = Sheet::new(route, &rows, counters, ask.deadline);
     let mut canary_share = 0.0;
     if let Some(version) = ask.version {
         let (deployment, role) = asked_for(route, version)?;
-        sheet.fill((0..rows).collect(), Attempt::of(deployment, role, "", None));
+        sheet.fill(
+            (0..rows.rows()).collect(),
+            Attempt::of(deployment, role, "", None),
+        );
     } else {
         let (canary_rows, champion_rows) = split(route, ask);
         // A version that has most of the traffic is no trial any more.
@@ -67,9 +88,9 @@ pub(crate) fn answer(
             });
         }
         canary_share = route.canary.as_ref().map_or(0.0, |canary| canary.share);
-        by_fallbacks(route, &mut sheet, canary_rows, champion_rows);
+        by_fallbacks(route, &mut sheet, canary_rows, champion_rows, &unfit);
     }
-    let (versions, roles, degraded, scores) = sheet.finish()?;
+    let (versions, roles, degraded, scores) = sheet.finish(unfit)?;
     Ok(Answered {
         versions,
         roles,
@@ -80,9 +101,16 @@ pub(crate) fn answer(
             counters.shadows_shed.add(1);
             Vec::new()
         } else {
-            shadows(route, &ask.rows, counters)
+            shadows(route, &rows, counters)
         },
     })
+}
+
+fn late(route: &Route, stage: &'static str) -> ServeError {
+    ServeError::DeadlinePassed {
+        endpoint: route.endpoint.clone(),
+        stage,
+    }
 }
 
 /// The rows of the canary and those of the champion, by each unit's sticky position.
@@ -100,9 +128,26 @@ fn split(route: &Route, ask: &Ask) -> (Vec<usize>, Vec<usize>) {
     })
 }
 
-/// Canary → champion → previous → default: each gets the rows that the one before failed to answer.
-fn by_fallbacks(route: &Route, sheet: &mut Sheet<'_>, canary_rows: Vec<usize>, mut rows: Vec<usize>) {
+/// Canary → champion → previous → the endpoint's own chain → default: each gets the rows that the one before failed to answer. Rows
+/// that are `unfit` are asked of no model.
+fn by_fallbacks(
+    route: &Route,
+    sheet: &mut Sheet<'_>,
+    mut canary_rows: Vec<usize>,
+    mut rows: Vec<usize>,
+    unfit: &[(usize, Finding)],
+) {
     let counters = sheet.counters;
+    if !unfit.is_empty() {
+        counters.unfit_rows.add(unfit.len() as u64);
+        let fits = |row: &usize| unfit.binary_search_by_key(row, |(row, _)| *row).is_err();
+        canary_rows.retain(fits);
+        rows.retain(fits);
+        for (row, finding) in unfit {
+            sheet.note(&[*row], &format!("{NOT_ASKED}{}", finding.message));
+        }
+    }
+    let mut unfit: Vec<usize> = unfit.iter().map(|(row, _)| *row).collect();
     if let Some(canary) = &route.canary {
         let counter = &counters.canary_failed_rows;
         let attempt = Attempt::of(&canary.deployment, Role::Canary, CANARY_FAILED, Some(counter));
@@ -125,8 +170,50 @@ fn by_fallbacks(route: &Route, sheet: &mut Sheet<'_>, canary_rows: Vec<usize>, m
         let attempt = Attempt::of(previous, Role::Previous, PREVIOUS_FAILED, Some(counter));
         rows = sheet.fill(rows, attempt);
     }
+    for step in &route.fallback {
+        match step {
+            Step::Version(deployment) => {
+                let (open, attempt) = (
+                    rows.len(),
+                    Attempt::of(deployment, Role::Fallback, FALLBACK_FAILED, None),
+                );
+                rows = sheet.fill(rows, attempt);
+                counters.fallback_rows.add((open - rows.len()) as u64);
+            }
+            Step::Rule(rule) => {
+                let column = &sheet.rows.columns()[rule.feature];
+                let holds = |row: &usize| value_at(column, *row).is_some_and(|value| value.fits(&rule.when));
+                for open in [&mut rows, &mut unfit] {
+                    let (answered, left) = std::mem::take(open).into_iter().partition(holds);
+                    *open = left;
+                    sheet.fill_fixed(answered, Role::Default, &rule.answer, &counters.rule_rows);
+                }
+            }
+            Step::Abstain => {
+                let nothing = vec![f64::NAN; route.width()];
+                for open in [&mut rows, &mut unfit] {
+                    let open = std::mem::take(open);
+                    sheet.fill_fixed(open, Role::Abstained, &nothing, &counters.abstained_rows);
+                }
+            }
+        }
+    }
     if let Some(default) = &route.default {
-        sheet.fill_default(rows, default);
+        for open in [rows, unfit] {
+            sheet.fill_fixed(open, Role::Default, default, &counters.default_rows);
+        }
+    }
+}
+
+/// A row's value, as conditions see it; `None` if it is missing.
+fn value_at(column: &Column, row: usize) -> Option<Found<'_>> {
+    match column {
+        Column::Numeric(values) => Some(values[row])
+            .filter(|number| !number.is_nan())
+            .map(Found::Number),
+        Column::Categorical(values) => values[row]
+            .as_deref()
+            .map(|text| Found::Text(Cow::Borrowed(text))),
     }
 }
 
@@ -138,6 +225,10 @@ fn asked_for(route: &Route, version: VersionNumber) -> Result<(&Arc<Deployment>,
         .iter()
         .map(|deployment| (deployment, Role::Champion));
     let canary = canary.into_iter().map(|deployment| (deployment, Role::Canary));
+    let chain = route.fallback.iter().filter_map(|step| match step {
+        Step::Version(deployment) => Some((deployment, Role::Fallback)),
+        Step::Rule(_) | Step::Abstain => None,
+    });
     let previous = route
         .previous
         .iter()
@@ -147,6 +238,7 @@ fn asked_for(route: &Route, version: VersionNumber) -> Result<(&Arc<Deployment>,
         .chain(canary)
         .chain(previous)
         .chain(shadows)
+        .chain(chain)
         .find(|(deployment, _)| deployment.version == version)
         .ok_or_else(|| ServeError::UnknownVersion {
             endpoint: route.endpoint.clone(),
@@ -159,7 +251,7 @@ fn asked_for(route: &Route, version: VersionNumber) -> Result<(&Arc<Deployment>,
 fn shadows(route: &Route, rows: &Frame, counters: &Counters) -> Vec<ShadowScores> {
     let mut answers = Vec::with_capacity(route.shadows.len());
     for shadow in &route.shadows {
-        match guarded(route, shadow, rows) {
+        match guarded(route, shadow, rows, None) {
             Ok(scores) => answers.push(ShadowScores {
                 version: shadow.version,
                 scores,
@@ -202,6 +294,9 @@ struct Sheet<'a> {
     route: &'a Route,
     rows: &'a Frame,
     counters: &'a Counters,
+    deadline: Option<Deadline>,
+    /// The deadline has passed while a model worked.
+    late: bool,
     versions: Vec<VersionNumber>,
     /// `None` where nobody has answered yet.
     roles: Vec<Option<Role>>,
@@ -210,12 +305,14 @@ struct Sheet<'a> {
 }
 
 impl<'a> Sheet<'a> {
-    fn new(route: &'a Route, rows: &'a Frame, counters: &'a Counters) -> Self {
+    fn new(route: &'a Route, rows: &'a Frame, counters: &'a Counters, deadline: Option<Deadline>) -> Self {
         let count = rows.rows();
         Self {
             route,
             rows,
             counters,
+            deadline,
+            late: false,
             versions: vec![VersionNumber::DEFAULT; count],
             roles: vec![None; count],
             degraded: vec![None; count],
@@ -230,9 +327,14 @@ impl<'a> Sheet<'a> {
         }
         let all = rows.len() == self.rows.rows();
         let result = if all {
-            guarded(self.route, attempt.deployment, self.rows)
+            guarded(self.route, attempt.deployment, self.rows, self.deadline)
         } else {
-            guarded(self.route, attempt.deployment, &self.rows.take(&rows))
+            guarded(
+                self.route,
+                attempt.deployment,
+                &self.rows.take(&rows),
+                self.deadline,
+            )
         };
         match result {
             Ok(scores) => {
@@ -248,6 +350,10 @@ impl<'a> Sheet<'a> {
                 }
                 Vec::new()
             }
+            Err(error) if error.code == LATE => {
+                self.late = true;
+                rows
+            }
             Err(error) => {
                 let (endpoint, version) = (&self.route.endpoint, attempt.deployment.version);
                 tracing::warn!(%endpoint, %version, role = ?attempt.role, %error, rows = rows.len(), "a deployment failed");
@@ -260,22 +366,23 @@ impl<'a> Sheet<'a> {
         }
     }
 
-    fn fill_default(&mut self, rows: Vec<usize>, default: &[f64]) {
+    /// Gives rows an answer that no model made.
+    fn fill_fixed(&mut self, rows: Vec<usize>, role: Role, answer: &[f64], counter: &Counter) {
         if rows.is_empty() {
             return;
         }
-        if default.len() != self.route.width() {
-            let (got, expected) = (default.len(), self.route.width());
+        if answer.len() != self.route.width() {
+            let (got, expected) = (answer.len(), self.route.width());
             self.note(
                 &rows,
                 &format!("the default answer has {got} numbers, expected {expected}"),
             );
             return;
         }
-        self.counters.default_rows.add(rows.len() as u64);
+        counter.add(rows.len() as u64);
         for row in rows {
-            self.roles[row] = Some(Role::Default);
-            self.set_values(row, default);
+            self.roles[row] = Some(role);
+            self.set_values(row, answer);
         }
     }
 
@@ -303,11 +410,21 @@ impl<'a> Sheet<'a> {
     }
 
     #[allow(clippy::type_complexity)] // the four columns of the sheet, taken apart once
-    fn finish(self) -> Result<(Vec<VersionNumber>, Vec<Role>, Vec<Option<Arc<str>>>, Scores), ServeError> {
+    fn finish(
+        self,
+        unfit: Vec<(usize, Finding)>,
+    ) -> Result<(Vec<VersionNumber>, Vec<Role>, Vec<Option<Arc<str>>>, Scores), ServeError> {
+        if self.late {
+            return Err(late(self.route, "a model was at work on its rows"));
+        }
         let endpoint = self.route.endpoint.clone();
         let mut roles = Vec::with_capacity(self.roles.len());
         for (row, role) in self.roles.iter().enumerate() {
             let Some(role) = role else {
+                // No rule took it: the caller can do something about it.
+                if let Some((_, finding)) = unfit.into_iter().find(|(unfit, _)| *unfit == row) {
+                    return Err(SchemaError::of(finding).into());
+                }
                 let reasons = self.degraded[row].as_deref().unwrap_or_default();
                 return Err(if reasons == NO_MODEL_YET {
                     ServeError::NoModel { endpoint }
@@ -324,7 +441,12 @@ impl<'a> Sheet<'a> {
 }
 
 /// Asks a deployment, unless it has failed too often of late.
-fn guarded(route: &Route, deployment: &Deployment, rows: &Frame) -> Result<Scores, PortError> {
+fn guarded(
+    route: &Route,
+    deployment: &Deployment,
+    rows: &Frame,
+    deadline: Option<Deadline>,
+) -> Result<Scores, PortError> {
     if !deployment.breaker.admits() {
         let version = deployment.version;
         return Err(PortError::internal(
@@ -332,7 +454,7 @@ fn guarded(route: &Route, deployment: &Deployment, rows: &Frame) -> Result<Score
             format!("version {version} has failed time and again and is left alone for some seconds"),
         ));
     }
-    let answer = checked(route, deployment, rows);
+    let answer = checked(route, deployment, rows, deadline);
     match &answer {
         Ok(_) => deployment.breaker.answered(),
         // What the caller sent is nobody else's fault.
@@ -348,10 +470,16 @@ fn guarded(route: &Route, deployment: &Deployment, rows: &Frame) -> Result<Score
 }
 
 /// Calls a model and checks its answer: a panic, another shape or a number that is not finite is a failure like any other.
-fn checked(route: &Route, deployment: &Deployment, rows: &Frame) -> Result<Scores, PortError> {
+fn checked(
+    route: &Route,
+    deployment: &Deployment,
+    rows: &Frame,
+    deadline: Option<Deadline>,
+) -> Result<Scores, PortError> {
     let broken = |message: String| PortError::internal("model_broken", message);
     let version = deployment.version;
-    let scores = catch_unwind(AssertUnwindSafe(|| deployment.model.predict(rows)))
+    let model = deployment.model.as_ref();
+    let scores = catch_unwind(AssertUnwindSafe(|| in_time(model, rows, deadline)))
         .unwrap_or_else(|_| Err(broken(format!("version {version} panicked"))))?;
     if scores.task() != route.task {
         let (got, expected) = (scores.task(), route.task);
@@ -385,6 +513,29 @@ fn checked(route: &Route, deployment: &Deployment, rows: &Frame) -> Result<Score
         )));
     }
     Ok(scores)
+}
+
+/// Asks a model part by part, so that what nobody waits for any more is left.
+fn in_time(model: &dyn Model, rows: &Frame, deadline: Option<Deadline>) -> Result<Scores, PortError> {
+    let count = rows.rows();
+    let Some(deadline) = deadline.filter(|_| count > PART_ROWS) else {
+        return model.predict(rows);
+    };
+    let mut answered: Option<Scores> = None;
+    let mut values = Vec::new();
+    for first in (0..count).step_by(PART_ROWS) {
+        if deadline.passed() {
+            return Err(PortError::caller(LATE, "the request's time is over"));
+        }
+        let part: Vec<usize> = (first..count.min(first + PART_ROWS)).collect();
+        let scores = model.predict(&rows.take(&part))?;
+        values.extend_from_slice(scores.values());
+        answered.get_or_insert(scores);
+    }
+    match answered {
+        Some(scores) => Ok(scores.with_values(values)),
+        None => model.predict(rows),
+    }
 }
 
 /// Probabilities in another order of classes; a class that the model does not know gets 0. `None` if it knows one that is not wanted.
@@ -426,13 +577,13 @@ mod tests {
         let model = testing::model(f64::NAN);
         let broken = Deployment::new(VersionNumber(4), model);
         let mut route = testing::route();
-        let error = guarded(&route, &broken, &rows).unwrap_err();
+        let error = guarded(&route, &broken, &rows, None).unwrap_err();
         assert_eq!(
             error.to_string(),
             "version 4 gave a number that is not finite for row 0"
         );
         route.task = Task::Regression;
-        let error = guarded(&route, &broken, &rows).unwrap_err();
+        let error = guarded(&route, &broken, &rows, None).unwrap_err();
         assert_eq!(error.to_string(), "version 4 answers Binary, expected Regression");
     }
 
@@ -447,6 +598,7 @@ mod tests {
             rows: testing::frame(1),
             keys: vec![None],
             version: None,
+            deadline: None,
         };
         let error = answer(&route, &ask, &Counters::default(), Pressure::None).unwrap_err();
         assert!(

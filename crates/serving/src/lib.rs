@@ -18,6 +18,7 @@ mod error;
 pub mod graphs;
 mod guard;
 mod hosting;
+mod inputs;
 mod log;
 mod metrics;
 #[cfg(test)]
@@ -31,7 +32,7 @@ mod tallies;
 #[cfg(test)]
 mod testing;
 
-pub use answer::{CANARY_FAILED, CHAMPION_FAILED, NO_MODEL_YET, PREVIOUS_FAILED};
+pub use answer::{CANARY_FAILED, CHAMPION_FAILED, NO_MODEL_YET, NOT_ASKED, PREVIOUS_FAILED};
 pub use error::ServeError;
 pub use guard::{Finding, MAX_FINDINGS, RawColumn, RawValue, SchemaError, coerce, coerce_by};
 pub use hosting::{
@@ -42,5 +43,5 @@ pub use hosting::{
 pub use log::{Durability, LiveStats, LogOptions, PredictionLog, Recovery, SegmentId};
 pub use metrics::{Latency, Metrics};
 pub use pressure::{Pressure, PressureGauge};
-pub use routing::{Canary, Deployment, Keep, Route, Router, RoutingTable, default_row};
+pub use routing::{Canary, Deployment, Keep, Route, Router, RoutingTable, Rule, Step, default_row};
 pub use server::{InferRequest, InferResponse, Server};

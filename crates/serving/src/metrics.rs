@@ -25,6 +25,14 @@ pub struct Metrics {
     pub previous_failed_rows: u64,
     /// Rows answered by the endpoint's default.
     pub default_rows: u64,
+    /// Rows answered by a version that the fallback chain names.
+    pub fallback_rows: u64,
+    /// Rows answered by a rule of the fallback chain.
+    pub rule_rows: u64,
+    /// Rows that got no answer because the endpoint abstains.
+    pub abstained_rows: u64,
+    /// Rows that no model was asked, because of a missing value or one that training never saw.
+    pub unfit_rows: u64,
     /// Batches that a shadow failed to answer.
     pub shadow_failures: u64,
     /// Batches that shadows did not answer because the machine was behind.
@@ -88,6 +96,10 @@ pub(crate) struct Counters {
     pub champion_failed_rows: Counter,
     pub previous_failed_rows: Counter,
     pub default_rows: Counter,
+    pub fallback_rows: Counter,
+    pub rule_rows: Counter,
+    pub abstained_rows: Counter,
+    pub unfit_rows: Counter,
     pub shadow_failures: Counter,
     pub shadows_shed: Counter,
     pub requests_shed: Counter,
@@ -133,6 +145,10 @@ impl Counters {
             champion_failed_rows: self.champion_failed_rows.get(),
             previous_failed_rows: self.previous_failed_rows.get(),
             default_rows: self.default_rows.get(),
+            fallback_rows: self.fallback_rows.get(),
+            rule_rows: self.rule_rows.get(),
+            abstained_rows: self.abstained_rows.get(),
+            unfit_rows: self.unfit_rows.get(),
             shadow_failures: self.shadow_failures.get(),
             shadows_shed: self.shadows_shed.get(),
             requests_shed: self.requests_shed.get(),

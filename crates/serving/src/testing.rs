@@ -60,6 +60,10 @@ impl Model for FakeModel {
         }
         Ok(Scores::Binary(vec![self.score; rows.rows()]))
     }
+
+    fn knows(&self, feature: usize, value: &str) -> Option<bool> {
+        (feature == 1).then(|| value.starts_with('c'))
+    }
 }
 
 pub(crate) fn model(score: f64) -> Arc<FakeModel> {

@@ -116,7 +116,13 @@ pub fn versions(tx: &ReadTx<'_>, name: &EndpointName) -> Result<Vec<DeploymentVe
 
 /// Removes a deployment with its versions; whether it was there.
 pub fn delete(tx: &mut Tx<'_>, name: &EndpointName) -> Result<bool, StoreError> {
-    tx.execute("DELETE FROM deployment_versions WHERE name = ?1", bind![name])?;
+    for sql in [
+        "DELETE FROM bandit_outcomes WHERE deployment = ?1",
+        "DELETE FROM bandit_arms WHERE deployment = ?1",
+        "DELETE FROM deployment_versions WHERE name = ?1",
+    ] {
+        tx.execute(sql, bind![name])?;
+    }
     Ok(tx.execute("DELETE FROM deployments WHERE name = ?1", bind![name])? > 0)
 }
 

@@ -76,6 +76,10 @@ pub struct ServingArgs {
     /// What stands for a bucket of Google Cloud Storage in batch jobs: a folder, or `s3://bucket/prefix`.
     #[arg(long, value_name = "BUCKET=PLACE")]
     pub gs_bucket: Vec<String>,
+    /// MiB that the loaded models of deployments may take together; above, those that were not asked for longest are put to sleep.
+    /// Default: all the memory there is.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..))]
+    pub model_memory: Option<u64>,
 }
 
 /// How an import is done.

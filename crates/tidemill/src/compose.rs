@@ -40,6 +40,8 @@ pub struct Settings {
     pub shared_memory: bool,
     /// Where batch jobs may read and write.
     pub batches: PlaceOptions,
+    /// Bytes that loaded models of deployments may take together.
+    pub model_memory: Option<u64>,
 }
 
 /// A project on disk.
@@ -139,7 +141,7 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
         clock: Arc::clone(&clock),
     })
     .await?;
-    let deployments = open_deployments(&store, control.serving(), &clock);
+    let deployments = open_deployments(&store, control.serving(), &clock, settings.model_memory);
     let tracking = Tracking::new(store, clock, settings.tracking.clone());
     tracking.answer_tables(Arc::new(Tables::default()));
     tracking.prepare_users().await?;
@@ -161,7 +163,7 @@ pub async fn open_without_project(data: &Path, settings: &Settings) -> Result<Ap
     let store = Store::open_on(data, settings.database.clone())?;
     let clock: Arc<dyn Clock> = Arc::new(WallClock);
     let serving = open_serving(data, &clock, LogDurability::default()).await?;
-    let deployments = open_deployments(&store, &serving, &clock);
+    let deployments = open_deployments(&store, &serving, &clock, settings.model_memory);
     let tracking = Tracking::new(store, Arc::clone(&clock), settings.tracking.clone());
     tracking.answer_tables(Arc::new(Tables::default()));
     tracking.prepare_users().await?;
@@ -212,7 +214,13 @@ fn default_python() -> PathBuf {
     }
 }
 
-fn open_deployments(store: &Store, serving: &Arc<Server>, clock: &Arc<dyn Clock>) -> Deployments {
+fn open_deployments(
+    store: &Store,
+    serving: &Arc<Server>,
+    clock: &Arc<dyn Clock>,
+    model_memory: Option<u64>,
+) -> Deployments {
+    serving.hosting().set_memory_budget(model_memory);
     let engine = Arc::new(Deployer::new(store.data_dir(), default_python()));
     Deployments::new(store.clone(), Arc::clone(serving), engine, Arc::clone(clock))
 }

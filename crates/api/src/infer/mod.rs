@@ -21,11 +21,12 @@ pub(crate) mod tensors;
 mod values;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidemill_core::clock::Stopwatch;
 use tidemill_core::frame::{FeatureKind, FeatureSchema, Frame, Scores};
 use tidemill_core::ids::VersionNumber;
-use tidemill_core::predictions::Role;
+use tidemill_core::servable::Deadline;
 use tidemill_serving::{
     Finding, InferRequest, InferResponse, MAX_FINDINGS, RawColumn, Route, SchemaError, ServeError, coerce_by,
 };
@@ -34,6 +35,7 @@ pub(crate) use cell::{Cell, Cells, FlatCells, Record};
 pub(crate) use target::Target;
 
 use crate::control_plane::App;
+use crate::edge;
 use crate::error::ApiError;
 
 /// Bodies longer than this are parsed on a blocking thread, so that they do not hold up small ones.
@@ -93,6 +95,8 @@ pub(crate) struct Reading<E> {
     pub rows: Rows,
     /// The caller's id of the request.
     pub request_id: Option<String>,
+    /// How long the caller waits, as far as the body or the protocol says it.
+    pub timeout: Option<Duration>,
     /// What else the protocol needs for its answer.
     pub rest: E,
 }
@@ -115,10 +119,12 @@ where
     R: FnOnce(&Call) -> Result<Reading<E>, ApiError> + Send + 'static,
     E: Send + 'static,
 {
+    let waits = edge::timeout()?;
     let prepare = move || -> Result<(Arc<Route>, InferRequest, E), ApiError> {
         let Reading {
             rows,
             request_id,
+            timeout,
             rest,
         } = read(&call)?;
         check_request_id(request_id.as_deref())?;
@@ -138,6 +144,7 @@ where
             keys,
             received: call.received,
             version: call.version,
+            deadline: shortest(timeout, waits).map(|timeout| Deadline::after(call.received, timeout)),
         };
         Ok((call.route, request, rest))
     };
@@ -152,6 +159,14 @@ where
         response,
         rest,
     })
+}
+
+/// The shorter of two times, where there are two.
+pub(crate) fn shortest(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
 }
 
 /// Runs what takes long where it holds up nobody.
@@ -274,8 +289,8 @@ pub(crate) fn all_numeric(schema: &FeatureSchema) -> bool {
         .all(|feature| feature.kind == FeatureKind::Numeric)
 }
 
-/// The class with the largest probability, one a row; `None` where the task is another.
-pub(crate) fn labels(scores: &Scores) -> Option<Vec<String>> {
+/// The class with the largest probability, one a row, `None` where nobody answered; `None` in all where the task is another.
+pub(crate) fn labels(scores: &Scores) -> Option<Vec<Option<&str>>> {
     let Scores::Multiclass { classes, .. } = scores else {
         return None;
     };
@@ -289,19 +304,10 @@ pub(crate) fn labels(scores: &Scores) -> Option<Vec<String>> {
                 best
             }
         });
-        classes.get(best).cloned().unwrap_or_default()
+        let class = classes.get(best).map(String::as_str);
+        class.filter(|_| !probabilities[best].is_nan())
     };
     Some((0..scores.rows()).map(label).collect())
-}
-
-/// A role's name on the wire.
-pub(crate) fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Champion => "champion",
-        Role::Canary => "canary",
-        Role::Previous => "previous",
-        Role::Default => "default",
-    }
 }
 
 /// Whether any row was not answered as it should have been.

@@ -82,6 +82,7 @@ pub(crate) async fn score(app: &App, target: Target, scoring: Scoring) -> Result
                 Ok(Reading {
                     rows: Rows::Columns(columns),
                     request_id: own_id.or(scoring.id),
+                    timeout: scoring.timeout,
                     rest: (),
                 })
             })

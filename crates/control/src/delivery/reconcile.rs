@@ -6,7 +6,7 @@ use tidemill_core::clock::Timestamp;
 use tidemill_core::frame::Task;
 use tidemill_core::ids::{DecisionId, RolloutId, RunId, VersionNumber, derived, fresh};
 use tidemill_core::predictions::{PredictionBatch, Role};
-use tidemill_serving::CANARY_FAILED;
+use tidemill_serving::{CANARY_FAILED, NOT_ASKED};
 use tidemill_store::decisions::{self, DecisionRecord, Verdict};
 use tidemill_store::endpoints::{self, EndpointRow};
 use tidemill_store::models::AliasChange;
@@ -163,6 +163,10 @@ async fn count_answers(
     for batch in batches.iter().filter(|b| b.canary_share > 0.0) {
         for i in 0..batch.rows() {
             let mark = batch.degraded[i].as_deref().unwrap_or("");
+            // Neither arm had a part in it.
+            if mark.starts_with(NOT_ASKED) {
+                continue;
+            }
             let canary = batch.roles[i] == Role::Canary || mark.starts_with(CANARY_FAILED);
             answers.push((canary, !mark.is_empty()));
         }

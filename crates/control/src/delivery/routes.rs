@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tidemill_core::frame::Task;
 use tidemill_core::ids::VersionNumber;
-use tidemill_core::spec::{LogFailure, LogSpec};
-use tidemill_serving::{Canary, Deployment, Keep, Route, default_row};
+use tidemill_core::spec::{DefaultAnswer, EndpointSpec, FallbackStep, LogFailure, LogSpec};
+use tidemill_serving::{Canary, Deployment, Keep, Route, Rule, Step, default_row};
 use tidemill_store::endpoints::EndpointRow;
 
 use crate::context::Context;
@@ -23,19 +23,53 @@ fn keep(log: &LogSpec, route: &Route) -> Keep {
     }
 }
 
+/// Before any model is known, the classes are those that the spec's fixed answers name.
+fn named_classes(endpoint: &EndpointSpec) -> Arc<[String]> {
+    let rules = endpoint.fallback.iter().filter_map(|step| step.rule.as_ref());
+    let answers = rules.map(|rule| &rule.answer).chain(&endpoint.default);
+    let mut classes = Vec::new();
+    for answer in answers {
+        if let DefaultAnswer::Class(class) = answer
+            && !classes.contains(class)
+        {
+            classes.push(class.clone());
+        }
+    }
+    classes.into()
+}
+
+/// The spec's fallback chain, as far as its versions are there.
+fn chain(
+    steps: &[FallbackStep],
+    route: &Route,
+    loaded: &HashMap<VersionNumber, Arc<Deployment>>,
+) -> Result<Vec<Step>> {
+    let mut chain = Vec::new();
+    for step in steps {
+        if let Some(version) = step.version {
+            chain.extend(loaded.get(&VersionNumber(version)).cloned().map(Step::Version));
+        } else if let Some(rule) = &step.rule {
+            let input = rule.when.input.as_deref().unwrap_or_default();
+            if let Some(feature) = route.schema.index_of(input) {
+                chain.push(Step::Rule(Box::new(Rule {
+                    feature,
+                    when: rule.when.clone(),
+                    answer: default_row(&rule.answer, route.task, &route.classes)?,
+                })));
+            }
+        } else {
+            chain.push(Step::Abstain);
+        }
+    }
+    Ok(chain)
+}
+
 /// Brings the serving side in line with `row`. Versions that are loaded already are kept.
 pub(crate) async fn apply(ctx: &Context, row: &EndpointRow) -> Result<()> {
     let current = ctx.serving.router().route(&row.name);
     let mut loaded: HashMap<VersionNumber, Arc<Deployment>> = HashMap::new();
     if let Some(route) = &current {
-        let canary = route.canary.as_ref().map(|c| &c.deployment);
-        for deployment in route
-            .champion
-            .iter()
-            .chain(&route.previous)
-            .chain(canary)
-            .chain(&route.shadows)
-        {
+        for deployment in route.deployments() {
             loaded.insert(deployment.version, Arc::clone(deployment));
         }
     }
@@ -51,16 +85,27 @@ pub(crate) async fn apply(ctx: &Context, row: &EndpointRow) -> Result<()> {
             loaded.insert(*version, Deployment::new(*version, model));
         }
     }
+    for step in &ctx.spec.endpoint.fallback {
+        if let Some(version) = step.version.map(VersionNumber)
+            && !loaded.contains_key(&version)
+        {
+            // The chain is written before its version need exist, and a chain that lacks a link is better than none.
+            match bundles::load_version(ctx, &row.model, version).await {
+                Ok(model) => {
+                    loaded.insert(version, Deployment::new(version, model));
+                }
+                Err(error) => {
+                    tracing::warn!(endpoint = %row.name, %version, %error, "a version of the fallback chain cannot be loaded");
+                }
+            }
+        }
+    }
     let get = |version: &Option<VersionNumber>| version.and_then(|v| loaded.get(&v).cloned());
     let champion = get(&row.champion);
     let any = champion.as_ref().or_else(|| loaded.values().next());
     let classes: Arc<[String]> = match (any, ctx.spec.label.task) {
         (Some(deployment), _) => Arc::clone(&deployment.model.signature().classes),
-        (None, Task::Multiclass) => match &ctx.spec.endpoint.default {
-            // Before any model is known the default class is the only class.
-            Some(tidemill_core::spec::DefaultAnswer::Class(class)) => Arc::from([class.clone()]),
-            _ => Arc::from([]),
-        },
+        (None, Task::Multiclass) => named_classes(&ctx.spec.endpoint),
         (None, _) => Arc::from([]),
     };
     let mut route = Route::new(
@@ -89,6 +134,7 @@ pub(crate) async fn apply(ctx: &Context, row: &EndpointRow) -> Result<()> {
         .as_ref()
         .map(|answer| default_row(answer, ctx.spec.label.task, &classes))
         .transpose()?;
+    route.fallback = chain(&ctx.spec.endpoint.fallback, &route, &loaded)?;
     route.inputs = ctx.spec.endpoint.inputs;
     route.keep = keep(&ctx.spec.endpoint.log, &route);
     route.generation = row.generation;

@@ -50,6 +50,10 @@ impl Joined {
         for (batch, rows) in self.batches.iter().zip(&self.rows) {
             for (row, label) in rows {
                 let Some(score) = pick(batch, *row) else { continue };
+                // Nobody answered: the endpoint abstained.
+                if score.iter().any(|value| value.is_nan()) {
+                    continue;
+                }
                 match task {
                     Task::Binary => match label.as_bool() {
                         Some(b) => binary.push(b),

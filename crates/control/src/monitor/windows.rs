@@ -217,7 +217,7 @@ fn answers_of(batches: &[Arc<PredictionBatch>]) -> Option<tidemill_core::frame::
     let mut template: Option<&Scores> = None;
     for batch in batches {
         for row in 0..batch.rows() {
-            if batch.roles[row] != Role::Default {
+            if batch.roles[row].is_model() {
                 values.extend_from_slice(batch.scores.row(row));
                 template = Some(&batch.scores);
             }

@@ -15,14 +15,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use endpoint::{
-    DefaultAnswer, EndpointSpec, InputSpec, LogDurability, LogFailure, LogSpec, NullPolicy, TextPolicy,
+    DefaultAnswer, EndpointSpec, FallbackStep, InputSpec, LogDurability, LogFailure, LogSpec, NullPolicy,
+    RuleAnswer, TextPolicy, UnseenPolicy,
 };
 pub use graphs::{
     ArgmaxSpec, BoundsSpec, ColumnStatistics, Combine, DetectorSpec, EnsembleNode, ExplainMethod,
     ExplainNode, GraphInputSpec, GraphSpec, ModelNode, NodeSpec, OutlierMethod, OutlierNode, Reference,
     ScaleSpec, SoftmaxSpec, SplitterNode, SwitchCase, SwitchNode, ThresholdSpec, TransformStep, cholesky,
 };
-pub use load::{SpecError, json_schema, load, parse};
+pub use load::{SpecError, json_schema, load, load_graph, parse};
 pub use routing::{
     BanditSpec, BreakerSpec, ConditionSpec, FallbackSpec, Finding, RoutingSpec, RuleSpec, ShadowCopySpec,
     SourceSpec,

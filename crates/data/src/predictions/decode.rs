@@ -47,13 +47,7 @@ fn broken(what: impl std::fmt::Display) -> DataError {
 }
 
 fn role_of(name: &str) -> Result<Role> {
-    Ok(match name {
-        "champion" => Role::Champion,
-        "canary" => Role::Canary,
-        "previous" => Role::Previous,
-        "default" => Role::Default,
-        other => return Err(broken(format!("`{other}` is no role"))),
-    })
+    Role::named(name).ok_or_else(|| broken(format!("`{name}` is no role")))
 }
 
 /// Reads the batches that [`super::encode`] wrote.

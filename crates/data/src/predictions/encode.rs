@@ -10,22 +10,12 @@ use arrow::datatypes::{Field, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::file::metadata::KeyValue;
 use tidemill_core::frame::{Column, Scores};
-use tidemill_core::predictions::{PredictionBatch, Role};
+use tidemill_core::predictions::PredictionBatch;
 
 use super::{Description, Layout, METADATA_KEY};
 use crate::columns::to_dictionary;
 use crate::error::{DataError, Result};
 use crate::parquet_file::properties;
-
-/// The name of a role in the file.
-pub fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Champion => "champion",
-        Role::Canary => "canary",
-        Role::Previous => "previous",
-        Role::Default => "default",
-    }
-}
 
 /// One row of the file: a batch and a row of it, or a batch without rows.
 type Place = (usize, Option<usize>);
@@ -189,7 +179,7 @@ fn columns(
     add(
         "role",
         Arc::new(to_dictionary(
-            places.iter().map(|p| p.1.map(|row| role_name(of(p).roles[row]))),
+            places.iter().map(|p| p.1.map(|row| of(p).roles[row].name())),
         )?),
     );
     add(

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tidemill_core::clock::Stopwatch;
 use tidemill_core::frame::{Scores, Task};
-use tidemill_core::servable::Payload;
+use tidemill_core::servable::{Deadline, Payload};
 use tidemill_core::tensors::{DataType, Tensor, TensorData, TensorError};
 
 use crate::error::ServeError;
@@ -55,6 +56,7 @@ pub(super) async fn ask(server: &Server, route: &Arc<Route>, call: Call) -> Resu
         keys,
         received: call.received,
         version: call.version,
+        deadline: call.timeout.map(|left| Deadline::after(Stopwatch::start(), left)),
     });
     let response = match call.timeout {
         None => answered.await?,

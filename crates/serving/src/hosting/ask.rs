@@ -1,6 +1,7 @@
 //! Asking one version: loaded if it slept, the payload checked, at once or in turn.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tidemill_core::clock::Stopwatch;
 use tidemill_core::servable::{CallContext, Payload, Work};
@@ -9,6 +10,7 @@ use tokio::sync::oneshot;
 use super::fit;
 use super::queue::{self, Pending};
 use super::replicas::Replica;
+use super::statistics::Counts;
 use super::version::Version;
 use crate::error::ServeError;
 
@@ -82,9 +84,29 @@ pub(super) async fn ask_ready(
         waiting: Stopwatch::start(),
         reply,
     };
-    let payload = version.ask_in_turn(pending, answer).await?;
+    let waited = Awaited(Some(&version.counts));
+    let answered = version.ask_in_turn(pending, answer).await;
+    waited.ended();
+    let payload = answered?;
     if let Some(permit) = permit {
         permit.answered(version.may_grow());
     }
     Ok(payload)
+}
+
+/// A caller that waits; one who goes away before the end is counted.
+struct Awaited<'a>(Option<&'a Counts>);
+
+impl Awaited<'_> {
+    fn ended(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        if let Some(counts) = self.0 {
+            counts.cancelled.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }

@@ -39,6 +39,7 @@ pub async fn run(
         grpc_port: serving.grpc_port,
         shared_memory: serving.shared_memory,
         batches: batches(serving)?,
+        model_memory: serving.model_memory.map(|mib| mib << 20),
         ..settings(tracking)?
     };
     look_at_buckets(&settings.tracking);
