@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import boto3
 import pytest
@@ -129,13 +130,16 @@ def test_accepted_requests_are_answered_though_the_server_is_killed(tmp_path, nu
     project = Project(numbers_folder, "numbers").up("--artifacts-destination", str(files))
     try:
         client = connect(project)
-        outputs = [
-            client.invoke_endpoint_async(
+
+        def ask(i):
+            answer = client.invoke_endpoint_async(
                 EndpointName="numbers", ContentType="application/json", InputLocation=f"file://{files}/in.json",
-                InferenceId=f"kill-{i}",
-            )["OutputLocation"].removeprefix("file://")
-            for i in range(30)
-        ]
+                InferenceId=f"kill-{i}", RequestTTLSeconds=60, InvocationTimeoutSeconds=60,
+            )
+            return answer["OutputLocation"].removeprefix("file://")
+
+        with ThreadPoolExecutor(16) as pool:
+            outputs = list(pool.map(ask, range(64)))
         project.process.kill()
         project.process.wait()
         there = sum(os.path.exists(path) for path in outputs)
@@ -146,7 +150,7 @@ def test_accepted_requests_are_answered_though_the_server_is_killed(tmp_path, nu
                     break
                 time.sleep(0.1)
             assert len(json.loads(open(path).read())["predictions"]) == 2
-        print(f"{there} of 30 were answered when the server was killed")
+        print(f"{there} of {len(outputs)} were answered when the server was killed")
         # What is answered is forgotten.
         for _ in range(100):
             items = requests.get(f"{project.url}/api/v1/batch-jobs?kind=invoke").json()["items"]
@@ -154,9 +158,12 @@ def test_accepted_requests_are_answered_though_the_server_is_killed(tmp_path, nu
                 break
             time.sleep(0.1)
         assert not items
-        with pytest.raises(ClientError, match="expected 60 to 21600 seconds"):
-            connect(project).invoke_endpoint_async(
-                EndpointName="numbers", InputLocation=f"file://{files}/in.json", RequestTTLSeconds=30,
-            )
+        refused = requests.post(
+            f"{project.url}/endpoints/numbers/async-invocations",
+            headers={
+                "X-Amzn-SageMaker-InputLocation": f"file://{files}/in.json", "X-Amzn-SageMaker-RequestTTLSeconds": "30",
+            },
+        )
+        assert refused.status_code == 400 and "expected 60 to 21600 seconds" in refused.json()["Message"]
     finally:
         project.stop()

@@ -66,7 +66,9 @@ fn shown(view: JobView) -> Value {
         Ok(Value::Object(mut shape)) => {
             shape.shift_remove("shape");
             for (key, value) in shape {
-                shown[key] = value;
+                if shown.get(&key).is_none() {
+                    shown[key] = value;
+                }
             }
         }
         // A shape is an object of plain values.

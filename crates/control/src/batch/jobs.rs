@@ -283,33 +283,32 @@ impl Jobs {
     }
 
     async fn begin(&self, job: BatchJob, patient: &Patient, working: &mut JoinSet<String>) -> Result<()> {
-        let (id, now) = (job.id.clone(), self.now());
-        let begun = self
-            .inner
-            .tracking
-            .store()
-            .write(move |tx| batch_jobs::begin(tx, &id, now))
-            .await?;
-        let Some(job) = begun else { return Ok(()) };
-        let (stop, stopped) = watch::channel(job.stop_at.is_some());
+        let (stop, stopped) = watch::channel(false);
         let told = Arc::new(Told::new(job.progress.clone()));
         let live = Live {
             invoked: job.kind == BatchKind::Invoke,
-            stop,
+            stop: stop.clone(),
             told: Arc::clone(&told),
         };
+        // It is known here before it begins, so that who stops it from now on is heard.
         self.inner
             .live
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(job.id.clone(), live);
+        let leaving = Leaving(self.clone(), job.id.clone());
+        let (id, now) = (job.id, self.now());
+        let store = self.inner.tracking.store();
+        let begun = store.write(move |tx| batch_jobs::begin(tx, &id, now)).await?;
+        let Some(job) = begun else { return Ok(()) };
+        if job.stop_at.is_some() {
+            stop.send_replace(true);
+        }
         let (jobs, patient) = (self.clone(), patient.clone());
         working.spawn(async move {
-            let id = job.id.clone();
-            let leaving = Leaving(&jobs, &id);
+            let leaving = leaving;
             Box::pin(jobs.attend(job, patient, told, stopped)).await;
-            drop(leaving);
-            id
+            leaving.1.clone()
         });
         Ok(())
     }
@@ -352,25 +351,26 @@ impl Jobs {
             progress: told.latest(),
             error: ended.1,
         };
-        self.ended(&id, attempt, end).await;
-        // Its files say what came of it, and there are many.
-        if invoked && let Err(error) = self.delete(&id).await {
-            tracing::warn!(job = id, %error, "an asynchronous request that has ended cannot be forgotten");
-        }
+        self.ended(&id, attempt, end, invoked).await;
         remove(&folder);
     }
 
-    /// Stores the end, however long the store takes to come back.
-    async fn ended(&self, id: &str, attempt: u32, end: BatchEnd) {
+    /// Stores the end, however long the store takes to come back. A single body is forgotten at once: its files say what came of it, and
+    /// there are many.
+    async fn ended(&self, id: &str, attempt: u32, end: BatchEnd, forget: bool) {
         loop {
             let (key, end, now) = (id.to_owned(), end.clone(), self.now());
             let state = end.state;
-            let stored = self.inner.tracking.store();
-            match stored
-                .write(move |tx| batch_jobs::end(tx, &key, attempt, &end, now))
-                .await
-            {
-                Ok(_) => {
+            let store = self.inner.tracking.store();
+            let stored = store.write(move |tx| {
+                let ours = batch_jobs::end(tx, &key, attempt, &end, now)?;
+                if ours && forget {
+                    batch_jobs::delete(tx, &key)?;
+                }
+                Ok(())
+            });
+            match stored.await {
+                Ok(()) => {
                     tracing::debug!(job = id, state = %state.as_str(), "a batch job has ended");
                     return;
                 }
@@ -429,12 +429,12 @@ impl Jobs {
 }
 
 /// Takes a job off those that are worked on, however its work ends.
-struct Leaving<'a>(&'a Jobs, &'a str);
+struct Leaving(Jobs, String);
 
-impl Drop for Leaving<'_> {
+impl Drop for Leaving {
     fn drop(&mut self) {
         let mut live = self.0.inner.live.lock().unwrap_or_else(PoisonError::into_inner);
-        live.remove(self.1);
+        live.remove(&self.1);
     }
 }
 
