@@ -1,5 +1,6 @@
 //! Batch jobs, with an engine that knows files of JSON lines.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,7 +85,7 @@ impl BatchPart for Some {
             for (name, values) in answers {
                 row[name] = values[i].clone();
             }
-            text.push_str(&format!("{row}\n"));
+            writeln!(text, "{row}").unwrap();
         }
         std::fs::write(path, text).unwrap();
         Ok(())
@@ -109,7 +110,10 @@ pub async fn ended(app: &App, id: &str) -> Value {
 fn write(app: &App, name: &str, lines: &[Value]) {
     let path = app.fake.batches().join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let mut text = String::new();
+    for line in lines {
+        writeln!(text, "{line}").unwrap();
+    }
     std::fs::write(path, text).unwrap();
 }
 
