@@ -162,7 +162,7 @@ fn job(server: &Server, id: &str) -> Value {
 }
 
 fn ended(server: &Server, id: &str) -> Value {
-    eventually("the job's end", Duration::from_secs(60), || {
+    eventually("the job's end", Duration::from_mins(1), || {
         let job = job(server, id);
         matches!(job["state"].as_str(), Some("succeeded" | "failed" | "cancelled")).then_some(job)
     })
