@@ -55,8 +55,10 @@ async fn answered(app: &App, asking: Asking) -> Result<Given, ApiError> {
             })
         }
         AskBody::Instances(instances, asked) => {
-            if let Value::Object(asked) = asked {
-                parameters.extend(asked);
+            if let Value::Object(mut asked) = asked {
+                // Where it stands in line is not its caller's to say.
+                asked.append(&mut parameters);
+                parameters = asked;
             }
             let body = json!({ "instances": instances }).to_string();
             let scoring = scoring(Kind::Json { bare: false }, JSON, body.into(), parameters);

@@ -42,6 +42,12 @@ struct Live {
     told: Arc<Told>,
 }
 
+/// Who is asked for single bodies, and for all else.
+struct Patients {
+    invoked: Patient,
+    others: Patient,
+}
+
 struct Inner {
     tracking: Tracking,
     places: Places,
@@ -244,12 +250,16 @@ impl Jobs {
 
     /// Works on what was asked for, until it is dropped. What is under way then is begun again by the next who works.
     pub async fn work(&self, asks: Arc<dyn Asks>) {
+        self.clean().await;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        // Half of the machine at most is asked for work that nobody waits for.
-        let patient = Patient::new(asks, (cores / 2).max(1));
+        // Half of the machine at most is asked for work that nobody waits for; a single body does not wait behind long jobs.
+        let patients = Patients {
+            invoked: Patient::new(Arc::clone(&asks), INVOKED_AT_ONCE),
+            others: Patient::new(asks, (cores / 2).max(2)),
+        };
         let mut working: JoinSet<String> = JoinSet::new();
         loop {
-            if let Err(error) = self.begin_next(&patient, &mut working).await {
+            if let Err(error) = self.begin_next(&patients, &mut working).await {
                 tracing::warn!(%error, "batch jobs cannot be looked for");
             }
             tokio::select! {
@@ -264,7 +274,23 @@ impl Jobs {
         }
     }
 
-    async fn begin_next(&self, patient: &Patient, working: &mut JoinSet<String>) -> Result<()> {
+    /// Removes what jobs needed that have ended since: the server may have been killed in between.
+    async fn clean(&self) {
+        let Ok(folders) = std::fs::read_dir(&self.inner.work) else {
+            return;
+        };
+        for folder in folders.flatten() {
+            let id = folder.file_name().to_string_lossy().into_owned();
+            let found = self.inner.tracking.store();
+            match found.read(move |tx| batch_jobs::get(tx, &id)).await {
+                Ok(Some(job)) if !job.state.is_final() => {}
+                Ok(_) => remove(&folder.path()),
+                Err(error) => tracing::warn!(%error, "batch jobs cannot be looked for"),
+            }
+        }
+    }
+
+    async fn begin_next(&self, patients: &Patients, working: &mut JoinSet<String>) -> Result<()> {
         for (invoked, at_once) in [(true, INVOKED_AT_ONCE), (false, AT_ONCE)] {
             let known: Vec<String> = {
                 let live = self.inner.live.lock().unwrap_or_else(PoisonError::into_inner);
@@ -276,6 +302,11 @@ impl Jobs {
             let open = open.read(move |tx| batch_jobs::open(tx, invoked, wanted)).await?;
             let new = open.into_iter().filter(|job| !known.contains(&job.id));
             for job in new.take(at_once.saturating_sub(known.len())) {
+                let patient = if invoked {
+                    &patients.invoked
+                } else {
+                    &patients.others
+                };
                 self.begin(job, patient, working).await?;
             }
         }
