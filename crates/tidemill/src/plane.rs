@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tidemill_api::{ApiError, ControlPlane, ListQuery, Noun, SharedMemory};
+use tidemill_control::batch::Jobs;
 use tidemill_control::delivery::deployments::Deployments;
 use tidemill_control::predictions::{Prediction, Predictions, Replay};
 use tidemill_control::tracking::Tracking;
@@ -28,6 +29,7 @@ pub struct Plane {
     tracking: Tracking,
     deployments: Deployments,
     predictions: Predictions,
+    batch_jobs: Jobs,
     serving: Arc<tidemill_serving::Server>,
     clock: Arc<dyn Clock>,
     shared_memory: Option<Arc<SharedMemory>>,
@@ -35,7 +37,7 @@ pub struct Plane {
 
 impl Plane {
     /// With the loop of a project.
-    pub fn new(control: Control, tracking: Tracking, deployments: Deployments) -> Self {
+    pub fn new(control: Control, tracking: Tracking, deployments: Deployments, batch_jobs: Jobs) -> Self {
         Self {
             serving: Arc::clone(control.serving()),
             clock: Arc::clone(control.clock()),
@@ -43,6 +45,7 @@ impl Plane {
             control: Some(control),
             tracking,
             deployments,
+            batch_jobs,
             shared_memory: None,
         }
     }
@@ -52,6 +55,7 @@ impl Plane {
         tracking: Tracking,
         deployments: Deployments,
         predictions: Predictions,
+        batch_jobs: Jobs,
         serving: Arc<tidemill_serving::Server>,
         clock: Arc<dyn Clock>,
     ) -> Self {
@@ -60,6 +64,7 @@ impl Plane {
             tracking,
             deployments,
             predictions,
+            batch_jobs,
             serving,
             clock,
             shared_memory: None,
@@ -348,6 +353,10 @@ impl ControlPlane for Plane {
 
     fn deployments(&self) -> &Deployments {
         &self.deployments
+    }
+
+    fn batch_jobs(&self) -> &Jobs {
+        &self.batch_jobs
     }
 
     fn tracking(&self) -> &Tracking {
