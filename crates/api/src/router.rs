@@ -438,7 +438,7 @@ fn own_routes() -> Vec<Route> {
         post("/endpoints/{endpoint}/async-invocations", sagemaker::background::invoke, "Predict from a file into a file"),
 
         // Vertex AI's prediction service
-        post("/v1/projects/{project}/locations/{location}/endpoints/{call}", vertex::call, "Predict, as Vertex AI is asked: `ENDPOINT:predict`, `:rawPredict`, `:streamRawPredict`").body("VertexRequest"),
+        post("/v1/projects/{project}/locations/{location}/endpoints/{call}", vertex::call, "Predict, as Vertex AI is asked: `ENDPOINT:predict`, `:explain`, `:rawPredict`, `:streamRawPredict`").body("VertexRequest"),
 
         // Our own protocol
         get("/api/v1/status", status::status, "The server at a glance"),
@@ -465,6 +465,8 @@ fn own_routes() -> Vec<Route> {
         get("/api/v1/alerts", lists::alerts, "Alerts").query(LIST),
         get("/api/v1/windows", lists::windows, "Closed monitor windows").query(LIST),
         get("/api/v1/lineage/predictions/{id}", status::lineage, "Everything behind a prediction, and what came of it"),
+        post("/api/v1/endpoints/{endpoint}/explain", crate::v1::explain::explain, "What each input contributed to an endpoint's answers").query(&["version"]).body("Explain"),
+        post("/api/v1/deployments/{name}/explain", crate::v1::explain::explain, "What each input contributed to a deployment's answers").query(&["version"]).body("Explain"),
         post("/api/v1/deployments", crate::v1::deployments::create, "Deploy a bundle, or a version of the registry").query(&["name", "serving"]).body("Deploy"),
         get("/api/v1/deployments", crate::v1::deployments::list, "Deployments"),
         get("/api/v1/deployments/{name}", crate::v1::deployments::get, "A deployment with its versions"),

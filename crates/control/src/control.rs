@@ -106,7 +106,7 @@ impl Control {
         Ok(control)
     }
 
-    fn ctx(&self) -> &Context {
+    pub(crate) fn ctx(&self) -> &Context {
         &self.inner.ctx
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::json;
 use tidemill_core::frame::{Column, FeatureKind, Frame, Scores, Task};
-use tidemill_core::ports::{Model, ModelBundle, ModelRuntime as _, ModelSignature, PortError};
+use tidemill_core::ports::{Contributions, Model, ModelBundle, ModelRuntime as _, ModelSignature, PortError};
 use tidemill_core::servable::{CallContext, Interface, Loader, Payload, Servable, Work};
 use tidemill_core::tensors::{DataType, Tensor, TensorData, TensorSpec};
 
@@ -200,6 +200,17 @@ impl Servable for Tabular {
         let answer = Tensor::of_f64(OUTPUT, shape, scores.values());
         let answer = answer.map_err(|error| PortError::internal("model_broken", error.to_string()))?;
         Ok(Payload::Tensors(vec![answer]))
+    }
+
+    async fn explain(
+        &self,
+        payload: Payload,
+        _context: &CallContext,
+    ) -> Result<Option<Contributions>, PortError> {
+        let Payload::Tensors(tensors) = payload else {
+            return Ok(None);
+        };
+        self.model.contributions(&self.frame(&tensors)?)
     }
 
     fn memory(&self) -> u64 {

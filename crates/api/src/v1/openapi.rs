@@ -126,6 +126,7 @@ fn all_schemas() -> Value {
         super::automations::schema(),
         super::deployments::schema(),
         super::deployment_routing::schema(),
+        super::explain::schema(),
     ] {
         all[name] = schema;
     }
