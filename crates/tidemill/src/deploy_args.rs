@@ -70,6 +70,9 @@ pub struct DeploymentArgs {
     /// A request waits at most this long for others to be answered together with, such as `5ms`.
     #[arg(long, value_name = "TIME")]
     pub batch_delay: Option<Span>,
+    /// Answer without Python where the model can be converted and then answers samples as before: tree ensembles.
+    #[arg(long)]
+    pub convert: bool,
     /// More settings, as under `serving` in `tidemill.yaml`: a YAML or JSON file.
     #[arg(long, value_name = "FILE")]
     pub serving: Option<PathBuf>,

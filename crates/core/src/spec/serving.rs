@@ -33,6 +33,10 @@ pub struct ServingSpec {
     pub warmup: Vec<WarmupSpec>,
     /// What a worker process may take: for models and functions in Python.
     pub worker: WorkerSpec,
+    /// Make a native model of what Python would load, where that answers samples as the original does: tree ensembles. What cannot be
+    /// converted stays in Python.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub convert: bool,
     /// Which version answers which request. Default: the newest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub routing: Option<RoutingSpec>,
@@ -56,6 +60,7 @@ impl Default for ServingSpec {
             versions: VersionPolicy::default(),
             warmup: Vec::new(),
             worker: WorkerSpec::default(),
+            convert: false,
             routing: None,
             breaker: None,
             fallback: Vec::new(),
