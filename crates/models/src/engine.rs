@@ -12,6 +12,7 @@ use tidemill_core::deployments::{
 };
 use tidemill_core::ports::PortError;
 use tidemill_core::servable::{Interface, Loader, Servable};
+use tidemill_core::spec::Device;
 
 use crate::bundle::{self, Include, mlmodel};
 use crate::convert::{Conversion, convert, is_native};
@@ -276,6 +277,7 @@ impl DeploymentEngine for Deployer {
             return Ok(Arc::new(NativeLoader {
                 file: safe(file)?.to_owned(),
                 folder: files,
+                device: deploying.serving.device,
             }));
         }
         let deployment = self.python_deployment(deploying)?;
@@ -300,7 +302,7 @@ impl Deployer {
             folder: files,
             worker: deploying.serving.worker.clone(),
             timeout: deploying.serving.timeout,
-            environment: python.environment,
+            environment: with_device(python.environment, deploying.serving.device),
             preload: python.preload,
             memory: Some(
                 deploying
@@ -327,6 +329,21 @@ impl Deployer {
     }
 }
 
+/// Shows a worker the GPUs that it may use, unless its deployment says that itself.
+fn with_device(mut environment: BTreeMap<String, String>, device: Device) -> BTreeMap<String, String> {
+    const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
+    let visible = match device {
+        Device::Cpu => Some(String::new()),
+        Device::Cuda(number) => Some(number.to_string()),
+        // Those that this process sees.
+        Device::Auto => std::env::var(VISIBLE).ok(),
+    };
+    if let Some(visible) = visible {
+        environment.entry(VISIBLE.to_owned()).or_insert(visible);
+    }
+    environment
+}
+
 /// What was converted, where something was; else what Python loads.
 #[derive(Debug)]
 struct MaybeNative {
@@ -343,6 +360,8 @@ impl Loader for MaybeNative {
         let native = NativeLoader {
             folder: self.folder.clone(),
             file: MANIFEST_FILE.to_owned(),
+            // Trees, which know the processor alone.
+            device: Device::Cpu,
         };
         native.load().await
     }

@@ -9,6 +9,7 @@ use serde_json::json;
 use tidemill_core::frame::{Column, Feature, FeatureKind, Frame, Scores, Task};
 use tidemill_core::ports::{Contributions, Model, ModelBundle, ModelRuntime as _, ModelSignature, PortError};
 use tidemill_core::servable::{CallContext, Interface, Loader, Payload, Servable, Work};
+use tidemill_core::spec::Device;
 use tidemill_core::tensors::{DataType, Tensor, TensorData, TensorError, TensorSpec};
 
 use crate::bundle::has_extension;
@@ -25,17 +26,19 @@ pub(crate) struct NativeLoader {
     pub folder: PathBuf,
     /// The file in it.
     pub file: String,
+    /// Where an ONNX model runs.
+    pub device: Device,
 }
 
 #[async_trait]
 impl Loader for NativeLoader {
     async fn load(&self) -> Result<Arc<dyn Servable>, PortError> {
-        let (folder, file) = (self.folder.clone(), self.file.clone());
+        let (folder, file, device) = (self.folder.clone(), self.file.clone(), self.device);
         let work = move || -> Result<Arc<dyn Servable>, PortError> {
             if has_extension(&file, "onnx") {
                 let path = folder.join(&file);
                 let beside = path.parent().unwrap_or(&folder);
-                return Ok(Arc::new(OnnxModel::load_from(beside, name_of(&file))?));
+                return Ok(Arc::new(OnnxModel::load_from(beside, name_of(&file), device)?));
             }
             Ok(Arc::new(Tabular::load(&folder, &file)?))
         };
@@ -359,6 +362,7 @@ mod tests {
         let loader = NativeLoader {
             folder: folder.to_owned(),
             file: file.to_owned(),
+            device: Device::Auto,
         };
         loader.load().await.unwrap()
     }
@@ -440,6 +444,7 @@ mod tests {
         let loader = NativeLoader {
             folder: dir.path().to_owned(),
             file: "m.txt".to_owned(),
+            device: Device::Auto,
         };
         let model = loader.load().await.unwrap();
         let names: Vec<&str> = model

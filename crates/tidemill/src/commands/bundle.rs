@@ -365,6 +365,7 @@ pub fn serving(args: &DeploymentArgs) -> Result<Map<String, Value>> {
         "scaling": { "min": args.min, "max": args.max, "provisioned": args.provisioned, "idle": args.idle },
         "batching": { "max_rows": args.batch, "max_delay": args.batch_delay },
         "timeout": args.timeout,
+        "device": args.device,
         "convert": args.convert.then_some(true),
     });
     tidemill_core::deployments::merge_settings(&mut whole, &without_nulls(asked));
