@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tidemill_control::delivery::deployments::Deployments;
+use tidemill_control::predictions::Replay;
 use tidemill_control::tracking::Tracking;
 use tidemill_control::view;
 use tidemill_core::clock::Timestamp;
@@ -95,6 +96,17 @@ pub trait ControlPlane: Send + Sync + 'static {
     async fn timeline(&self, endpoint: &EndpointName) -> Result<view::Timeline, ApiError>;
     /// Everything that led to a prediction and came of it.
     async fn lineage(&self, id: &PredictionId) -> Result<view::Lineage, ApiError>;
+    /// What is recorded under an id.
+    async fn prediction(&self, id: &PredictionId) -> Result<Value, ApiError>;
+    /// The latest predictions of an endpoint or deployment, the newest first.
+    async fn predictions(
+        &self,
+        endpoint: &EndpointName,
+        since: Option<Timestamp>,
+        limit: u32,
+    ) -> Result<Value, ApiError>;
+    /// Asks the version that answered again.
+    async fn replay(&self, id: &PredictionId) -> Result<Replay, ApiError>;
     /// Stores what clients say of predictions; one outcome for each input, in order, durable on return.
     async fn record_feedback(
         &self,

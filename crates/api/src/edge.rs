@@ -1,13 +1,15 @@
 //! What every request passes on its way in and out: an id, a trace, and an error's shape.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
 use tidemill_core::clock::Stopwatch;
-use tidemill_core::ids;
+use tidemill_core::ids::{self, PredictionId};
 use tidemill_core::ports::Blame;
 use tracing::Instrument as _;
 
@@ -24,6 +26,16 @@ const MAX_ATTRIBUTE: usize = 1_024;
 
 tokio::task_local! {
     static ATTRIBUTES: BTreeMap<String, String>;
+    static RECORDED: RefCell<Option<PredictionId>>;
+}
+
+/// The header of an answer that says under which id it stands in the prediction log.
+const PREDICTION_ID: &str = "x-tidemill-prediction-id";
+
+/// Notes under which id the answer to the request stands in the prediction log; the answer's headers tell it.
+pub(crate) fn note_prediction(id: Option<&PredictionId>) {
+    // Outside a request there is nobody to tell.
+    let _ = RECORDED.try_with(|recorded| recorded.replace(id.cloned()));
 }
 
 /// The headers of the request being answered that begin with `x-`, in lower case: routing rules and graphs look at them. The metadata of a
@@ -44,6 +56,29 @@ fn attributes_of(headers: &HeaderMap) -> BTreeMap<String, String> {
     texts.take(MAX_ATTRIBUTES).collect()
 }
 
+/// How long the caller waits, by a header: ours, or the one by which Envoy and what is built on it tell what is left of a request's time.
+///
+/// # Errors
+/// If it is no number of milliseconds.
+pub(crate) fn timeout() -> Result<Option<Duration>, ApiError> {
+    let names = ["x-tidemill-timeout-ms", "x-envoy-expected-rq-timeout-ms"];
+    let found = ATTRIBUTES.try_with(|attributes| names.map(|name| attributes.get(name).cloned()));
+    let mut shortest = None;
+    for (name, text) in names.into_iter().zip(found.into_iter().flatten()) {
+        let Some(text) = text else { continue };
+        let millis: u64 = text.parse().map_err(|_| {
+            ApiError::bad_request(
+                "bad_parameter",
+                format!("header `{name}` is `{text}`, expected a whole number of milliseconds"),
+            )
+        })?;
+        // As in Triton's parameter, 0 is no limit.
+        let asked = (millis > 0).then(|| Duration::from_millis(millis));
+        shortest = crate::infer::shortest(shortest, asked);
+    }
+    Ok(shortest)
+}
+
 /// Gives the request an id, traces it, and gives an error the shape of the protocol that was spoken.
 pub(crate) async fn layer(State(app): State<App>, request: Request, next: Next) -> Response {
     let id = request_id(&request).unwrap_or_else(|| ids::fresh(app.now()));
@@ -53,7 +88,11 @@ pub(crate) async fn layer(State(app): State<App>, request: Request, next: Next) 
 
     let attributes = attributes_of(request.headers());
     let answering = next.run(request).instrument(span.clone());
-    let mut response = if attributes.is_empty() {
+    let answering = RECORDED.scope(RefCell::default(), async {
+        let response = answering.await;
+        (response, RECORDED.with(RefCell::take))
+    });
+    let (mut response, recorded) = if attributes.is_empty() {
         answering.await
     } else {
         ATTRIBUTES.scope(attributes, answering).await
@@ -72,6 +111,11 @@ pub(crate) async fn layer(State(app): State<App>, request: Request, next: Next) 
     }
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
+    }
+    if let Some(recorded) = recorded
+        && let Ok(value) = HeaderValue::from_str(recorded.as_str())
+    {
+        response.headers_mut().insert(PREDICTION_ID, value);
     }
     tracing::debug!(parent: &span, status = status.as_u16(), micros = watch.micros(), "answered");
     response

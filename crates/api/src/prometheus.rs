@@ -119,6 +119,26 @@ impl Page {
                 "Rows that the prediction log refused.",
                 m.dropped_rows,
             ),
+            (
+                "tidemill_wal_calls_total",
+                "Calls of deployments written to the prediction log.",
+                m.appended_calls,
+            ),
+            (
+                "tidemill_dropped_calls_total",
+                "Calls of deployments that the prediction log could not take.",
+                m.dropped_calls,
+            ),
+            (
+                "tidemill_unsampled_calls_total",
+                "Calls of deployments that sampling left out of the prediction log.",
+                m.unsampled_calls,
+            ),
+            (
+                "tidemill_omitted_payloads_total",
+                "Inputs and answers recorded without their values: too large, or not to be redacted.",
+                m.omitted_payloads,
+            ),
         ];
         for (name, help, value) in counters {
             self.head(name, "counter", help);
@@ -138,9 +158,37 @@ impl Page {
         for (role, rows) in fallbacks {
             let _ = writeln!(self.0, "{name}{{role=\"{role}\"}} {rows}");
         }
-        let name = "tidemill_default_rows_total";
-        self.head(name, "counter", "Rows answered by the endpoint's default.");
-        let _ = writeln!(self.0, "{name} {}", m.default_rows);
+        let chain = [
+            (
+                "tidemill_default_rows_total",
+                "Rows answered by the endpoint's default.",
+                m.default_rows,
+            ),
+            (
+                "tidemill_fallback_version_rows_total",
+                "Rows answered by a version that the fallback chain names.",
+                m.fallback_rows,
+            ),
+            (
+                "tidemill_rule_rows_total",
+                "Rows answered by a rule of the fallback chain.",
+                m.rule_rows,
+            ),
+            (
+                "tidemill_abstained_rows_total",
+                "Rows that got no answer because the endpoint abstains.",
+                m.abstained_rows,
+            ),
+            (
+                "tidemill_unfit_rows_total",
+                "Rows that no model was asked, by the endpoint's rules for missing and unseen values.",
+                m.unfit_rows,
+            ),
+        ];
+        for (name, help, rows) in chain {
+            self.head(name, "counter", help);
+            let _ = writeln!(self.0, "{name} {rows}");
+        }
     }
 
     fn latency(&mut self, latency: &Latency) {

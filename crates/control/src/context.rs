@@ -12,7 +12,7 @@ use tidemill_serving::Server;
 use tidemill_store::Store;
 
 use crate::error::Result;
-use crate::feedback::cache::BatchCache;
+use crate::predictions::Predictions;
 
 /// The parts that the loop is put together from.
 pub struct Parts {
@@ -30,6 +30,8 @@ pub struct Parts {
     pub runtime: Arc<dyn ModelRuntime>,
     /// The hot path.
     pub serving: Arc<Server>,
+    /// The prediction log.
+    pub predictions: Predictions,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
@@ -45,7 +47,7 @@ pub(crate) struct Context {
     pub(crate) runtime: Arc<dyn ModelRuntime>,
     pub(crate) serving: Arc<Server>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) batches: BatchCache,
+    pub(crate) predictions: Predictions,
 }
 
 impl Context {
@@ -61,7 +63,7 @@ impl Context {
             runtime: parts.runtime,
             serving: parts.serving,
             clock: parts.clock,
-            batches: BatchCache::default(),
+            predictions: parts.predictions,
         })
     }
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tidemill_core::clock::{Clock, Stopwatch, Timestamp};
 use tidemill_core::digest::Digest;
 use tidemill_core::ids::{EndpointName, ModelName, PredictionId, RunId, VersionNumber};
+use tidemill_core::predictions::PredictionBatch;
 use tidemill_core::spec::{Span, Spec};
 use tidemill_serving::Server;
 use tidemill_store::alerts::AlertState;
@@ -20,10 +21,11 @@ use tokio::task::JoinSet;
 use crate::context::{Context, Parts};
 use crate::delivery::{bundles, endpoints as intended, reconcile, routes};
 use crate::error::{ControlError, Result};
-use crate::feedback::{predictions, record};
+use crate::feedback::record;
 use crate::monitor::windows;
 use crate::pipeline::triggers::Fired;
 use crate::pipeline::{runs as execution, scheduler, sweep, train};
+use crate::predictions::{Predictions, Replay, replay};
 use crate::report::{self, MonthMemo};
 use crate::view::{EndpointStatus, FeedbackInput, FeedbackOutcome, Lineage, Reproduction, Status, Timeline};
 use crate::{lineage, memory, reproduce};
@@ -54,7 +56,7 @@ struct Inner {
     next_look: AtomicI64,
     next_window: AtomicI64,
     served: AtomicBool,
-    /// Counting labels without a prediction reads all labels, so it is done when a window closes.
+    /// Counted when a window closes.
     unmatched: AtomicU64,
     unmatched_counted: std::sync::Mutex<Option<Stopwatch>>,
     ready: AtomicBool,
@@ -125,6 +127,11 @@ impl Control {
         &self.ctx().serving
     }
 
+    /// The prediction log.
+    pub fn predictions(&self) -> &Predictions {
+        &self.ctx().predictions
+    }
+
     /// Time.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.ctx().clock
@@ -187,7 +194,7 @@ impl Control {
                 .next_window
                 .store((now.floor_to(every) + every).as_micros(), Ordering::Relaxed);
         } else if ctx.serving.log().live_stats().rows >= COMPACT_ROWS {
-            predictions::compact(ctx).await?;
+            ctx.predictions.compact().await?;
         }
         if closed > 0 {
             report::close_months(ctx).await?;
@@ -213,13 +220,14 @@ impl Control {
         Ok(())
     }
 
-    /// Counts the labels without a prediction. That reads all labels, so a replay, in which a day passes in a fraction of a second,
-    /// does it once a minute at most.
+    /// Counts the labels without a prediction, after looking for these in what has come since. A replay, in which a day passes in a
+    /// fraction of a second, does it once a minute at most.
     async fn count_unmatched(&self, now: Timestamp) -> Result<()> {
         let recent = |watch: Stopwatch| watch.elapsed() < UNMATCHED_EVERY;
         if lock(&self.inner.unmatched_counted).is_some_and(recent) {
             return Ok(());
         }
+        self.ctx().predictions.match_waiting_labels().await?;
         let before = now - self.ctx().spec.label.horizon;
         let unmatched = self.store().read(move |tx| labels::unmatched(tx, before)).await?;
         self.inner.unmatched.store(unmatched, Ordering::Relaxed);
@@ -323,7 +331,7 @@ impl Control {
     pub async fn settle(&self) -> Result<()> {
         self.wait_for_runs().await;
         let _turn = self.inner.ticking.lock().await;
-        predictions::compact(self.ctx()).await?;
+        self.ctx().predictions.compact().await?;
         Ok(())
     }
 
@@ -334,7 +342,8 @@ impl Control {
     pub async fn status(&self) -> Result<Status> {
         let ctx = self.ctx();
         let (label, now) = (ctx.spec.label.name.clone(), ctx.now());
-        let live = ctx.serving.log().live_stats().rows as u64;
+        let live = ctx.serving.log().live_stats();
+        let live = (live.rows - live.calls) as u64;
         let name = ctx.endpoint();
         let mut status = ctx
             .store
@@ -397,6 +406,14 @@ impl Control {
     /// If there is no such prediction.
     pub async fn lineage(&self, id: &PredictionId) -> Result<Lineage> {
         lineage::of_prediction(self.ctx(), id).await
+    }
+
+    /// Asks the version that answered a row again.
+    ///
+    /// # Errors
+    /// If it was not recorded whole, no model answered, or the model is gone.
+    pub async fn replay(&self, batch: &PredictionBatch, row: usize) -> Result<Replay> {
+        replay::of_row(self.ctx(), batch, row).await
     }
 
     /// Stores feedback; when it returns, it is durable.
@@ -489,7 +506,7 @@ impl Control {
             ));
         };
         let model = bundles::load_version(ctx, &ctx.model(), version).await?;
-        predictions::compact(ctx).await?;
+        ctx.predictions.compact().await?;
         let manifest = train::snapshot(ctx, endpoint.first_served_at, ctx.now()).await?;
         let rows = ctx.data.load_snapshot(&manifest).await?;
         let split = train::split(&rows, &ctx.spec.evaluation);

@@ -4,6 +4,7 @@
 //! - [`pipeline`]: triggers → runs → steps (snapshot, train, evaluate, gate, register), with leases.
 //! - [`monitor`]: windows → signals → alerts.
 //! - [`delivery`]: gates, rollouts, the registry's aliases, routes.
+//! - [`predictions`]: the prediction log, in segments and in Parquet.
 //! - [`feedback`]: what clients say of predictions, and the join of predictions with labels.
 //! - [`tracking`]: experiments, runs, registry and artifacts, as MLflow's clients know them.
 //! - [`users`]: who may do what to those.
@@ -20,6 +21,7 @@ mod lineage;
 mod memory;
 pub mod monitor;
 pub mod pipeline;
+pub mod predictions;
 mod report;
 mod reproduce;
 pub mod tracking;

@@ -1,13 +1,14 @@
 //! From a prediction to everything that led to it, and what came of it: one id leads everywhere.
 
 use serde_json::{Value, json};
-use tidemill_core::frame::Column;
+use tidemill_core::calls::CallRecord;
 use tidemill_core::ids::{PredictionId, VersionNumber};
-use tidemill_store::{decisions, labels, models, rollouts, runs, snapshots, steps};
+use tidemill_store::{Store, decisions, deployments, labels, models, rollouts, runs, snapshots, steps};
 
 use crate::context::Context;
 use crate::error::Result;
-use crate::feedback::predictions;
+use crate::predictions::Prediction;
+use crate::predictions::view::{call_json, row_json};
 use crate::view::Lineage;
 
 /// The version with what a reader wants of it; its full record stands under `/api/v1/models`.
@@ -36,36 +37,11 @@ fn code_of(parts: &Value) -> Value {
 
 /// Follows a prediction.
 pub(crate) async fn of_prediction(ctx: &Context, id: &PredictionId) -> Result<Lineage> {
-    let (batch, row) = predictions::find(ctx, id).await?;
-    let features: serde_json::Map<String, Value> = batch
-        .features
-        .schema()
-        .features
-        .iter()
-        .zip(batch.features.columns())
-        .map(|(feature, column)| {
-            let value = match column {
-                Column::Numeric(values) => json!(values[row]),
-                Column::Categorical(values) => json!(values[row].as_deref()),
-            };
-            (feature.name.clone(), value)
-        })
-        .collect();
-    let prediction = json!({
-        "endpoint": batch.endpoint,
-        "at": batch.at,
-        "request_id": batch.request_id,
-        "key": batch.keys[row].as_deref(),
-        "version": batch.versions[row],
-        "role": batch.roles[row],
-        "canary_share": batch.canary_share,
-        "degraded": batch.degraded[row].as_deref(),
-        "score": batch.scores.row(row).first().filter(|_| batch.scores.width() == 1),
-        "scores": batch.scores.row(row),
-        "shadows": batch.shadows.iter().map(|s| json!({ "version": s.version, "scores": s.scores.row(row) })).collect::<Vec<_>>(),
-        "features": features,
-        "latency_us": batch.latency_us,
-    });
+    let (batch, row) = match ctx.predictions.find(id).await? {
+        Prediction::Row(batch, row) => (batch, row),
+        Prediction::Call(call) => return of_call(&ctx.store, &call).await,
+    };
+    let prediction = row_json(&batch, row);
     let (version, at, wanted, model, dataset) = (
         batch.versions[row],
         batch.at,
@@ -136,6 +112,44 @@ pub(crate) async fn of_prediction(ctx: &Context, id: &PredictionId) -> Result<Li
                 }
             }
             Ok(lineage)
+        })
+        .await?)
+}
+
+/// Follows a call of a deployment: to the version that answered, the bundle behind it, and what was said of the answer.
+pub(crate) async fn of_call(store: &Store, call: &CallRecord) -> Result<Lineage> {
+    let facts = call.facts.clone();
+    let deployment = facts.by.clone().unwrap_or_else(|| facts.endpoint.clone());
+    let prediction = call_json(call);
+    Ok(store
+        .read(move |tx| {
+            let versions = deployments::versions(tx, &deployment)?;
+            // A name may have been used again since.
+            let known = versions
+                .into_iter()
+                .find(|known| known.version == facts.version && known.created_at <= facts.at);
+            let version = match known {
+                _ if facts.version == VersionNumber::DEFAULT => None,
+                Some(known) => Some(json!({
+                    "deployment": known.name, "version": known.version, "bundle": known.digest, "size": known.size,
+                    "source": known.source, "created_at": known.created_at, "created_by": known.created_by,
+                })),
+                None => Some(json!({
+                    "deployment": deployment, "version": facts.version, "bundle": facts.bundle, "removed": true,
+                })),
+            };
+            Ok(Lineage {
+                labels: labels::history_of(tx, &facts.id)?.iter().map(|l| json!(l)).collect(),
+                prediction_id: facts.id,
+                prediction,
+                version,
+                run: None,
+                code: None,
+                snapshot: None,
+                validation: None,
+                decisions: Vec::new(),
+                used_by: Vec::new(),
+            })
         })
         .await?)
 }

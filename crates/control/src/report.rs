@@ -280,7 +280,7 @@ async fn measure(
         frozen: value(measured(metric, task, &joined, |b, i| {
             frozen_score(b, i, baseline)
         })),
-        champion: value(measured(metric, task, &joined, |b, i| Some(b.scores.row(i)))),
+        champion: value(measured(metric, task, &joined, join::served_score)),
         retrainings: 0,
         refused: 0,
         inconclusive: 0,

@@ -79,6 +79,11 @@ pub enum BundledModel {
         /// The file.
         file: String,
     },
+    /// A graph of other deployments.
+    Graph {
+        /// The file: a graph of `tidemill.yaml` in JSON.
+        file: String,
+    },
 }
 
 /// The Python that a bundle needs.

@@ -222,6 +222,19 @@ impl Frame {
         frame
     }
 
+    /// The same rows with the values at these places (feature, row) missing.
+    pub fn blanked(&self, places: &[(usize, usize)]) -> Self {
+        let mut frame = self.clone();
+        for &(feature, row) in places {
+            match frame.columns.get_mut(feature) {
+                Some(Column::Numeric(values)) if row < values.len() => values[row] = f64::NAN,
+                Some(Column::Categorical(values)) if row < values.len() => values[row] = None,
+                _ => {}
+            }
+        }
+        frame
+    }
+
     /// Appends the rows of a frame of the same schema.
     ///
     /// # Errors
@@ -310,6 +323,28 @@ impl Scores {
     pub fn row(&self, row: usize) -> &[f64] {
         let width = self.width();
         &self.values()[row * width..(row + 1) * width]
+    }
+
+    /// The most probable class of a row, the first of equals; `None` where nobody answered, or the task is another.
+    pub fn label(&self, row: usize) -> Option<&str> {
+        let Self::Multiclass { classes, .. } = self else {
+            return None;
+        };
+        let probabilities = self.row(row);
+        let best = (0..probabilities.len()).reduce(|best, i| {
+            if probabilities[i] > probabilities[best] {
+                i
+            } else {
+                best
+            }
+        })?;
+        let class = classes.get(best).map(String::as_str);
+        class.filter(|_| !probabilities[best].is_nan())
+    }
+
+    /// Whether nobody answered a row: an endpoint that abstains records NaN.
+    pub fn is_abstained(&self, row: usize) -> bool {
+        self.row(row).iter().any(|value| value.is_nan())
     }
 
     /// The same kind of answers with other numbers.

@@ -6,10 +6,12 @@
 //! - [`ports`]: object-safe traits behind which DataFusion and the model runtimes stand.
 //! - [`deployments`]: what a bundle says of itself, and the port that unpacks and loads it.
 //! - [`tensors`], [`servable`]: named tensors, and the port of the models that are asked by them.
-//! - [`predictions`]: what the prediction log holds.
+//! - [`predictions`], [`calls`]: what the prediction log holds, of endpoints of the loop and of deployments.
 //!
 //! Deliberately absent: SQL, object stores, HTTP, statistics, model code. A type that one crate alone uses lives there.
 
+pub mod calls;
+mod calls_json;
 pub mod clock;
 pub mod deployments;
 pub mod digest;

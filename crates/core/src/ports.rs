@@ -8,11 +8,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::calls::CallRecord;
 use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::frame::{FeatureSchema, Frame, Labels, Scores, Task};
 use crate::ids::PredictionId;
-use crate::predictions::{LabelValue, PredictionBatch};
+use crate::predictions::{BatchShape, LabelValue, PredictionBatch};
 use crate::snapshot::SnapshotManifest;
 use crate::spec::Spec;
 
@@ -77,6 +78,11 @@ pub trait Model: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// If the rows do not fit, or an answer is not finite.
     fn predict(&self, rows: &Frame) -> Result<Scores, PortError>;
+    /// Whether training saw this value of a categorical feature, which is given by its place in the signature; `None` for a model that
+    /// cannot say it.
+    fn knows(&self, _feature: usize, _value: &str) -> Option<bool> {
+        None
+    }
     /// How much each feature adds to each answer; `None` for a model that cannot say it.
     ///
     /// # Errors
@@ -284,12 +290,50 @@ pub trait DataEngine: Send + Sync {
 
     /// The names, sizes and modification marks of the source's files, as one digest: it changes when data arrives.
     async fn source_digest(&self, root: &std::path::Path, spec: &Spec) -> Result<Digest, PortError>;
+}
 
-    /// Prediction batches of one endpoint as a Parquet file (zstd).
-    fn encode_predictions(&self, batches: &[PredictionBatch]) -> Result<Vec<u8>, PortError>;
+/// The prediction log as Parquet.
+pub trait PredictionCodec: Send + Sync {
+    /// Begins a file of batches of one endpoint, all of this shape and with the same features.
+    fn batches(&self, shape: BatchShape) -> Box<dyn BatchWriter>;
 
-    /// The batches of such a file; equal to what was encoded, request by request.
-    fn decode_predictions(&self, parquet: &[u8]) -> Result<Vec<PredictionBatch>, PortError>;
+    /// The batches of such a file; equal to what was written, request by request.
+    fn decode_batches(&self, parquet: &[u8]) -> Result<Vec<PredictionBatch>, PortError>;
+
+    /// Begins a file of calls of one deployment. `columns`: inputs that stand in columns of their own too, each a list of numbers or of
+    /// texts a call.
+    fn calls(&self, columns: Vec<CallColumn>) -> Box<dyn CallWriter>;
+
+    /// The calls of such a file; equal to what was written.
+    fn decode_calls(&self, parquet: &[u8]) -> Result<Vec<CallRecord>, PortError>;
+
+    /// How many rows a file has, and its columns with their types in the words of Delta tables.
+    fn delta_columns(&self, parquet: &[u8]) -> Result<(u64, Vec<(String, serde_json::Value)>), PortError>;
+}
+
+/// An input that stands in a column of its own.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CallColumn {
+    /// Its name.
+    pub name: String,
+    /// Numbers, not texts.
+    pub numeric: bool,
+}
+
+/// A Parquet file (zstd) of calls in the making.
+pub trait CallWriter: Send {
+    /// Appends calls.
+    fn push(&mut self, calls: &[CallRecord]) -> Result<(), PortError>;
+    /// The whole file.
+    fn finish(self: Box<Self>) -> Result<Vec<u8>, PortError>;
+}
+
+/// A Parquet file (zstd) in the making.
+pub trait BatchWriter: Send {
+    /// Appends batches; what is kept in memory of them is compressed.
+    fn push(&mut self, batches: &[PredictionBatch]) -> Result<(), PortError>;
+    /// The whole file.
+    fn finish(self: Box<Self>) -> Result<Vec<u8>, PortError>;
 }
 
 /// Bytes that can be read in parts, wherever they are.

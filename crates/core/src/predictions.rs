@@ -18,8 +18,44 @@ pub enum Role {
     Canary,
     /// The previous champion, because the one in charge failed.
     Previous,
-    /// The endpoint's default answer: no model could.
+    /// The endpoint's default answer, or that of a rule: no model could.
     Default,
+    /// Another version of the model, named by the endpoint's fallback chain.
+    Fallback,
+    /// Nobody: the endpoint would rather give no answer. The row's scores are NaN.
+    Abstained,
+}
+
+impl Role {
+    /// Its name in the log, on the wire and in the docs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Champion => "champion",
+            Self::Canary => "canary",
+            Self::Previous => "previous",
+            Self::Default => "default",
+            Self::Fallback => "fallback",
+            Self::Abstained => "abstained",
+        }
+    }
+
+    /// The role of a name.
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [
+            Self::Champion,
+            Self::Canary,
+            Self::Previous,
+            Self::Default,
+            Self::Fallback,
+            Self::Abstained,
+        ];
+        all.into_iter().find(|role| role.name() == name)
+    }
+
+    /// Whether a model gave the answer.
+    pub fn is_model(self) -> bool {
+        !matches!(self, Self::Default | Self::Abstained)
+    }
 }
 
 /// What one shadow deployment would have answered for the whole batch.
@@ -60,6 +96,25 @@ pub struct PredictionBatch {
     pub features: Frame,
     /// Time from the request's arrival to its answer, microseconds.
     pub latency_us: u64,
+}
+
+/// What decides which columns a file of batches has, beside the features.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BatchShape {
+    /// Each row's answer is one number.
+    pub single: bool,
+    /// Shadows answered too.
+    pub shadows: bool,
+}
+
+impl BatchShape {
+    /// The shape that holds all of these.
+    pub fn of(batches: &[PredictionBatch]) -> Self {
+        Self {
+            single: batches.iter().all(|batch| batch.scores.width() == 1),
+            shadows: batches.iter().any(|batch| !batch.shadows.is_empty()),
+        }
+    }
 }
 
 impl PredictionBatch {

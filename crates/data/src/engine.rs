@@ -10,7 +10,6 @@ use tidemill_core::frame::{Frame, Task};
 use tidemill_core::ports::{
     DataEngine, LabelledRows, PortError, ReplayChunk, SnapshotRequest, SourceSummary,
 };
-use tidemill_core::predictions::PredictionBatch;
 use tidemill_core::snapshot::SnapshotManifest;
 use tidemill_core::spec::Spec;
 use tidemill_store::objects::{ObjectKey, Objects};
@@ -20,7 +19,7 @@ use crate::expectations::check_expectations;
 use crate::query::{SpecSource, Wanted};
 use crate::rows::read_rows;
 use crate::sources::{SchemaCache, Source, resolve};
-use crate::{inspect, predictions, replay, snapshots};
+use crate::{inspect, replay, snapshots};
 
 /// [`DataEngine`] on DataFusion, Arrow and Parquet, with snapshots in the object store. Cheap to clone.
 #[derive(Clone)]
@@ -148,13 +147,5 @@ impl DataEngine for DataFusionEngine {
     async fn source_digest(&self, root: &Path, spec: &Spec) -> Result<Digest, PortError> {
         let (root, source, format) = (root.to_owned(), spec.data.source.clone(), spec.data.format);
         Ok(blocking(move || resolve(&root, &source, format)?.digest(&root)).await?)
-    }
-
-    fn encode_predictions(&self, batches: &[PredictionBatch]) -> Result<Vec<u8>, PortError> {
-        Ok(predictions::encode(batches)?)
-    }
-
-    fn decode_predictions(&self, parquet: &[u8]) -> Result<Vec<PredictionBatch>, PortError> {
-        Ok(predictions::decode(parquet)?)
     }
 }

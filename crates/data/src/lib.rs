@@ -31,4 +31,5 @@ mod tables;
 pub use batches::{Added, BatchInput, Part};
 pub use engine::DataFusionEngine;
 pub use error::DataError;
+pub use predictions::PredictionFiles;
 pub use tables::Tables;

@@ -17,6 +17,8 @@ pub(crate) struct Coding {
     pub first_code: u32,
     /// What happens to numbers.
     pub rounding: Rounding,
+    /// The trainer kept so many levels of a column at most: where there are as many, others may have been seen too.
+    pub most_levels: Option<usize>,
 }
 
 /// How numbers are read.
@@ -129,6 +131,7 @@ pub(crate) struct Input {
 pub(crate) struct RowEncoder {
     inputs: Vec<Input>,
     rounding: Rounding,
+    most_levels: Option<usize>,
 }
 
 impl RowEncoder {
@@ -146,12 +149,19 @@ impl RowEncoder {
             },
             steps: Vec::new(),
         });
-        Self::of(inputs.collect(), coding.rounding)
+        Self {
+            most_levels: coding.most_levels,
+            ..Self::of(inputs.collect(), coding.rounding)
+        }
     }
 
     /// From inputs of columns that are there.
     pub fn of(inputs: Vec<Input>, rounding: Rounding) -> Self {
-        Self { inputs, rounding }
+        Self {
+            inputs,
+            rounding,
+            most_levels: None,
+        }
     }
 
     /// Numbers a row.
@@ -162,6 +172,19 @@ impl RowEncoder {
     /// The column that a number comes from.
     pub fn column(&self, input: usize) -> usize {
         self.inputs[input].column
+    }
+
+    /// Whether training saw this text in a column; `None` where it is not read by levels.
+    pub fn knows(&self, column: usize, value: &str) -> Option<bool> {
+        let mut reads = self.inputs.iter().filter(|input| input.column == column);
+        reads.find_map(|input| match &input.read {
+            Read::Texts { codes, .. } if codes.contains_key(value) => Some(true),
+            Read::Texts { codes, .. } => {
+                let cut = self.most_levels.is_some_and(|most| codes.len() >= most);
+                (!cut).then_some(false)
+            }
+            Read::Number | Read::Levels { .. } => None,
+        })
     }
 
     /// Writes `rows` rows from `first` on into `out`, input by input.

@@ -117,7 +117,7 @@ impl Deployer {
                     signature,
                 }
             }
-            BundledModel::Native { file } => {
+            BundledModel::Native { file } | BundledModel::Graph { file } => {
                 return Err(PortError::internal(
                     "model_unknown",
                     format!("`{file}` needs no Python"),

@@ -85,6 +85,7 @@ fn load_lightgbm(manifest: &Manifest, bytes: &[u8]) -> Result<TreeModel, BundleE
             Coding {
                 first_code: 0,
                 rounding: Rounding::TinyIsZero,
+                most_levels: None,
             },
         ),
         features,
@@ -203,6 +204,7 @@ fn load_xgboost(manifest: &Manifest, bytes: &[u8]) -> Result<TreeModel, BundleEr
             Coding {
                 first_code: 0,
                 rounding: Rounding::F32,
+                most_levels: None,
             },
         ),
         features,

@@ -18,6 +18,7 @@ use crate::perpetual::to_json;
 pub(crate) const CODING: Coding = Coding {
     first_code: 1,
     rounding: Rounding::None,
+    most_levels: Some(MOST_LEVELS),
 };
 
 const LIBRARY: &str = "perpetual 2.3.0";

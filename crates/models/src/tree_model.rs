@@ -149,6 +149,10 @@ impl Model for TreeModel {
         scores(&self.signature, values)
     }
 
+    fn knows(&self, feature: usize, value: &str) -> Option<bool> {
+        self.encoder.knows(feature, value)
+    }
+
     fn contributions(&self, rows: &Frame) -> Result<Option<Contributions>, PortError> {
         let columns = columns_for(&self.signature.features, rows)?;
         match self.explain(&columns, rows.rows()) {

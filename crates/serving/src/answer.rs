@@ -1,18 +1,25 @@
 //! Who answers each row, and who steps in when that one fails. No clock, no log, no async: `(route, rows) → answers`.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tidemill_core::digest::sticky_position;
-use tidemill_core::frame::{Frame, Scores};
+use tidemill_core::frame::{Column, Frame, Scores};
 use tidemill_core::ids::VersionNumber;
-use tidemill_core::ports::{Blame, PortError};
+use tidemill_core::ports::{Blame, Model, PortError};
 use tidemill_core::predictions::{Role, ShadowScores};
+use tidemill_core::servable::Deadline;
+use tidemill_core::spec::UnseenPolicy;
 
 use crate::error::ServeError;
+use crate::guard::{Finding, SchemaError};
+use crate::hosting::routing::conditions::Found;
+use crate::inputs::{self, Fitting};
 use crate::metrics::{Counter, Counters};
 use crate::pressure::Pressure;
-use crate::routing::{Deployment, Route};
+use crate::routing::{Deployment, Route, Step};
 
 /// How `degraded` starts for a row that was the canary's and that it failed to answer.
 pub const CANARY_FAILED: &str = "canary failed: ";
@@ -22,6 +29,15 @@ pub const CHAMPION_FAILED: &str = "champion failed: ";
 pub const PREVIOUS_FAILED: &str = "previous champion failed: ";
 /// What `degraded` says of a default answer that was given because the endpoint has no champion yet.
 pub const NO_MODEL_YET: &str = "no model yet";
+/// How `degraded` starts for a row that a version was not asked, because of its values.
+pub const NOT_ASKED: &str = "not asked: ";
+
+/// How the part of `degraded` starts that tells of the failure of a version that the chain names.
+const FALLBACK_FAILED: &str = "fallback failed: ";
+
+/// A model is asked for so many rows at once, where there is a deadline.
+const PART_ROWS: usize = 16_384;
+const LATE: &str = "deadline_passed";
 
 /// What is asked, once the request is checked.
 #[derive(Debug)]
@@ -31,6 +47,7 @@ pub(crate) struct Ask {
     /// One a row.
     pub keys: Vec<Option<Arc<str>>>,
     pub version: Option<VersionNumber>,
+    pub deadline: Option<Deadline>,
 }
 
 /// What is answered; one entry a row.
@@ -50,12 +67,19 @@ pub(crate) fn answer(
     counters: &Counters,
     pressure: Pressure,
 ) -> Result<Answered, ServeError> {
-    let rows = ask.rows.rows();
-    let mut sheet = Sheet::new(route, &ask.rows, counters);
+    if ask.deadline.is_some_and(|deadline| deadline.passed()) {
+        return Err(late(route, "it was over before a model was asked"));
+    }
+    let rows = &ask.rows;
+    inputs::check_nulls(route.inputs, rows)?;
+    let mut sheet = Sheet::new(route, rows, counters, ask.deadline);
     let mut canary_share = 0.0;
     if let Some(version) = ask.version {
         let (deployment, role) = asked_for(route, version)?;
-        sheet.fill((0..rows).collect(), Attempt::of(deployment, role, "", None));
+        sheet.fill(
+            (0..rows.rows()).collect(),
+            Attempt::of(deployment, role, "", None),
+        );
     } else {
         let (canary_rows, champion_rows) = split(route, ask);
         // A version that has most of the traffic is no trial any more.
@@ -70,19 +94,27 @@ pub(crate) fn answer(
         by_fallbacks(route, &mut sheet, canary_rows, champion_rows);
     }
     let (versions, roles, degraded, scores) = sheet.finish()?;
+    let in_time = !ask.deadline.is_some_and(|deadline| deadline.passed());
     Ok(Answered {
         versions,
         roles,
         degraded,
         scores,
         canary_share,
-        shadows: if pressure >= Pressure::Shadows && !route.shadows.is_empty() {
-            counters.shadows_shed.add(1);
-            Vec::new()
+        shadows: if pressure < Pressure::Shadows && in_time {
+            shadows(route, rows, counters)
         } else {
-            shadows(route, &ask.rows, counters)
+            counters.shadows_shed.add(u64::from(!route.shadows.is_empty()));
+            Vec::new()
         },
     })
+}
+
+fn late(route: &Route, stage: &'static str) -> ServeError {
+    ServeError::DeadlinePassed {
+        endpoint: route.endpoint.clone(),
+        stage,
+    }
 }
 
 /// The rows of the canary and those of the champion, by each unit's sticky position.
@@ -100,7 +132,8 @@ fn split(route: &Route, ask: &Ask) -> (Vec<usize>, Vec<usize>) {
     })
 }
 
-/// Canary → champion → previous → default: each gets the rows that the one before failed to answer.
+/// Canary → champion → previous → the endpoint's own chain → default: each gets the rows that the one before failed to answer, or was
+/// not asked because of their values.
 fn by_fallbacks(route: &Route, sheet: &mut Sheet<'_>, canary_rows: Vec<usize>, mut rows: Vec<usize>) {
     let counters = sheet.counters;
     if let Some(canary) = &route.canary {
@@ -118,15 +151,52 @@ fn by_fallbacks(route: &Route, sheet: &mut Sheet<'_>, canary_rows: Vec<usize>, m
         None => sheet.note(&rows, NO_MODEL_YET),
     }
     let champion = route.champion.as_ref().map(|champion| champion.version);
-    if let Some(previous) = &route.previous
-        && Some(previous.version) != champion
-    {
+    let previous = route.previous.as_ref();
+    let previous = previous.filter(|previous| Some(previous.version) != champion);
+    if let Some(previous) = previous {
         let counter = &counters.previous_failed_rows;
         let attempt = Attempt::of(previous, Role::Previous, PREVIOUS_FAILED, Some(counter));
         rows = sheet.fill(rows, attempt);
     }
+    let asked = [champion, previous.map(|previous| previous.version)];
+    for step in &route.fallback {
+        match step {
+            // It was asked before, under another name.
+            Step::Version(deployment) if asked.contains(&Some(deployment.version)) => {}
+            Step::Version(deployment) => {
+                let open = rows.len();
+                let attempt = Attempt::of(deployment, Role::Fallback, FALLBACK_FAILED, None);
+                rows = sheet.fill(rows, attempt);
+                counters.fallback_rows.add((open - rows.len()) as u64);
+            }
+            Step::Rule(rule) => {
+                let column = &sheet.rows.columns()[rule.feature];
+                let holds = |row: &usize| value_at(column, *row).is_some_and(|value| value.fits(&rule.when));
+                let (answered, left) = rows.into_iter().partition(holds);
+                rows = left;
+                sheet.fill_fixed(answered, Role::Default, &rule.answer, &counters.rule_rows);
+            }
+            Step::Abstain => {
+                let nothing = vec![f64::NAN; route.width()];
+                let open = std::mem::take(&mut rows);
+                sheet.fill_fixed(open, Role::Abstained, &nothing, &counters.abstained_rows);
+            }
+        }
+    }
     if let Some(default) = &route.default {
-        sheet.fill_default(rows, default);
+        sheet.fill_fixed(rows, Role::Default, default, &counters.default_rows);
+    }
+}
+
+/// A row's value, as conditions see it; `None` if it is missing.
+fn value_at(column: &Column, row: usize) -> Option<Found<'_>> {
+    match column {
+        Column::Numeric(values) => Some(values[row])
+            .filter(|number| !number.is_nan())
+            .map(Found::Number),
+        Column::Categorical(values) => values[row]
+            .as_deref()
+            .map(|text| Found::Text(Cow::Borrowed(text))),
     }
 }
 
@@ -138,6 +208,10 @@ fn asked_for(route: &Route, version: VersionNumber) -> Result<(&Arc<Deployment>,
         .iter()
         .map(|deployment| (deployment, Role::Champion));
     let canary = canary.into_iter().map(|deployment| (deployment, Role::Canary));
+    let chain = route.fallback.iter().filter_map(|step| match step {
+        Step::Version(deployment) => Some((deployment, Role::Fallback)),
+        Step::Rule(_) | Step::Abstain => None,
+    });
     let previous = route
         .previous
         .iter()
@@ -147,6 +221,7 @@ fn asked_for(route: &Route, version: VersionNumber) -> Result<(&Arc<Deployment>,
         .chain(canary)
         .chain(previous)
         .chain(shadows)
+        .chain(chain)
         .find(|(deployment, _)| deployment.version == version)
         .ok_or_else(|| ServeError::UnknownVersion {
             endpoint: route.endpoint.clone(),
@@ -159,11 +234,11 @@ fn asked_for(route: &Route, version: VersionNumber) -> Result<(&Arc<Deployment>,
 fn shadows(route: &Route, rows: &Frame, counters: &Counters) -> Vec<ShadowScores> {
     let mut answers = Vec::with_capacity(route.shadows.len());
     for shadow in &route.shadows {
-        match guarded(route, shadow, rows) {
-            Ok(scores) => answers.push(ShadowScores {
+        match of_shadow(route, shadow, rows) {
+            Ok(scores) => answers.extend(scores.map(|scores| ShadowScores {
                 version: shadow.version,
                 scores,
-            }),
+            })),
             Err(error) => {
                 counters.shadow_failures.add(1);
                 tracing::warn!(endpoint = %route.endpoint, version = %shadow.version, %error, "a shadow failed");
@@ -171,6 +246,37 @@ fn shadows(route: &Route, rows: &Frame, counters: &Counters) -> Vec<ShadowScores
         }
     }
     answers
+}
+
+/// A shadow's scores, NaN for rows that it may not be asked; `None` if that is all of them.
+fn of_shadow(route: &Route, shadow: &Deployment, rows: &Frame) -> Result<Option<Scores>, PortError> {
+    let all = (0..rows.rows()).collect();
+    let fitting = inputs::fitting(route.inputs, rows, all, shadow.model.as_ref());
+    if fitting.rows.is_empty() {
+        return Ok(None);
+    }
+    let scores = guarded(route, shadow, &shown(rows, &fitting), None)?;
+    if fitting.unfit.is_empty() {
+        return Ok(Some(scores));
+    }
+    let width = route.width();
+    let mut values = vec![f64::NAN; rows.rows() * width];
+    for (i, &row) in fitting.rows.iter().enumerate() {
+        values[row * width..(row + 1) * width].copy_from_slice(scores.row(i));
+    }
+    Ok(Some(scores.with_values(values)))
+}
+
+/// The rows that a version may be asked, as it is shown them.
+fn shown<'a>(rows: &'a Frame, fitting: &Fitting) -> Cow<'a, Frame> {
+    let mut shown = Cow::Borrowed(rows);
+    if !fitting.blanked.is_empty() {
+        shown = Cow::Owned(rows.blanked(&fitting.blanked));
+    }
+    if fitting.rows.len() < rows.rows() {
+        shown = Cow::Owned(shown.take(&fitting.rows));
+    }
+    shown
 }
 
 /// One deployment's turn.
@@ -202,6 +308,13 @@ struct Sheet<'a> {
     route: &'a Route,
     rows: &'a Frame,
     counters: &'a Counters,
+    deadline: Option<Deadline>,
+    /// The deadline has passed while models worked: nobody is asked any more.
+    late: bool,
+    /// What the endpoint's rules refuse: nobody is asked any more.
+    refused: SchemaError,
+    /// What does not fit in rows that a version was not asked.
+    unfit: BTreeMap<usize, Finding>,
     versions: Vec<VersionNumber>,
     /// `None` where nobody has answered yet.
     roles: Vec<Option<Role>>,
@@ -210,12 +323,16 @@ struct Sheet<'a> {
 }
 
 impl<'a> Sheet<'a> {
-    fn new(route: &'a Route, rows: &'a Frame, counters: &'a Counters) -> Self {
+    fn new(route: &'a Route, rows: &'a Frame, counters: &'a Counters, deadline: Option<Deadline>) -> Self {
         let count = rows.rows();
         Self {
             route,
             rows,
             counters,
+            deadline,
+            late: false,
+            refused: SchemaError::default(),
+            unfit: BTreeMap::new(),
             versions: vec![VersionNumber::DEFAULT; count],
             roles: vec![None; count],
             degraded: vec![None; count],
@@ -223,19 +340,28 @@ impl<'a> Sheet<'a> {
         }
     }
 
-    /// Lets a deployment answer `rows`; returns the rows that are still open.
+    /// Whether nobody is to be asked any more.
+    fn stopped(&mut self) -> bool {
+        self.late |= self.deadline.is_some_and(|deadline| deadline.passed());
+        self.late || !self.refused.findings.is_empty()
+    }
+
+    /// Lets a deployment answer `rows`; returns the rows that are still open, in order.
     fn fill(&mut self, rows: Vec<usize>, attempt: Attempt<'_>) -> Vec<usize> {
-        if rows.is_empty() {
+        if rows.is_empty() || self.stopped() {
             return rows;
         }
-        let all = rows.len() == self.rows.rows();
-        let result = if all {
-            guarded(self.route, attempt.deployment, self.rows)
-        } else {
-            guarded(self.route, attempt.deployment, &self.rows.take(&rows))
-        };
-        match result {
+        let model = attempt.deployment.model.as_ref();
+        let fitting = inputs::fitting(self.route.inputs, self.rows, rows, model);
+        let mut open = self.set_aside(&fitting.unfit);
+        if fitting.rows.is_empty() || !self.refused.findings.is_empty() {
+            return open;
+        }
+        let shown = shown(self.rows, &fitting);
+        let rows = fitting.rows;
+        match guarded(self.route, attempt.deployment, &shown, self.deadline) {
             Ok(scores) => {
+                let all = rows.len() == self.rows.rows();
                 if all {
                     self.values = scores.values().to_vec();
                 }
@@ -246,8 +372,9 @@ impl<'a> Sheet<'a> {
                         self.set_values(row, scores.row(i));
                     }
                 }
-                Vec::new()
+                return open;
             }
+            Err(error) if error.code == LATE => self.late = true,
             Err(error) => {
                 let (endpoint, version) = (&self.route.endpoint, attempt.deployment.version);
                 tracing::warn!(%endpoint, %version, role = ?attempt.role, %error, rows = rows.len(), "a deployment failed");
@@ -255,27 +382,44 @@ impl<'a> Sheet<'a> {
                     failures.add(rows.len() as u64);
                 }
                 self.note(&rows, &format!("{}{error}", attempt.reason));
-                rows
             }
         }
+        open.extend(rows);
+        open.sort_unstable();
+        open
     }
 
-    fn fill_default(&mut self, rows: Vec<usize>, default: &[f64]) {
-        if rows.is_empty() {
+    /// Remembers rows that a version is not asked because of their values.
+    fn set_aside(&mut self, unfit: &[(usize, Finding)]) -> Vec<usize> {
+        for (row, finding) in unfit {
+            if self.route.inputs.unseen == UnseenPolicy::Refuse {
+                self.refused.push(finding.clone());
+            } else if !self.unfit.contains_key(row) {
+                self.counters.unfit_rows.add(1);
+                self.note(&[*row], &format!("{NOT_ASKED}{}", finding.message));
+                self.unfit.insert(*row, finding.clone());
+            }
+        }
+        unfit.iter().map(|(row, _)| *row).collect()
+    }
+
+    /// Gives rows an answer that no model made.
+    fn fill_fixed(&mut self, rows: Vec<usize>, role: Role, answer: &[f64], counter: &Counter) {
+        if rows.is_empty() || self.stopped() {
             return;
         }
-        if default.len() != self.route.width() {
-            let (got, expected) = (default.len(), self.route.width());
+        if answer.len() != self.route.width() {
+            let (got, expected) = (answer.len(), self.route.width());
             self.note(
                 &rows,
                 &format!("the default answer has {got} numbers, expected {expected}"),
             );
             return;
         }
-        self.counters.default_rows.add(rows.len() as u64);
+        counter.add(rows.len() as u64);
         for row in rows {
-            self.roles[row] = Some(Role::Default);
-            self.set_values(row, default);
+            self.roles[row] = Some(role);
+            self.set_values(row, answer);
         }
     }
 
@@ -303,11 +447,23 @@ impl<'a> Sheet<'a> {
     }
 
     #[allow(clippy::type_complexity)] // the four columns of the sheet, taken apart once
-    fn finish(self) -> Result<(Vec<VersionNumber>, Vec<Role>, Vec<Option<Arc<str>>>, Scores), ServeError> {
+    fn finish(
+        mut self,
+    ) -> Result<(Vec<VersionNumber>, Vec<Role>, Vec<Option<Arc<str>>>, Scores), ServeError> {
+        if self.stopped() && self.late {
+            return Err(late(self.route, "models were at work on its rows"));
+        }
+        if !self.refused.findings.is_empty() {
+            return Err(self.refused.into());
+        }
         let endpoint = self.route.endpoint.clone();
         let mut roles = Vec::with_capacity(self.roles.len());
         for (row, role) in self.roles.iter().enumerate() {
             let Some(role) = role else {
+                // No rule took it: the caller can do something about it.
+                if let Some(finding) = self.unfit.remove(&row) {
+                    return Err(SchemaError::of(finding).into());
+                }
                 let reasons = self.degraded[row].as_deref().unwrap_or_default();
                 return Err(if reasons == NO_MODEL_YET {
                     ServeError::NoModel { endpoint }
@@ -324,7 +480,12 @@ impl<'a> Sheet<'a> {
 }
 
 /// Asks a deployment, unless it has failed too often of late.
-fn guarded(route: &Route, deployment: &Deployment, rows: &Frame) -> Result<Scores, PortError> {
+fn guarded(
+    route: &Route,
+    deployment: &Deployment,
+    rows: &Frame,
+    deadline: Option<Deadline>,
+) -> Result<Scores, PortError> {
     if !deployment.breaker.admits() {
         let version = deployment.version;
         return Err(PortError::internal(
@@ -332,7 +493,7 @@ fn guarded(route: &Route, deployment: &Deployment, rows: &Frame) -> Result<Score
             format!("version {version} has failed time and again and is left alone for some seconds"),
         ));
     }
-    let answer = checked(route, deployment, rows);
+    let answer = checked(route, deployment, rows, deadline);
     match &answer {
         Ok(_) => deployment.breaker.answered(),
         // What the caller sent is nobody else's fault.
@@ -348,10 +509,16 @@ fn guarded(route: &Route, deployment: &Deployment, rows: &Frame) -> Result<Score
 }
 
 /// Calls a model and checks its answer: a panic, another shape or a number that is not finite is a failure like any other.
-fn checked(route: &Route, deployment: &Deployment, rows: &Frame) -> Result<Scores, PortError> {
+fn checked(
+    route: &Route,
+    deployment: &Deployment,
+    rows: &Frame,
+    deadline: Option<Deadline>,
+) -> Result<Scores, PortError> {
     let broken = |message: String| PortError::internal("model_broken", message);
     let version = deployment.version;
-    let scores = catch_unwind(AssertUnwindSafe(|| deployment.model.predict(rows)))
+    let model = deployment.model.as_ref();
+    let scores = catch_unwind(AssertUnwindSafe(|| in_time(model, rows, deadline)))
         .unwrap_or_else(|_| Err(broken(format!("version {version} panicked"))))?;
     if scores.task() != route.task {
         let (got, expected) = (scores.task(), route.task);
@@ -385,6 +552,29 @@ fn checked(route: &Route, deployment: &Deployment, rows: &Frame) -> Result<Score
         )));
     }
     Ok(scores)
+}
+
+/// Asks a model part by part, so that what nobody waits for any more is left.
+fn in_time(model: &dyn Model, rows: &Frame, deadline: Option<Deadline>) -> Result<Scores, PortError> {
+    let count = rows.rows();
+    let Some(deadline) = deadline.filter(|_| count > PART_ROWS) else {
+        return model.predict(rows);
+    };
+    let mut answered: Option<Scores> = None;
+    let mut values = Vec::new();
+    for first in (0..count).step_by(PART_ROWS) {
+        if deadline.passed() {
+            return Err(PortError::caller(LATE, "the request's time is over"));
+        }
+        let part: Vec<usize> = (first..count.min(first + PART_ROWS)).collect();
+        let scores = model.predict(&rows.take(&part))?;
+        values.extend_from_slice(scores.values());
+        answered.get_or_insert(scores);
+    }
+    match answered {
+        Some(scores) => Ok(scores.with_values(values)),
+        None => model.predict(rows),
+    }
 }
 
 /// Probabilities in another order of classes; a class that the model does not know gets 0. `None` if it knows one that is not wanted.
@@ -426,13 +616,13 @@ mod tests {
         let model = testing::model(f64::NAN);
         let broken = Deployment::new(VersionNumber(4), model);
         let mut route = testing::route();
-        let error = guarded(&route, &broken, &rows).unwrap_err();
+        let error = guarded(&route, &broken, &rows, None).unwrap_err();
         assert_eq!(
             error.to_string(),
             "version 4 gave a number that is not finite for row 0"
         );
         route.task = Task::Regression;
-        let error = guarded(&route, &broken, &rows).unwrap_err();
+        let error = guarded(&route, &broken, &rows, None).unwrap_err();
         assert_eq!(error.to_string(), "version 4 answers Binary, expected Regression");
     }
 
@@ -447,6 +637,7 @@ mod tests {
             rows: testing::frame(1),
             keys: vec![None],
             version: None,
+            deadline: None,
         };
         let error = answer(&route, &ask, &Counters::default(), Pressure::None).unwrap_err();
         assert!(

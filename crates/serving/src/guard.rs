@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tidemill_core::frame::{Column, FeatureKind, FeatureSchema, Frame};
-use tidemill_core::spec::{InputSpec, NullPolicy, TextPolicy};
+use tidemill_core::spec::{InputSpec, TextPolicy};
 
 /// So many findings are told; the rest is counted.
 pub const MAX_FINDINGS: usize = 20;
@@ -91,7 +91,7 @@ impl SchemaError {
         }
     }
 
-    fn push(&mut self, finding: Finding) {
+    pub(crate) fn push(&mut self, finding: Finding) {
         if self.findings.len() < MAX_FINDINGS {
             self.findings.push(finding);
         } else {
@@ -211,14 +211,14 @@ fn check_length(column: &RawColumn, rows: usize, first_name: &str, error: &mut S
     }
 }
 
-fn kind_name(kind: FeatureKind) -> &'static str {
+pub(crate) fn kind_name(kind: FeatureKind) -> &'static str {
     match kind {
         FeatureKind::Numeric => "a number",
         FeatureKind::Categorical => "a text",
     }
 }
 
-fn wrong_value(name: &str, row: usize, value: &RawValue, expected: &'static str) -> Finding {
+pub(crate) fn wrong_value(name: &str, row: usize, value: &RawValue, expected: &'static str) -> Finding {
     let mut shown = value.to_string();
     if shown.chars().count() > 80 {
         shown = shown.chars().take(80).chain("…".chars()).collect();
@@ -264,33 +264,6 @@ fn reads(text: &str) -> Option<f64> {
         return Some(f64::NAN);
     }
     text.parse().ok().filter(|number: &f64| number.is_finite())
-}
-
-/// Refuses rows with a missing value, where the endpoint says so.
-pub(crate) fn check_nulls(rules: InputSpec, rows: &Frame) -> Result<(), SchemaError> {
-    if rules.nulls == NullPolicy::Take {
-        return Ok(());
-    }
-    let mut error = SchemaError::default();
-    for (feature, column) in rows.schema().features.iter().zip(rows.columns()) {
-        let missing: Vec<usize> = match column {
-            Column::Numeric(values) => (0..values.len()).filter(|&row| values[row].is_nan()).collect(),
-            Column::Categorical(values) => (0..values.len()).filter(|&row| values[row].is_none()).collect(),
-        };
-        for row in missing {
-            error.push(wrong_value(
-                &feature.name,
-                row,
-                &RawValue::Null,
-                kind_name(feature.kind),
-            ));
-        }
-    }
-    if error.findings.is_empty() {
-        Ok(())
-    } else {
-        Err(error)
-    }
 }
 
 fn categorical(raw: RawColumn, error: &mut SchemaError) -> Column {
@@ -402,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_may_read_texts_as_numbers_and_refuse_missing_values() {
+    fn an_endpoint_may_read_texts_as_numbers() {
         let columns = |distance: &str| {
             vec![
                 column("distance", vec![RawValue::Text(distance.into())]),
@@ -411,21 +384,18 @@ mod tests {
         };
         let rules = InputSpec {
             texts: TextPolicy::Read,
-            nulls: NullPolicy::Refuse,
+            ..InputSpec::default()
         };
         let frame = coerce_by(rules, &schema(), columns(" 12.5 ")).unwrap();
         assert_eq!(frame.columns()[0], Column::Numeric(vec![12.5]));
-        assert!(check_nulls(rules, &frame).is_ok());
         for wrong in ["twelve", "inf", "NaN"] {
             assert!(coerce_by(rules, &schema(), columns(wrong)).is_err(), "{wrong}");
         }
         let missing = coerce_by(rules, &schema(), columns("")).unwrap();
-        let error = check_nulls(rules, &missing).unwrap_err();
-        assert_eq!(
-            error.findings[0].message,
-            "field `distance` row 0: `null` is not a number"
-        );
-        assert!(check_nulls(InputSpec::default(), &missing).is_ok());
+        let Column::Numeric(values) = &missing.columns()[0] else {
+            panic!("distance is numeric")
+        };
+        assert!(values[0].is_nan());
     }
 
     #[test]

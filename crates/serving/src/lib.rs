@@ -20,6 +20,7 @@ mod explain;
 pub mod graphs;
 mod guard;
 mod hosting;
+mod inputs;
 mod log;
 mod metrics;
 #[cfg(test)]
@@ -33,7 +34,7 @@ mod tallies;
 #[cfg(test)]
 mod testing;
 
-pub use answer::{CANARY_FAILED, CHAMPION_FAILED, NO_MODEL_YET, PREVIOUS_FAILED};
+pub use answer::{CANARY_FAILED, CHAMPION_FAILED, NO_MODEL_YET, NOT_ASKED, PREVIOUS_FAILED};
 pub use error::ServeError;
 pub use explain::{ExplainOptions, ExplainedInput, Explanation};
 pub use guard::{Finding, MAX_FINDINGS, RawColumn, RawValue, SchemaError, coerce, coerce_by};
@@ -42,8 +43,10 @@ pub use hosting::{
     DurationStatistics, Hosted, HostedVersion, Hosting, IndexEntry, RoutingStatistics, ShadowStatistics,
     VersionState, VersionStatistics,
 };
-pub use log::{Durability, LiveStats, LogOptions, PredictionLog, Recovery, SegmentId};
+pub use log::{
+    Durability, LiveStats, LogEntry, LogOptions, PredictionLog, Recovery, SegmentId, SegmentReader,
+};
 pub use metrics::{Latency, Metrics};
 pub use pressure::{Pressure, PressureGauge};
-pub use routing::{Canary, Deployment, Keep, Route, Router, RoutingTable, default_row};
+pub use routing::{Canary, Deployment, Keep, Route, Router, RoutingTable, Rule, Step, default_row};
 pub use server::{InferRequest, InferResponse, Server};

@@ -25,6 +25,14 @@ pub struct Metrics {
     pub previous_failed_rows: u64,
     /// Rows answered by the endpoint's default.
     pub default_rows: u64,
+    /// Rows answered by a version that the fallback chain names.
+    pub fallback_rows: u64,
+    /// Rows answered by a rule of the fallback chain.
+    pub rule_rows: u64,
+    /// Rows that got no answer because the endpoint abstains.
+    pub abstained_rows: u64,
+    /// Rows that no model was asked, because of a missing value or one that training never saw.
+    pub unfit_rows: u64,
     /// Batches that a shadow failed to answer.
     pub shadow_failures: u64,
     /// Batches that shadows did not answer because the machine was behind.
@@ -43,6 +51,16 @@ pub struct Metrics {
     pub fsyncs: u64,
     /// Rows that the log refused; their requests were refused too, unless the endpoint answers all the same.
     pub dropped_rows: u64,
+    /// Bytes of the log that were written again because the disk had failed to keep them.
+    pub rewritten_bytes: u64,
+    /// Calls of deployments in the log.
+    pub appended_calls: u64,
+    /// Calls of deployments that were answered and could not be recorded, or were refused for that.
+    pub dropped_calls: u64,
+    /// Calls of deployments that sampling left out of the log.
+    pub unsampled_calls: u64,
+    /// Inputs and answers that are recorded without their values because they are too large, or cannot be redacted.
+    pub omitted_payloads: u64,
     /// From a request's arrival to its answer.
     pub latency: Latency,
 }
@@ -88,6 +106,10 @@ pub(crate) struct Counters {
     pub champion_failed_rows: Counter,
     pub previous_failed_rows: Counter,
     pub default_rows: Counter,
+    pub fallback_rows: Counter,
+    pub rule_rows: Counter,
+    pub abstained_rows: Counter,
+    pub unfit_rows: Counter,
     pub shadow_failures: Counter,
     pub shadows_shed: Counter,
     pub requests_shed: Counter,
@@ -97,6 +119,11 @@ pub(crate) struct Counters {
     pub appended_bytes: Counter,
     pub fsyncs: Counter,
     pub dropped_rows: Counter,
+    pub rewritten_bytes: Counter,
+    pub appended_calls: Counter,
+    pub dropped_calls: Counter,
+    pub unsampled_calls: Counter,
+    pub omitted_payloads: Counter,
     latency_sum: Counter,
     latency: [Counter; BUCKETS],
 }
@@ -133,6 +160,10 @@ impl Counters {
             champion_failed_rows: self.champion_failed_rows.get(),
             previous_failed_rows: self.previous_failed_rows.get(),
             default_rows: self.default_rows.get(),
+            fallback_rows: self.fallback_rows.get(),
+            rule_rows: self.rule_rows.get(),
+            abstained_rows: self.abstained_rows.get(),
+            unfit_rows: self.unfit_rows.get(),
             shadow_failures: self.shadow_failures.get(),
             shadows_shed: self.shadows_shed.get(),
             requests_shed: self.requests_shed.get(),
@@ -142,6 +173,11 @@ impl Counters {
             appended_bytes: self.appended_bytes.get(),
             fsyncs: self.fsyncs.get(),
             dropped_rows: self.dropped_rows.get(),
+            rewritten_bytes: self.rewritten_bytes.get(),
+            appended_calls: self.appended_calls.get(),
+            dropped_calls: self.dropped_calls.get(),
+            unsampled_calls: self.unsampled_calls.get(),
+            omitted_payloads: self.omitted_payloads.get(),
             latency: Latency {
                 bounds_us: (0..BUCKETS as u32 - 1)
                     .map(|i| 1 << (FIRST_EXPONENT + i))

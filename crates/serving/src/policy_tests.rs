@@ -3,16 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tidemill_core::clock::{Stopwatch, Timestamp, VirtualClock};
-use tidemill_core::frame::Column;
+use tidemill_core::frame::{Column, Frame};
+use tidemill_core::ids::VersionNumber;
 use tidemill_core::predictions::{PredictionBatch, Role};
-use tidemill_core::spec::{InputSpec, NullPolicy, TextPolicy};
+use tidemill_core::servable::Deadline;
+use tidemill_core::spec::{InputSpec, NullPolicy, UnseenPolicy};
 
 use crate::testing::{deployment, frame, route};
 use crate::{
-    Canary, InferRequest, Keep, LogOptions, PredictionLog, Pressure, Route, Router, ServeError, Server,
+    Canary, InferRequest, Keep, LogOptions, PredictionLog, Pressure, Route, Router, Rule, ServeError, Server,
+    Step,
 };
 
 fn server(dir: &TempDir, route: Route) -> Server {
@@ -31,6 +35,7 @@ fn request(rows: usize) -> InferRequest {
         keys: Vec::new(),
         received: Stopwatch::start(),
         version: None,
+        deadline: None,
     }
 }
 
@@ -185,8 +190,8 @@ async fn missing_values_are_refused_where_the_endpoint_says_so() {
         Route {
             champion: Some(champion),
             inputs: InputSpec {
-                texts: TextPolicy::Refuse,
                 nulls: NullPolicy::Refuse,
+                ..InputSpec::default()
             },
             ..route()
         },
@@ -195,4 +200,160 @@ async fn missing_values_are_refused_where_the_endpoint_says_so() {
     assert_eq!(error.code(), "schema_mismatch");
     assert!(error.to_string().contains("field `c` row 0: `null`"), "{error}");
     assert_eq!(model.calls.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn nobody_is_asked_once_the_time_of_a_request_is_over() {
+    let (model, champion) = deployment(1);
+    let dir = TempDir::new().unwrap();
+    let server = server(
+        &dir,
+        Route {
+            champion: Some(champion),
+            default: Some(vec![0.5]),
+            ..route()
+        },
+    );
+    let within = |rows: usize, micros: u64| InferRequest {
+        deadline: Some(Deadline::after(Stopwatch::start(), Duration::from_micros(micros))),
+        ..request(rows)
+    };
+    let error = server.predict(within(1, 0)).await.unwrap_err();
+    assert!(matches!(error, ServeError::DeadlinePassed { .. }), "{error}");
+    assert_eq!(model.calls.load(Ordering::SeqCst), 0);
+    // In time, a large request is asked in parts and answered as a whole.
+    let answer = server.predict(within(40_000, 60_000_000)).await.unwrap();
+    assert_eq!(answer.scores.values(), vec![0.1; 40_000]);
+    assert_eq!(model.calls.load(Ordering::SeqCst), 3);
+    assert_eq!(answer.degraded.iter().flatten().count(), 0);
+}
+
+/// Rows whose numbers are 0, 1, 2, … and whose texts are `c0`, `new`, `c2`, missing.
+fn odd_rows() -> Frame {
+    let texts = [Some("c0"), Some("new"), Some("c2"), None];
+    let columns = vec![
+        Column::Numeric(vec![0.0, 1.0, 2.0, 3.0]),
+        Column::Categorical(texts.map(|text| text.map(Arc::from)).to_vec()),
+    ];
+    Frame::new(frame(1).schema().clone(), columns).unwrap()
+}
+
+fn rule(feature: usize, when: serde_json::Value, answer: f64) -> Step {
+    Step::Rule(Box::new(Rule {
+        feature,
+        when: serde_json::from_value(when).unwrap(),
+        answer: vec![answer],
+    }))
+}
+
+#[tokio::test]
+async fn what_training_never_saw_goes_down_the_chain_past_every_model() {
+    let (model, champion) = deployment(1);
+    let dir = TempDir::new().unwrap();
+    let server = server(
+        &dir,
+        Route {
+            champion: Some(champion),
+            fallback: vec![
+                rule(0, serde_json::json!({"input": "x", "min": 3}), 0.9),
+                Step::Abstain,
+            ],
+            inputs: InputSpec {
+                nulls: NullPolicy::Fallback,
+                unseen: UnseenPolicy::Fallback,
+                ..InputSpec::default()
+            },
+            ..route()
+        },
+    );
+    let asked = InferRequest {
+        rows: odd_rows(),
+        ..request(1)
+    };
+    let answer = server.predict(asked).await.unwrap();
+    assert_eq!(
+        answer.roles,
+        [Role::Champion, Role::Abstained, Role::Champion, Role::Default]
+    );
+    let scores = answer.scores.values();
+    assert!(scores[1].is_nan());
+    assert_eq!((scores[0], scores[2], scores[3]), (0.1, 0.1, 0.9));
+    assert_eq!(
+        answer.degraded[1].as_deref(),
+        Some("not asked: field `c` row 1: `new` is not a value that training has seen")
+    );
+    assert_eq!(answer.degraded[0], None);
+    assert_eq!(model.called_rows.load(Ordering::SeqCst), 2);
+    // The log keeps what came.
+    let logged = logged(&server).await;
+    assert_eq!(logged[0].features.columns()[1], odd_rows().columns()[1]);
+    let metrics = server.metrics();
+    assert_eq!(
+        (metrics.unfit_rows, metrics.rule_rows, metrics.abstained_rows),
+        (2, 1, 1)
+    );
+}
+
+#[tokio::test]
+async fn a_row_that_no_model_may_be_asked_and_no_rule_takes_is_the_callers_to_mend() {
+    let (_, champion) = deployment(1);
+    let dir = TempDir::new().unwrap();
+    let server = server(
+        &dir,
+        Route {
+            champion: Some(champion),
+            fallback: vec![rule(0, serde_json::json!({"input": "x", "min": 3}), 0.9)],
+            inputs: InputSpec {
+                unseen: UnseenPolicy::Fallback,
+                ..InputSpec::default()
+            },
+            ..route()
+        },
+    );
+    let asked = InferRequest {
+        rows: odd_rows(),
+        ..request(1)
+    };
+    let error = server.predict(asked).await.unwrap_err();
+    assert!(matches!(error, ServeError::Schema(_)), "{error}");
+    assert!(error.to_string().contains("field `c` row 1: `new`"), "{error}");
+}
+
+#[tokio::test]
+async fn where_champion_and_previous_fail_the_cheap_version_answers_then_rules_then_nobody() {
+    let ((champion_model, champion), (cheap_model, cheap)) = (deployment(2), deployment(1));
+    let dir = TempDir::new().unwrap();
+    let server = server(
+        &dir,
+        Route {
+            champion: Some(champion),
+            fallback: vec![
+                Step::Version(cheap),
+                rule(1, serde_json::json!({"input": "c", "prefix": "c"}), 0.4),
+                Step::Abstain,
+            ],
+            ..route()
+        },
+    );
+    champion_model.fails.store(true, Ordering::SeqCst);
+    let answer = server.predict(request(2)).await.unwrap();
+    assert_eq!(answer.roles, [Role::Fallback, Role::Fallback]);
+    assert_eq!(answer.versions, [VersionNumber(1), VersionNumber(1)]);
+    cheap_model.fails.store(true, Ordering::SeqCst);
+    let answer = server.predict(request(2)).await.unwrap();
+    // The first row's text is missing, and a value that is not there fails every condition.
+    assert_eq!(answer.roles, [Role::Abstained, Role::Default]);
+    assert_eq!(answer.scores.values()[1], 0.4);
+    let story = answer.degraded[0].as_deref().unwrap();
+    assert!(
+        story.contains("champion failed: ") && story.contains("fallback failed: "),
+        "{story}"
+    );
+    // Asked for by its number, it answers alone.
+    cheap_model.fails.store(false, Ordering::SeqCst);
+    let asked = InferRequest {
+        version: Some(VersionNumber(1)),
+        ..request(1)
+    };
+    assert_eq!(server.predict(asked).await.unwrap().roles, [Role::Fallback]);
 }

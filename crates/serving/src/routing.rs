@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use tidemill_core::frame::{FeatureSchema, Scores, Task};
 use tidemill_core::ids::{EndpointName, ModelName, VersionNumber};
 use tidemill_core::ports::{Model, PortError};
-use tidemill_core::spec::{DefaultAnswer, InputSpec};
+use tidemill_core::spec::{ConditionSpec, DefaultAnswer, InputSpec};
 
 use crate::breaker::Breaker;
 
@@ -64,6 +64,28 @@ impl Default for Keep {
     }
 }
 
+/// A step of the fallback chain.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// Another version is asked.
+    Version(Arc<Deployment>),
+    /// Rows of which something is true get a fixed answer.
+    Rule(Box<Rule>),
+    /// The rest gets no answer.
+    Abstain,
+}
+
+/// A fixed answer for rows of which something is true.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// The position of the feature that is looked at.
+    pub feature: usize,
+    /// What has to hold of its value.
+    pub when: ConditionSpec,
+    /// One row of scores, see [`default_row`].
+    pub answer: Vec<f64>,
+}
+
 /// What stands behind an endpoint.
 #[derive(Debug, Clone)]
 pub struct Route {
@@ -85,6 +107,8 @@ pub struct Route {
     pub canary: Option<Canary>,
     /// Versions that answer nobody and are recorded.
     pub shadows: Vec<Arc<Deployment>>,
+    /// What is tried in turn once the versions above could not answer, or may not.
+    pub fallback: Vec<Step>,
     /// The answer while no model can give one: one row of scores, see [`default_row`].
     pub default: Option<Vec<f64>>,
     /// What is taken from a request.
@@ -114,6 +138,7 @@ impl Route {
             previous: None,
             canary: None,
             shadows: Vec::new(),
+            fallback: Vec::new(),
             default: None,
             inputs: InputSpec::default(),
             keep: Keep::default(),
@@ -121,22 +146,36 @@ impl Route {
         }
     }
 
-    /// All loaded versions: champion, canary, previous, shadows; each once.
-    pub fn versions(&self) -> Vec<VersionNumber> {
-        let mut versions = Vec::new();
+    /// All that is loaded: champion, canary, previous, shadows, then what the fallback chain names.
+    pub fn deployments(&self) -> impl Iterator<Item = &Arc<Deployment>> {
         let canary = self.canary.as_ref().map(|canary| &canary.deployment);
-        let all = self
-            .champion
+        let chain = self.fallback.iter().filter_map(|step| match step {
+            Step::Version(deployment) => Some(deployment),
+            Step::Rule(_) | Step::Abstain => None,
+        });
+        self.champion
             .iter()
             .chain(canary)
             .chain(&self.previous)
-            .chain(&self.shadows);
-        for deployment in all {
+            .chain(&self.shadows)
+            .chain(chain)
+    }
+
+    /// All loaded versions, each once.
+    pub fn versions(&self) -> Vec<VersionNumber> {
+        let mut versions = Vec::new();
+        for deployment in self.deployments() {
             if !versions.contains(&deployment.version) {
                 versions.push(deployment.version);
             }
         }
         versions
+    }
+
+    /// Whether there is anything that could answer any row.
+    pub fn can_answer(&self) -> bool {
+        let model = self.champion.is_some() || self.previous.is_some();
+        model || self.default.is_some() || !self.fallback.is_empty()
     }
 
     /// Numbers a row of scores: 1, or the number of classes.

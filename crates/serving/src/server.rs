@@ -8,11 +8,12 @@ use tidemill_core::digest::{Digest, sticky_position};
 use tidemill_core::frame::{Column, Frame, Scores};
 use tidemill_core::ids::{self, EndpointName, PredictionId, VersionNumber};
 use tidemill_core::predictions::{PredictionBatch, Role};
+use tidemill_core::servable::Deadline;
 
 use crate::answer::{self, Answered, Ask};
 use crate::error::ServeError;
 use crate::explain::{self, ExplainOptions, Explanation};
-use crate::guard::{self, Finding, SchemaError};
+use crate::guard::{Finding, SchemaError};
 use crate::hosting::{Hosting, VersionStatistics, WeakHosting};
 use crate::log::{Claim, Claimed, PredictionLog, RequestKey};
 use crate::metrics::{Counters, Metrics};
@@ -38,6 +39,8 @@ pub struct InferRequest {
     pub received: Stopwatch,
     /// A version asked for by number: it alone answers, without fallback, and the batch counts for no canary.
     pub version: Option<VersionNumber>,
+    /// Until when an answer is of use.
+    pub deadline: Option<Deadline>,
 }
 
 /// The answer, one entry a row in each vector.
@@ -109,7 +112,7 @@ impl WeakServer {
 impl Server {
     /// A server over a routing table and an open log.
     pub fn new(router: Arc<Router>, log: PredictionLog, clock: Arc<dyn Clock>) -> Self {
-        let hosting = Hosting::new(Arc::clone(&clock));
+        let hosting = Hosting::new(Arc::clone(&clock)).recording(log.clone());
         Self {
             router,
             log,
@@ -267,6 +270,7 @@ impl Server {
             rows: request.rows,
             keys: request.keys,
             version: request.version,
+            deadline: request.deadline,
         };
         let computing = Stopwatch::start();
         let computed = compute(Arc::clone(route), ask, self.log.counters(), pressure).await;
@@ -313,7 +317,6 @@ fn check(route: &Route, mut request: InferRequest) -> Result<InferRequest, Serve
             endpoint: request.endpoint,
         });
     }
-    guard::check_nulls(route.inputs, &request.rows)?;
     let (rows, keys) = (request.rows.rows(), request.keys.len());
     if keys == 0 {
         request.keys = vec![None; rows];

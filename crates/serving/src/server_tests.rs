@@ -67,6 +67,7 @@ fn request(rows: usize) -> InferRequest {
             .collect(),
         received: Stopwatch::start(),
         version: None,
+        deadline: None,
     }
 }
 

@@ -60,6 +60,10 @@ impl Model for FakeModel {
         }
         Ok(Scores::Binary(vec![self.score; rows.rows()]))
     }
+
+    fn knows(&self, feature: usize, value: &str) -> Option<bool> {
+        (feature == 1).then(|| value.starts_with('c'))
+    }
 }
 
 pub(crate) fn model(score: f64) -> Arc<FakeModel> {
@@ -105,7 +109,14 @@ pub(crate) fn any_batch(seed: u64, rows: usize) -> PredictionBatch {
         classes,
         probabilities: (0..rows * 2).map(number).collect(),
     };
-    let roles = [Role::Champion, Role::Canary, Role::Previous, Role::Default];
+    let roles = [
+        Role::Champion,
+        Role::Canary,
+        Role::Previous,
+        Role::Default,
+        Role::Fallback,
+        Role::Abstained,
+    ];
     PredictionBatch {
         endpoint: "flights".into(),
         at,
@@ -117,7 +128,7 @@ pub(crate) fn any_batch(seed: u64, rows: usize) -> PredictionBatch {
             .map(|row| (row % 2 == 0).then(|| Arc::from(format!("key-{row}"))))
             .collect(),
         versions: (0..rows).map(|row| VersionNumber(row as u32)).collect(),
-        roles: (0..rows).map(|row| roles[row % 4]).collect(),
+        roles: (0..rows).map(|row| roles[row % roles.len()]).collect(),
         canary_share: 0.25,
         degraded: (0..rows).map(note).collect(),
         shadows: vec![ShadowScores {

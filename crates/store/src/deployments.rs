@@ -6,6 +6,7 @@ use tidemill_core::clock::Timestamp;
 use tidemill_core::digest::Digest;
 use tidemill_core::ids::{EndpointName, VersionNumber};
 
+use crate::bandits;
 use crate::column::{Fields, bind};
 use crate::db::Row;
 use crate::error::StoreError;
@@ -76,6 +77,10 @@ pub fn add(tx: &mut Tx<'_>, new: NewVersion, now: Timestamp) -> Result<Deploymen
          ON CONFLICT (name) DO UPDATE SET current = deployments.current + 1, updated_at = excluded.updated_at
          RETURNING current";
     let version = tx.one(sql, bind![new.name, now], |row| Fields::of(row).next())?;
+    if version == VersionNumber(1) {
+        // An outcome that was told while the one before was taken away.
+        bandits::forget(tx, &new.name)?;
+    }
     let added = DeploymentVersion {
         name: new.name,
         version,
@@ -116,6 +121,7 @@ pub fn versions(tx: &ReadTx<'_>, name: &EndpointName) -> Result<Vec<DeploymentVe
 
 /// Removes a deployment with its versions; whether it was there.
 pub fn delete(tx: &mut Tx<'_>, name: &EndpointName) -> Result<bool, StoreError> {
+    bandits::forget(tx, name)?;
     tx.execute("DELETE FROM deployment_versions WHERE name = ?1", bind![name])?;
     Ok(tx.execute("DELETE FROM deployments WHERE name = ?1", bind![name])? > 0)
 }

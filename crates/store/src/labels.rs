@@ -1,12 +1,15 @@
 //! Labels: everything said about a prediction later. Rows are only ever appended, so what was known at any time can be read again.
 
+use std::collections::HashMap;
+
+use rusqlite::types::ToSql;
 use serde::{Deserialize, Serialize};
 use tidemill_core::clock::Timestamp;
-use tidemill_core::ids::{EndpointName, PredictionId};
+use tidemill_core::ids::PredictionId;
 use tidemill_core::predictions::LabelValue;
 
-use crate::column::{Fields, bind, text_enum};
-use crate::db::Row;
+use crate::column::{Bound, Fields, bind, text_enum};
+use crate::db::{Row, chunk_of};
 use crate::error::StoreError;
 use crate::tx::{ReadTx, Tx};
 
@@ -93,14 +96,13 @@ pub struct Recorded {
 pub struct KnownLabel {
     /// Which prediction.
     pub prediction_id: PredictionId,
-    /// When it was served.
-    pub at: Timestamp,
     /// What was true.
     pub value: LabelValue,
     /// When that was told.
     pub ingest_time: Timestamp,
 }
 
+const WAITING: &str = "label_id, prediction_id, ingest_time, checked";
 const COLUMNS: &str =
     "id, prediction_id, label, value, kind, source, idempotency_key, event_time, ingest_time, retracted";
 
@@ -117,16 +119,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<LabelRow> {
         event_time: fields.next()?,
         ingest_time: fields.next()?,
         retracted: fields.next()?,
-    })
-}
-
-fn read_known(row: &Row<'_>) -> rusqlite::Result<KnownLabel> {
-    let mut fields = Fields::of(row);
-    Ok(KnownLabel {
-        prediction_id: fields.next()?,
-        at: fields.next()?,
-        value: fields.next()?,
-        ingest_time: fields.next()?,
     })
 }
 
@@ -219,52 +211,48 @@ fn record_one(tx: &mut Tx<'_>, row: &LabelRow) -> Result<Recorded, StoreError> {
     )
 }
 
-/// The labels of an endpoint's predictions with a time in `[from, until)`, as known at `as_of`, by time: of each prediction the
-/// latest that was told by then, unless that one took it back. `until` bounds the prediction, `as_of` the telling.
-pub fn labels_for(
-    tx: &ReadTx<'_>,
-    endpoint: &EndpointName,
-    label: &str,
-    from: Timestamp,
-    until: Timestamp,
-    as_of: Timestamp,
-) -> Result<Vec<KnownLabel>, StoreError> {
-    tx.rows(
-        "SELECT p.prediction_id, p.at, l.value, l.ingest_time \
-         FROM predictions p JOIN labels l ON l.seq = ( \
-             SELECT seq FROM labels \
-             WHERE prediction_id = p.prediction_id AND label = ?2 AND ingest_time <= ?5 \
-             ORDER BY ingest_time DESC, seq DESC LIMIT 1) \
-         WHERE p.endpoint = (SELECT number FROM prediction_endpoints WHERE endpoint = ?1) \
-             AND p.at >= ?3 AND p.at < ?4 AND NOT l.retracted \
-         ORDER BY p.at, p.prediction_id",
-        bind![endpoint, label, from, until, as_of],
-        read_known,
-    )
-}
-
-/// The label of each of `ids` that has one, as known at `as_of`, in the order of `ids`; also of predictions that are not recorded
-/// yet.
+/// The label of each of `ids` that has one, as known at `as_of`: of each prediction the latest that was told by then, unless that one took
+/// it back; in the order of `ids`, and also of predictions that are not recorded.
 pub fn labels_of(
     tx: &ReadTx<'_>,
     ids: &[PredictionId],
     label: &str,
     as_of: Timestamp,
-) -> Result<Vec<(PredictionId, LabelValue, Timestamp)>, StoreError> {
-    let sql = "SELECT value, ingest_time, retracted FROM labels \
-         WHERE prediction_id = ?1 AND label = ?2 AND ingest_time <= ?3 ORDER BY ingest_time DESC, seq DESC LIMIT 1";
-    let mut found = Vec::new();
-    for id in ids {
-        let latest = tx.first(sql, bind![id, label, as_of], |row| {
+) -> Result<Vec<KnownLabel>, StoreError> {
+    let mut latest: HashMap<PredictionId, Option<(LabelValue, Timestamp)>> = HashMap::new();
+    let mut rest = ids;
+    while !rest.is_empty() {
+        let (chunk, after) = rest.split_at(chunk_of(rest.len()));
+        let marks: Vec<String> = (3..chunk.len() + 3).map(|mark| format!("?{mark}")).collect();
+        let sql = format!(
+            "SELECT prediction_id, value, ingest_time, retracted FROM labels \
+             WHERE label = ?1 AND ingest_time <= ?2 AND prediction_id IN ({}) ORDER BY prediction_id, ingest_time, seq",
+            marks.join(", ")
+        );
+        let wanted: Vec<Bound<'_, PredictionId>> = chunk.iter().map(Bound).collect();
+        let (label, as_of) = (Bound(&label), Bound(&as_of));
+        let mut params: Vec<&dyn ToSql> = vec![&label, &as_of];
+        params.extend(wanted.iter().map(|id| id as &dyn ToSql));
+        tx.each(&sql, &params, |row| {
             let mut fields = Fields::of(row);
-            let (value, told): (LabelValue, Timestamp) = (fields.next()?, fields.next()?);
-            Ok((value, told, fields.next::<bool>()?))
+            let id = fields.next()?;
+            let told = (fields.next()?, fields.next()?);
+            let retracted: bool = fields.next()?;
+            // Later rows come later.
+            latest.insert(id, (!retracted).then_some(told));
+            Ok(())
         })?;
-        if let Some((value, told, false)) = latest {
-            found.push((id.clone(), value, told));
-        }
+        rest = after;
     }
-    Ok(found)
+    let known = |id: &PredictionId| {
+        let (value, ingest_time) = latest.get(id)?.clone()?;
+        Some(KnownLabel {
+            prediction_id: id.clone(),
+            value,
+            ingest_time,
+        })
+    };
+    Ok(ids.iter().filter_map(known).collect())
 }
 
 /// How many labels of this name were told, corrections included.
@@ -279,10 +267,58 @@ pub fn count_since(tx: &ReadTx<'_>, label: &str, ingest_time: Timestamp) -> Resu
     tx.one(sql, bind![label, ingest_time], |row| Fields::of(row).next())
 }
 
-/// How many labels told before `older_than` are about a prediction that is not recorded.
+/// A label whose prediction is not known yet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WaitingLabel {
+    /// The label's id.
+    pub label_id: String,
+    /// The prediction that it is about.
+    pub prediction_id: PredictionId,
+    /// When it was told.
+    pub ingest_time: Timestamp,
+    /// The newest file of the prediction log that was looked into for it.
+    pub checked: i64,
+}
+
+/// Remembers that the predictions of these labels are not known yet.
+pub fn wait(tx: &mut Tx<'_>, waiting: &[WaitingLabel]) -> Result<(), StoreError> {
+    for label in waiting {
+        let values = bind![
+            label.label_id,
+            label.prediction_id,
+            label.ingest_time,
+            label.checked
+        ];
+        tx.upsert("labels_waiting", WAITING, "label_id", values)?;
+    }
+    Ok(())
+}
+
+/// Labels whose predictions are not known yet and that were not looked for in all files up to `newest`, at most `limit` of them.
+pub fn waiting(tx: &ReadTx<'_>, newest: i64, limit: u32) -> Result<Vec<WaitingLabel>, StoreError> {
+    let sql = format!("SELECT {WAITING} FROM labels_waiting WHERE checked < ?1 ORDER BY label_id LIMIT ?2");
+    tx.rows(&sql, bind![newest, limit], |row| {
+        let mut fields = Fields::of(row);
+        Ok(WaitingLabel {
+            label_id: fields.next()?,
+            prediction_id: fields.next()?,
+            ingest_time: fields.next()?,
+            checked: fields.next()?,
+        })
+    })
+}
+
+/// The predictions of these labels are known now.
+pub fn found(tx: &mut Tx<'_>, label_ids: &[String]) -> Result<(), StoreError> {
+    for id in label_ids {
+        tx.execute("DELETE FROM labels_waiting WHERE label_id = ?1", bind![id])?;
+    }
+    Ok(())
+}
+
+/// How many labels told before `older_than` are about a prediction that is not known.
 pub fn unmatched(tx: &ReadTx<'_>, older_than: Timestamp) -> Result<u64, StoreError> {
-    let sql = "SELECT count(*) FROM labels l WHERE ingest_time < ?1 \
-         AND NOT EXISTS (SELECT 1 FROM predictions p WHERE p.prediction_id = l.prediction_id)";
+    let sql = "SELECT count(*) FROM labels_waiting WHERE ingest_time < ?1";
     tx.one(sql, bind![older_than], |row| Fields::of(row).next())
 }
 

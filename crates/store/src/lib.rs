@@ -28,6 +28,7 @@ mod writer;
 
 pub mod alerts;
 pub mod automations;
+pub mod bandits;
 pub mod decisions;
 pub mod deployments;
 pub mod endpoints;

@@ -69,6 +69,10 @@ pub struct ServingArgs {
     /// they name.
     #[arg(long)]
     pub shared_memory: bool,
+    /// MiB that the loaded models of deployments may take together; above, those that were not asked for longest are put to sleep.
+    /// Default: all the memory there is.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..))]
+    pub model_memory: Option<u64>,
 }
 
 /// How an import is done.
@@ -330,6 +334,11 @@ pub enum Command {
         /// `MODEL/VERSION`.
         version: String,
     },
+    /// Look at recorded predictions, and ask their models again.
+    Predictions {
+        #[command(subcommand)]
+        action: PredictionsCommand,
+    },
     /// Follow a prediction to everything that led to it.
     Lineage {
         #[command(flatten)]
@@ -427,5 +436,24 @@ pub enum Command {
     Completions {
         /// Which shell.
         shell: clap_complete::Shell,
+    },
+}
+
+/// What is done with recorded predictions.
+#[derive(Debug, Subcommand)]
+pub enum PredictionsCommand {
+    /// Show what is recorded of a prediction.
+    Show {
+        #[command(flatten)]
+        target: Target,
+        /// The prediction's id.
+        prediction_id: String,
+    },
+    /// Ask the version that answered again, and compare bit by bit.
+    Replay {
+        #[command(flatten)]
+        target: Target,
+        /// The prediction's id.
+        prediction_id: String,
     },
 }

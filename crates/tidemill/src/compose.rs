@@ -7,11 +7,12 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use tidemill_api::{ControlPlane as _, Security};
 use tidemill_control::delivery::deployments::Deployments;
+use tidemill_control::predictions::Predictions;
 use tidemill_control::tracking::{Tracking, TrackingOptions};
 use tidemill_control::{Control, Parts};
 use tidemill_core::clock::{Clock, Timestamp, VirtualClock, WallClock};
 use tidemill_core::spec::{self, LogDurability, Spec};
-use tidemill_data::{DataFusionEngine, Tables};
+use tidemill_data::{DataFusionEngine, PredictionFiles, Tables};
 use tidemill_models::{BuiltinTrainer, Deployer, Runtime};
 use tidemill_serving::{Durability, LogOptions, PredictionLog, Router, Server};
 use tidemill_store::{Database, Store};
@@ -37,6 +38,8 @@ pub struct Settings {
     pub grpc_port: Option<u16>,
     /// Whether clients may hand tensors over by shared memory.
     pub shared_memory: bool,
+    /// Bytes that loaded models of deployments may take together.
+    pub model_memory: Option<u64>,
 }
 
 /// A project on disk.
@@ -132,11 +135,12 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
         data: engine,
         trainer: Arc::new(BuiltinTrainer::new()),
         runtime: Arc::new(Runtime),
+        predictions: open_predictions(&store, &serving, &clock),
         serving,
         clock: Arc::clone(&clock),
     })
     .await?;
-    let deployments = open_deployments(&store, control.serving(), &clock);
+    let deployments = open_deployments(&store, control.serving(), &clock, settings.model_memory);
     let tracking = Tracking::new(store, clock, settings.tracking.clone());
     tracking.answer_tables(Arc::new(Tables::default()));
     tracking.prepare_users().await?;
@@ -157,7 +161,8 @@ pub async fn open_without_project(data: &Path, settings: &Settings) -> Result<Ap
     let store = Store::open_on(data, settings.database.clone())?;
     let clock: Arc<dyn Clock> = Arc::new(WallClock);
     let serving = open_serving(data, &clock, LogDurability::default()).await?;
-    let deployments = open_deployments(&store, &serving, &clock);
+    let deployments = open_deployments(&store, &serving, &clock, settings.model_memory);
+    let predictions = open_predictions(&store, &serving, &clock);
     let tracking = Tracking::new(store, Arc::clone(&clock), settings.tracking.clone());
     tracking.answer_tables(Arc::new(Tables::default()));
     tracking.prepare_users().await?;
@@ -165,7 +170,7 @@ pub async fn open_without_project(data: &Path, settings: &Settings) -> Result<Ap
         control: None,
         spec: None,
         plane: Arc::new(
-            Plane::without_project(tracking, deployments, serving, clock)
+            Plane::without_project(tracking, deployments, predictions, serving, clock)
                 .sharing_memory(settings.shared_memory),
         ),
         data: data.to_owned(),
@@ -195,6 +200,11 @@ async fn open_serving(data: &Path, clock: &Arc<dyn Clock>, durability: LogDurabi
     Ok(Arc::new(Server::new(routes, log, Arc::clone(clock))))
 }
 
+fn open_predictions(store: &Store, serving: &Arc<Server>, clock: &Arc<dyn Clock>) -> Predictions {
+    let log = serving.log().clone();
+    Predictions::new(store.clone(), log, Arc::new(PredictionFiles), Arc::clone(clock))
+}
+
 /// The Python of deployments that name none: `TIDEMILL_PYTHON`, or `python3`.
 pub fn default_python() -> PathBuf {
     let named = std::env::var_os("TIDEMILL_PYTHON").filter(|named| !named.is_empty());
@@ -207,7 +217,13 @@ pub fn default_python() -> PathBuf {
     }
 }
 
-fn open_deployments(store: &Store, serving: &Arc<Server>, clock: &Arc<dyn Clock>) -> Deployments {
+fn open_deployments(
+    store: &Store,
+    serving: &Arc<Server>,
+    clock: &Arc<dyn Clock>,
+    model_memory: Option<u64>,
+) -> Deployments {
+    serving.hosting().set_memory_budget(model_memory);
     let engine = Arc::new(Deployer::new(store.data_dir(), default_python()));
     Deployments::new(store.clone(), Arc::clone(serving), engine, Arc::clone(clock))
 }
@@ -229,6 +245,8 @@ pub struct Running {
     housekeeping: tokio::task::JoinHandle<()>,
     hosting: tokio::task::JoinHandle<()>,
     gauge: tokio::task::JoinHandle<()>,
+    /// Where no loop compacts the prediction log.
+    log: Option<(Predictions, tokio::task::JoinHandle<()>)>,
 }
 
 impl Running {
@@ -266,6 +284,12 @@ impl Running {
             // Nothing is lost: the write-ahead log keeps what could not be moved, and the next start moves it.
             tracing::warn!(%error, "the prediction log could not be moved into Parquet");
         }
+        if let Some((log, compaction)) = &self.log {
+            compaction.abort();
+            if let Err(error) = log.compact().await {
+                tracing::warn!(%error, "the prediction log could not be moved into Parquet");
+            }
+        }
         served
             .context("the server's task failed")?
             .context("the server failed")
@@ -296,6 +320,10 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
     let housekeeping = tokio::spawn(async move { keeper.keep_house().await });
     let hosting = app.plane.serving().hosting().clone();
     let hosting = tokio::spawn(async move { hosting.keep_house().await });
+    let log = app.control.is_none().then(|| {
+        let (log, own) = (app.plane.log().clone(), app.plane.log().clone());
+        (log, tokio::spawn(async move { own.keep_house().await }))
+    });
     let gauge = app.plane.serving().pressure().clone();
     let replaying = app
         .control
@@ -346,5 +374,6 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
         housekeeping,
         hosting,
         gauge,
+        log,
     })
 }

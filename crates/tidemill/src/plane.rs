@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tidemill_api::{ApiError, ControlPlane, ListQuery, Noun, SharedMemory};
 use tidemill_control::delivery::deployments::Deployments;
+use tidemill_control::predictions::{Prediction, Predictions, Replay};
 use tidemill_control::tracking::Tracking;
 use tidemill_control::{Control, view};
 use tidemill_core::clock::{Clock, Timestamp};
@@ -27,6 +28,7 @@ pub struct Plane {
     control: Option<Control>,
     tracking: Tracking,
     deployments: Deployments,
+    predictions: Predictions,
     serving: Arc<tidemill_serving::Server>,
     clock: Arc<dyn Clock>,
     shared_memory: Option<Arc<SharedMemory>>,
@@ -38,6 +40,7 @@ impl Plane {
         Self {
             serving: Arc::clone(control.serving()),
             clock: Arc::clone(control.clock()),
+            predictions: control.predictions().clone(),
             control: Some(control),
             tracking,
             deployments,
@@ -49,6 +52,7 @@ impl Plane {
     pub fn without_project(
         tracking: Tracking,
         deployments: Deployments,
+        predictions: Predictions,
         serving: Arc<tidemill_serving::Server>,
         clock: Arc<dyn Clock>,
     ) -> Self {
@@ -56,6 +60,7 @@ impl Plane {
             control: None,
             tracking,
             deployments,
+            predictions,
             serving,
             clock,
             shared_memory: None,
@@ -69,13 +74,12 @@ impl Plane {
     }
 
     fn control(&self) -> Result<&Control, ApiError> {
-        self.control.as_ref().ok_or_else(|| {
-            ApiError::not_found(
-                "no_project",
-                "this server was started without a project, so it has no loop: start it in a folder with a `tidemill.yaml`, \
-                 or name one with `--project`",
-            )
-        })
+        self.control.as_ref().ok_or_else(no_project)
+    }
+
+    /// The prediction log.
+    pub fn log(&self) -> &Predictions {
+        &self.predictions
     }
 
     fn store(&self) -> &Store {
@@ -88,6 +92,14 @@ impl Plane {
     ) -> Result<Value, ApiError> {
         Ok(self.store().read(query).await?)
     }
+}
+
+fn no_project() -> ApiError {
+    ApiError::not_found(
+        "no_project",
+        "this server was started without a project, so it has no loop: start it in a folder with a `tidemill.yaml`, \
+         or name one with `--project`",
+    )
 }
 
 fn to_json(value: impl Serialize) -> Result<Value, StoreError> {
@@ -132,7 +144,37 @@ impl ControlPlane for Plane {
     }
 
     async fn lineage(&self, id: &PredictionId) -> Result<view::Lineage, ApiError> {
-        self.control()?.lineage(id).await.map_err(ApiError::from)
+        match &self.control {
+            Some(control) => Ok(control.lineage(id).await?),
+            None => match self.predictions.find(id).await? {
+                Prediction::Call(call) => Ok(self.predictions.lineage_of_call(&call).await?),
+                Prediction::Row(..) => Err(no_project()),
+            },
+        }
+    }
+
+    async fn prediction(&self, id: &PredictionId) -> Result<Value, ApiError> {
+        Ok(self.predictions.find(id).await?.to_json())
+    }
+
+    async fn predictions(
+        &self,
+        endpoint: &EndpointName,
+        since: Option<Timestamp>,
+        limit: u32,
+    ) -> Result<Value, ApiError> {
+        let latest = self.predictions.latest(endpoint, since, limit as usize).await?;
+        Ok(latest.iter().map(Prediction::to_json).collect())
+    }
+
+    async fn replay(&self, id: &PredictionId) -> Result<Replay, ApiError> {
+        match self.predictions.find(id).await? {
+            Prediction::Call(call) => {
+                let hosting = self.serving.hosting();
+                Ok(self.predictions.replay_call(hosting, &call).await?)
+            }
+            Prediction::Row(batch, row) => Ok(self.control()?.replay(&batch, row).await?),
+        }
     }
 
     async fn record_feedback(

@@ -27,12 +27,12 @@ const brief = (value) => (typeof value === 'string' ? (value.length > 16 ? html`
 
 /** @param {any} l the lineage @returns {Node[]} */
 function nodesOf(l) {
-  const score = first(l.prediction, 'score', 'answer', 'value', 'scores');
+  const score = l.prediction?.role === 'abstained' ? 'no answer' : first(l.prediction, 'score', 'answer', 'value', 'scores');
   const passed = first(l.validation, 'success', 'passed', 'verdict', 'status');
   const label = l.labels?.at(-1);
   return [
     { id: 'n-prediction', title: 'Prediction', line: html`${isNumber(score) ? metric(score) : brief(score)}`, there: true },
-    { id: 'n-version', title: 'Version', line: l.version ? version(first(l.version, 'version', 'number')) : 'default answer', there: Boolean(l.version) },
+    { id: 'n-version', title: 'Version', line: l.version ? version(first(l.version, 'version', 'number')) : l.prediction?.role === 'abstained' ? 'none' : 'fixed answer', there: Boolean(l.version) },
     { id: 'n-run', title: 'Run', line: brief(first(l.run, 'id', 'run_id')), there: Boolean(l.run) },
     { id: 'n-code', title: 'Code and lock', line: brief(first(l.code, 'code', 'digest')), there: Boolean(l.code) },
     { id: 'n-snapshot', title: 'Snapshot', line: isNumber(l.snapshot?.rows) ? `${count(l.snapshot.rows)} rows` : brief(first(l.snapshot, 'digest', 'id')), there: Boolean(l.snapshot) },
@@ -62,7 +62,7 @@ function Chain({ lineage: l }) {
     <div class="cards chain">
       <${Panel} title="Prediction" id="n-prediction"><dl class="facts"><div><dt>id</dt><dd><${Id} value=${l.prediction_id} /></dd></div></dl><${Facts} of=${l.prediction} skip=${['features', 'id', 'prediction_id']} />
         ${features && html`<h3>Features as served</h3><${Facts} of=${features} />`}</${Panel}>
-      <${Panel} title="Version" id="n-version" aside=${number_ && model && html`<a href=${`${link('models', model)}?version=${number_}`}>Open</a>`}>${l.version ? html`<${Facts} of=${l.version} />` : html`<p class="note">The endpoint's default answer: no model gave it.</p>`}</${Panel}>
+      <${Panel} title="Version" id="n-version" aside=${number_ && model && html`<a href=${`${link('models', model)}?version=${number_}`}>Open</a>`}>${l.version ? html`<${Facts} of=${l.version} />` : html`<p class="note">${l.prediction?.role === 'abstained' ? 'Nobody answered: the endpoint abstained.' : 'A fixed answer of the endpoint: no model gave it.'}</p>`}</${Panel}>
       <${Panel} title="Run" id="n-run" aside=${run && html`<a href=${link('runs', run)}>Open</a>`}>${l.run ? html`<${Facts} of=${l.run} skip=${['steps']} />` : html`<p class="note">No run is known: the version was registered from outside, or there is none.</p>`}</${Panel}>
       <${Panel} title="Code and lock" id="n-code">${l.code ? html`<${Facts} of=${l.code} />` : html`<p class="note">No digest recorded.</p>`}</${Panel}>
       <${Panel} title="Snapshot" id="n-snapshot">${l.snapshot ? html`<${Facts} of=${l.snapshot} />` : html`<p class="note">No snapshot recorded.</p>`}</${Panel}>

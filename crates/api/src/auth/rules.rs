@@ -171,6 +171,7 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("POST", "/api/v1/deployments", ADMIN),
     ("DELETE", "/api/v1/deployments/{}", ADMIN),
     ("POST", "/api/v1/deployments/{}/outcomes", EDITOR),
+    ("POST", "/api/v1/predictions/{}/replay", EDITOR),
     ("POST", "/api/v1/feedback", EDITOR),
     ("POST", "/api/v1/models/{}/versions/{}/requests", On(Update, ModelInPath)),
     ("POST", "/api/v1/models/{}/versions/{}/requests/{}/approve", On(Manage, ModelInPath)),

@@ -14,8 +14,9 @@ use tidemill_serving::{Call as HostedCall, CallAnswer, InferResponse, Route};
 
 use super::target::Hosted;
 use super::tensors::{self, Input};
-use super::{Reading, Target, any_degraded, check_request_id, predict, table};
+use super::{Reading, Target, any_degraded, check_request_id, predict, shortest, table};
 use crate::control_plane::App;
+use crate::edge;
 use crate::error::ApiError;
 use crate::infer::classify::classify;
 
@@ -67,6 +68,7 @@ const FOR_US: [&str; 5] = [
 pub(crate) async fn ask(app: &App, target: Target, request: TensorRequest) -> Result<TensorAnswer, ApiError> {
     match target {
         Target::Table(call) => {
+            let timeout = timeout_of(&request.parameters, request.timeout)?;
             let size = request.inputs.iter().map(size).sum();
             let answer = predict(app, call, size, move |call| {
                 let wanted = request.outputs;
@@ -75,6 +77,7 @@ pub(crate) async fn ask(app: &App, target: Target, request: TensorRequest) -> Re
                 Ok(Reading {
                     rows,
                     request_id: request.id,
+                    timeout,
                     rest: wanted,
                 })
             })
@@ -145,17 +148,8 @@ pub(crate) fn call_of(
     check_request_id(id.as_deref())?;
     let mut call = HostedCall::new(hosted.name.clone(), payload, hosted.received);
     call.version = hosted.version;
-    call.attributes = crate::edge::attributes();
-    let asked = parameters
-        .get("timeout")
-        .map(|micros| number(micros, "timeout", "microseconds"))
-        .transpose()?;
-    // Triton takes 0 for no timeout of the request's own.
-    let asked = asked.filter(|&micros| micros > 0).map(Duration::from_micros);
-    call.timeout = match (asked, timeout) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
-    };
+    call.attributes = edge::attributes();
+    call.timeout = shortest(timeout_of(&parameters, timeout)?, edge::timeout()?);
     if let Some(priority) = parameters.get("priority") {
         let priority = number(
             priority,
@@ -171,6 +165,20 @@ pub(crate) fn call_of(
         ..CallContext::default()
     };
     Ok(call)
+}
+
+/// How long the caller waits, by the parameter `timeout` or the protocol.
+pub(crate) fn timeout_of(
+    parameters: &Map<String, Value>,
+    protocols: Option<Duration>,
+) -> Result<Option<Duration>, ApiError> {
+    let asked = parameters
+        .get("timeout")
+        .map(|micros| number(micros, "timeout", "microseconds"))
+        .transpose()?;
+    // Triton takes 0 for no timeout of the request's own.
+    let asked = asked.filter(|&micros| micros > 0).map(Duration::from_micros);
+    Ok(shortest(asked, protocols))
 }
 
 fn number(value: &Value, name: &str, what: &str) -> Result<u64, ApiError> {
@@ -299,6 +307,10 @@ fn of_hosted(
     // Where nothing was chosen there is nothing to tell.
     if !matches!(&*answer.route, "newest" | "version") {
         parameters.insert("route".to_owned(), json!(&*answer.route));
+    }
+    if let Some(id) = &answer.prediction_id {
+        crate::edge::note_prediction(Some(id));
+        parameters.insert("prediction_id".to_owned(), json!(id));
     }
     let output = |tensor| Output {
         tensor,

@@ -31,6 +31,11 @@ pub(crate) fn classify(
         // Equals stay in order, so that an answer does not depend on how one sorts.
         order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
         for &position in &order[..count] {
+            if row[position].is_nan() {
+                // Nobody answered.
+                strings.push(Some(Bytes::new()));
+                continue;
+            }
             let mut text = format!("{:.6}:{position}", row[position]);
             if let Some(label) = labels.get(position) {
                 text.push(':');

@@ -96,9 +96,10 @@ pub(crate) fn index(app: &App, ready: bool) -> Vec<Listed> {
             reason: reason.to_owned(),
         };
         if versions.is_empty() {
-            listed.push(match &route.default {
-                Some(_) => one(String::new(), VersionState::Ready, ""),
-                None => one(String::new(), VersionState::Unavailable, "no model yet"),
+            listed.push(if route.can_answer() {
+                one(String::new(), VersionState::Ready, "")
+            } else {
+                one(String::new(), VersionState::Unavailable, "no model yet")
             });
         }
         listed.extend(

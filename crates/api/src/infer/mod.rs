@@ -23,11 +23,12 @@ pub(crate) mod tensors;
 mod values;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidemill_core::clock::Stopwatch;
 use tidemill_core::frame::{FeatureKind, FeatureSchema, Frame, Scores};
 use tidemill_core::ids::VersionNumber;
-use tidemill_core::predictions::Role;
+use tidemill_core::servable::Deadline;
 use tidemill_serving::{
     Finding, InferRequest, InferResponse, MAX_FINDINGS, RawColumn, Route, SchemaError, ServeError, coerce_by,
 };
@@ -36,6 +37,7 @@ pub(crate) use cell::{Cell, Cells, FlatCells, Record};
 pub(crate) use target::Target;
 
 use crate::control_plane::App;
+use crate::edge;
 use crate::error::ApiError;
 
 /// Bodies longer than this are parsed on a blocking thread, so that they do not hold up small ones.
@@ -95,6 +97,8 @@ pub(crate) struct Reading<E> {
     pub rows: Rows,
     /// The caller's id of the request.
     pub request_id: Option<String>,
+    /// How long the caller waits, as far as the body or the protocol says it.
+    pub timeout: Option<Duration>,
     /// What else the protocol needs for its answer.
     pub rest: E,
 }
@@ -136,10 +140,12 @@ where
     R: FnOnce(&Call) -> Result<Reading<E>, ApiError> + Send + 'static,
     E: Send + 'static,
 {
+    let waits = edge::timeout()?;
     let prepare = move || -> Result<(Arc<Route>, InferRequest, E), ApiError> {
         let Reading {
             rows,
             request_id,
+            timeout,
             rest,
         } = read(&call)?;
         check_request_id(request_id.as_deref())?;
@@ -159,6 +165,7 @@ where
             keys,
             received: call.received,
             version: call.version,
+            deadline: shortest(timeout, waits).map(|timeout| Deadline::after(call.received, timeout)),
         };
         Ok((call.route, request, rest))
     };
@@ -166,6 +173,14 @@ where
         off_thread(prepare).await
     } else {
         prepare()
+    }
+}
+
+/// The shorter of two times, where there are two.
+pub(crate) fn shortest(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
 }
 
@@ -289,34 +304,10 @@ pub(crate) fn all_numeric(schema: &FeatureSchema) -> bool {
         .all(|feature| feature.kind == FeatureKind::Numeric)
 }
 
-/// The class with the largest probability, one a row; `None` where the task is another.
-pub(crate) fn labels(scores: &Scores) -> Option<Vec<String>> {
-    let Scores::Multiclass { classes, .. } = scores else {
-        return None;
-    };
-    let label = |row| {
-        let probabilities: &[f64] = scores.row(row);
-        // The first of equals, so that an answer does not depend on how one searches.
-        let best = (0..probabilities.len()).fold(0, |best, i| {
-            if probabilities[i] > probabilities[best] {
-                i
-            } else {
-                best
-            }
-        });
-        classes.get(best).cloned().unwrap_or_default()
-    };
-    Some((0..scores.rows()).map(label).collect())
-}
-
-/// A role's name on the wire.
-pub(crate) fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Champion => "champion",
-        Role::Canary => "canary",
-        Role::Previous => "previous",
-        Role::Default => "default",
-    }
+/// The most probable class, one a row, `None` where nobody answered; `None` in all where the task is another.
+pub(crate) fn labels(scores: &Scores) -> Option<Vec<Option<&str>>> {
+    matches!(scores, Scores::Multiclass { .. })
+        .then(|| (0..scores.rows()).map(|row| scores.label(row)).collect())
 }
 
 /// Whether any row was not answered as it should have been.

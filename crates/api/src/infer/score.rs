@@ -65,7 +65,9 @@ pub(crate) async fn score(app: &App, target: Target, scoring: Scoring) -> Result
         }
         Target::Hosted(hosted) => {
             let call = hosted_call(app, &hosted, scoring).await?;
-            Ok(Scored::Hosted(app.serving().hosting().call(call).await?))
+            let answer = app.serving().hosting().call(call).await?;
+            crate::edge::note_prediction(answer.prediction_id.as_ref());
+            Ok(Scored::Hosted(answer))
         }
     }
 }
@@ -98,6 +100,7 @@ pub(super) fn table_rows(scoring: Scoring, call: &Call) -> Result<Reading<()>, A
     Ok(Reading {
         rows: Rows::Columns(columns),
         request_id: own_id.or(scoring.id),
+        timeout: scoring.timeout,
         rest: (),
     })
 }

@@ -8,7 +8,7 @@ use tidemill_serving::{InferResponse, Route};
 
 use super::ask::no_output;
 use super::tensors::datatype_of;
-use super::{any_degraded, labels, role_name};
+use super::{any_degraded, labels};
 use crate::error::ApiError;
 
 /// The name of the output that carries the answer itself.
@@ -107,7 +107,10 @@ pub(crate) fn tensors(response: &InferResponse) -> Vec<Tensor> {
         data: TensorData::Fixed(scores.into()),
     }];
     if let Some(labels) = labels(&response.scores) {
-        outputs.push(texts("label", &mut labels.iter().map(String::as_str)));
+        outputs.push(texts(
+            "label",
+            &mut labels.iter().map(|label| label.unwrap_or_default()),
+        ));
     }
     outputs.push(texts(
         "prediction_id",
@@ -119,10 +122,7 @@ pub(crate) fn tensors(response: &InferResponse) -> Vec<Tensor> {
         shape: vec![rows],
         data: TensorData::Fixed(versions.into()),
     });
-    outputs.push(texts(
-        "role",
-        &mut response.roles.iter().map(|role| role_name(*role)),
-    ));
+    outputs.push(texts("role", &mut response.roles.iter().map(|role| role.name())));
     if any_degraded(response) {
         // A tensor of texts holds no null: the empty text says that nothing went wrong.
         let reasons = response.degraded.iter();

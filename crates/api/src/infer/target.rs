@@ -67,10 +67,8 @@ impl Target {
         match self {
             Self::Table(call) => {
                 check_loaded(&call.route, call.version)?;
-                let route = &call.route;
-                let answers = route.champion.is_some() || route.previous.is_some() || route.default.is_some();
-                if call.version.is_none() && !answers {
-                    let endpoint = route.endpoint.clone();
+                if call.version.is_none() && !call.route.can_answer() {
+                    let endpoint = call.route.endpoint.clone();
                     return Err(ServeError::NoModel { endpoint }.into());
                 }
                 Ok(())

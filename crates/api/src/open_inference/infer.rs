@@ -10,7 +10,7 @@ use super::{ModelPath, check_type, header_length, writing};
 use crate::control_plane::App;
 use crate::error::ApiError;
 use crate::extract::{Body, Inflated};
-use crate::infer::ask::ask;
+use crate::infer::ask::{ask, timeout_of};
 use crate::infer::{self, Call, Reading, Rows, Target, fast, table, tensors};
 
 /// A prediction, or one with one version.
@@ -49,16 +49,19 @@ async fn by_json(app: &App, call: Call, headers: &HeaderMap, body: Bytes) -> Res
             return Ok(Reading {
                 rows: Rows::Frame(ordinary.rows),
                 request_id: ordinary.id,
+                timeout: None,
                 rest: Plan::default(),
             });
         }
         let (request, plan) = reading::read(body, None, reader.shared_memory())?;
         let names = plan.outputs.iter().map(|output| output.name.as_str());
         table::check_requested(names, call.route.task)?;
+        let timeout = timeout_of(&request.parameters, request.timeout)?;
         let rows = tensors::rows(request.inputs, call)?;
         Ok(Reading {
             rows,
             request_id: request.id,
+            timeout,
             rest: plan,
         })
     })

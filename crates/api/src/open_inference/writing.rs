@@ -17,7 +17,7 @@ use crate::extract::deflated;
 use crate::infer::ask::TensorAnswer;
 use crate::infer::shared::{SharedMemory, raw_bytes};
 use crate::infer::table::answer_name;
-use crate::infer::{any_degraded, labels, role_name};
+use crate::infer::{any_degraded, labels};
 
 /// A tensor of an answer as JSON.
 #[derive(Serialize)]
@@ -157,11 +157,13 @@ impl Serialize for TableOutputs<'_> {
             }
         }
         if let Some(labels) = labels(&response.scores) {
+            // A tensor of texts holds no null: the empty text says that nobody answered.
+            let labels = Each(|| labels.iter().map(|label| label.unwrap_or_default()));
             output!("label", "BYTES", &rows, &nothing, labels);
         }
         output!("prediction_id", "BYTES", &rows, &nothing, &response.ids);
         output!("model_version", "INT32", &rows, &nothing, &response.versions);
-        let roles = Each(|| response.roles.iter().map(|role| role_name(*role)));
+        let roles = Each(|| response.roles.iter().map(|role| role.name()));
         output!("role", "BYTES", &rows, &nothing, roles);
         if any_degraded(response) {
             // A tensor of texts holds no null: the empty text says that nothing went wrong.

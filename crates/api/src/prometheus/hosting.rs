@@ -36,11 +36,12 @@ impl Page {
         }
         for (metric, help, number) in NODES {
             self.head(metric, "counter", help);
-            for (name, _, parts) in graphs {
+            for (name, version, parts) in graphs {
                 let graph = escaped(name.as_str());
                 for part in parts {
                     let (node, kind) = (escaped(&part.name), part.kind);
-                    let labels = format!("graph=\"{graph}\",node=\"{node}\",kind=\"{kind}\"");
+                    let labels =
+                        format!("graph=\"{graph}\",version=\"{version}\",node=\"{node}\",kind=\"{kind}\"");
                     let _ = writeln!(self.0, "{metric}{{{labels}}} {}", number(part));
                 }
             }

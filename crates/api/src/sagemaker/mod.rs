@@ -21,10 +21,10 @@ use tidemill_core::servable::Payload;
 use crate::control_plane::App;
 use crate::error::ApiError;
 use crate::extract::Inflated;
+use crate::infer::Target;
 use crate::infer::forms::csv::Header;
 use crate::infer::forms::{parquet, reply};
 use crate::infer::score::{Kind, Scored, Scoring, score};
-use crate::infer::{Target, role_name};
 
 const VARIANT: &str = "x-amzn-sagemaker-target-variant";
 const ATTRIBUTES: &str = "x-amzn-sagemaker-custom-attributes";
@@ -198,7 +198,7 @@ async fn scored(app: &App, target: Target, scoring: Scoring) -> Result<(String, 
         Scored::Table { response } => response
             .roles
             .first()
-            .map_or_else(String::new, |role| role_name(*role).to_owned()),
+            .map_or_else(String::new, |role| role.name().to_owned()),
         Scored::Hosted(answer) => answer.version.to_string(),
     };
     Ok((variant, scored))

@@ -4,7 +4,7 @@ use axum::Json as Written;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tidemill_core::ids::{EndpointName, VersionNumber};
+use tidemill_core::ids::{EndpointName, PredictionId, VersionNumber};
 
 use super::Answer;
 use crate::control_plane::App;
@@ -14,11 +14,14 @@ use crate::extract::Json;
 /// How an answer turned out.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Outcome {
+pub(crate) struct Told {
     /// The version that gave the answer.
     version: u32,
     /// From 0, the worst, to 1.
     outcome: f64,
+    /// The prediction that it was: its outcome counts once.
+    #[serde(default)]
+    prediction_id: Option<PredictionId>,
 }
 
 /// `GET /api/v1/deployments/{name}/routing`
@@ -44,27 +47,24 @@ pub(crate) async fn show(State(app): State<App>, Path(name): Path<EndpointName>)
 pub(crate) async fn tell(
     State(app): State<App>,
     Path(name): Path<EndpointName>,
-    Json(outcome): Json<Outcome>,
+    Json(told): Json<Told>,
 ) -> Answer {
-    if !(0.0..=1.0).contains(&outcome.outcome) {
+    if !(0.0..=1.0).contains(&told.outcome) {
         let message = format!(
             "`{}` is no outcome: expected a number from 0, the worst, to 1",
-            outcome.outcome
+            told.outcome
         );
         return Err(ApiError::bad_request("invalid_parameter_value", message)
-            .with_details(json!({ "field": "outcome", "value": outcome.outcome })));
+            .with_details(json!({ "field": "outcome", "value": told.outcome })));
     }
-    let hosting = app.serving().hosting();
-    let learnt = hosting.tell_outcome(&name, VersionNumber(outcome.version), outcome.outcome)?;
-    if !learnt {
-        let message = format!(
-            "no bandit of `{name}` chooses version {}; `routing.bandit.versions` names those",
-            outcome.version
-        );
-        return Err(ApiError::bad_request("invalid_parameter_value", message)
-            .with_details(json!({ "field": "version", "value": outcome.version })));
-    }
-    Ok(Written(json!({ "bandit": hosting.bandit(&name)? })))
+    let version = VersionNumber(told.version);
+    let deployments = app.deployments();
+    let learnt = deployments
+        .tell_outcome(&name, version, told.outcome, told.prediction_id)
+        .await?;
+    Ok(Written(
+        json!({ "counted": learnt.counted, "bandit": learnt.bandit }),
+    ))
 }
 
 /// The schema of the body, for the OpenAPI document.
@@ -74,6 +74,7 @@ pub(crate) fn schema() -> (&'static str, Value) {
         "required": ["version", "outcome"],
         "properties": {
             "version": { "type": "integer", "description": "The version that gave the answer" },
+            "prediction_id": { "type": "string", "description": "The prediction that it was: its outcome counts once" },
             "outcome": { "type": "number", "minimum": 0, "maximum": 1, "description": "How it turned out, from 0, the worst, to 1" },
         },
     });

@@ -52,7 +52,16 @@ pub(crate) async fn create(
     let view = match kind.as_str() {
         "application/json" => {
             let Json(asked) = Json::<DeployRequest>::from_request(request, &()).await?;
-            deployments.deploy_model(app.tracking(), &caller, asked).await?
+            match (&asked.source, &asked.graph) {
+                (Some(_), None) => deployments.deploy_model(app.tracking(), &caller, asked).await?,
+                (None, Some(_)) => deployments.deploy_graph(asked, &caller.user).await?,
+                _ => {
+                    return Err(ApiError::bad_request(
+                        "invalid_parameter_value",
+                        "expected either a `source`, such as `models:/NAME/VERSION`, or a `graph`",
+                    ));
+                }
+            }
         }
         "application/octet-stream" | "application/zstd" => {
             let serving = query.serving.as_deref().map(serde_json::from_str).transpose();
@@ -63,7 +72,7 @@ pub(crate) async fn create(
                         ApiError::bad_request("bad_query", format!("`serving` is no JSON object: {error}"))
                     })?
                     .unwrap_or_default(),
-                source: None,
+                ..DeployRequest::default()
             };
             let mut upload = deployments.upload().await?;
             let mut pieces = request.into_body().into_data_stream();
@@ -74,7 +83,7 @@ pub(crate) async fn create(
         }
         other => {
             return Err(ApiError::unsupported_media_type(format!(
-                "the content type is `{other}`: send a bundle as `application/octet-stream`, or `application/json` with a `source`"
+                "the content type is `{other}`: send a bundle as `application/octet-stream`, or `application/json` with a `source` or a `graph`"
             )));
         }
     };
@@ -107,10 +116,10 @@ pub(crate) async fn delete(
 pub(crate) fn schema() -> (&'static str, Value) {
     let schema = json!({
         "type": "object",
-        "description": "Names a registered model. A bundle is sent as it is instead, as `application/octet-stream`, with `name` and \
+        "description": "Names a registered model, or is a graph. A bundle is sent as it is instead, as `application/octet-stream`, with `name` and \
                         `serving` in the query.",
-        "required": ["source"],
         "properties": {
+            "graph": { "type": "object", "description": "A graph as in `tidemill.yaml`, instead of a source; its `name` is needed then" },
             "source": { "type": "string", "description": "`models:/NAME/VERSION` or `models:/NAME@ALIAS`" },
             "name": { "type": "string" },
             "serving": { "type": "object", "description": "Parts of the settings of serving, as in `tidemill.yaml`" },

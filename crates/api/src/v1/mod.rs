@@ -12,6 +12,7 @@ pub(crate) mod import;
 pub(crate) mod lists;
 pub(crate) mod models;
 pub(crate) mod openapi;
+pub(crate) mod predictions;
 pub(crate) mod purge;
 pub(crate) mod registry;
 pub(crate) mod runs;

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidemill_api::{ApiError, ControlPlane, ListQuery, Noun, SharedMemory};
 use tidemill_control::delivery::deployments::Deployments;
+use tidemill_control::predictions::Replay;
 use tidemill_control::tracking::{Tracking, TrackingOptions};
 use tidemill_control::users::AuthOptions;
 use tidemill_control::view;
@@ -223,6 +224,32 @@ impl ControlPlane for Fake {
             format!("there is no endpoint `{endpoint}`"),
         ))
     }
+    async fn prediction(&self, id: &PredictionId) -> Result<Value, ApiError> {
+        Ok(json!({ "prediction_id": id }))
+    }
+
+    async fn predictions(
+        &self,
+        endpoint: &EndpointName,
+        since: Option<Timestamp>,
+        limit: u32,
+    ) -> Result<Value, ApiError> {
+        Ok(json!([{ "endpoint": endpoint, "since": since, "limit": limit }]))
+    }
+
+    async fn replay(&self, id: &PredictionId) -> Result<Replay, ApiError> {
+        Ok(Replay {
+            prediction_id: id.clone(),
+            endpoint: "flights".into(),
+            version: VersionNumber(1),
+            same: true,
+            differences: Vec::new(),
+            notes: Vec::new(),
+            recorded: json!({ "scores": [0.5] }),
+            again: json!({ "scores": [0.5] }),
+        })
+    }
+
     async fn lineage(&self, id: &PredictionId) -> Result<view::Lineage, ApiError> {
         Ok(view::Lineage {
             prediction_id: id.clone(),

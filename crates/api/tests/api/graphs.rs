@@ -71,7 +71,9 @@ async fn a_graph_is_described_asked_by_header_and_counted_like_any_deployment() 
     );
     let metrics = app.get("/metrics").await.text;
     assert!(
-        metrics.contains("tidemill_graph_node_runs_total{graph=\"quad\",node=\"twice\",kind=\"model\"} 1\n"),
+        metrics.contains(
+            "tidemill_graph_node_runs_total{graph=\"quad\",version=\"1\",node=\"twice\",kind=\"model\"} 1\n"
+        ),
         "{metrics}"
     );
     let wrong = json!({ "inputs": [{"name": "z", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}] });

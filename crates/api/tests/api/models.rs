@@ -208,6 +208,7 @@ pub fn host(hosting: &Hosting) {
         let version = |number| HostedVersion {
             number: VersionNumber(number),
             loader: Arc::new(Loads(does, interface.clone())),
+            bundle: None,
         };
         hosting.put(Hosted {
             name: name.into(),

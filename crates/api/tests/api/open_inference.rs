@@ -1,6 +1,8 @@
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
+use tidemill_core::ids::PredictionId;
+use tidemill_serving::LogEntry;
 
 use crate::fake::{App, NOW};
 
@@ -107,7 +109,11 @@ async fn the_key_column_carries_keys_and_is_no_feature() {
         .unwrap()
         .to_owned();
     use tidemill_api::ControlPlane as _;
-    let (batch, row) = app.fake.serving().log().find(&id.into()).await.unwrap().unwrap();
+    let id: PredictionId = id.into();
+    let Some(LogEntry::Batch(batch)) = app.fake.serving().log().find(&id).await.unwrap() else {
+        panic!("no batch");
+    };
+    let row = batch.ids.iter().position(|found| *found == id).unwrap();
     assert_eq!(batch.keys[row].as_deref(), Some("9007199254740993"));
     assert_eq!(batch.features.columns().len(), 2);
 }
@@ -297,5 +303,70 @@ async fn a_heavy_request_is_answered_like_a_small_one() {
     assert_eq!(
         output(&answer, "prediction")["data"].as_array().unwrap().len(),
         rows
+    );
+}
+
+#[tokio::test]
+async fn a_row_that_nobody_answers_is_null_and_says_so() {
+    let app = App::new();
+    let router = app.fake.served().router();
+    for of in ["flights", "grades"] {
+        let mut careful = tidemill_serving::Route::clone(&router.route(&of.into()).unwrap());
+        careful.endpoint = format!("careful-{of}").into();
+        careful.inputs.nulls = tidemill_core::spec::NullPolicy::Fallback;
+        careful.fallback = vec![tidemill_serving::Step::Abstain];
+        router.put(careful);
+    }
+    let reply = app.post("/v2/models/careful-flights/infer", flights()).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    let answer = reply.json();
+    assert_eq!(output(&answer, "probability")["data"], json!([0.25, null]));
+    assert_eq!(output(&answer, "role")["data"], json!(["champion", "abstained"]));
+    assert_eq!(output(&answer, "model_version")["data"], json!([3, 0]));
+    assert_eq!(
+        output(&answer, "degraded")["data"],
+        json!(["", "not asked: field `distance` row 1: `null` is not a number"])
+    );
+    let rows = json!({ "dataframe_records": [{"a": 1.0, "b": 2.0}, {"a": null, "b": 2.0}] });
+    let reply = app
+        .post("/endpoints/careful-grades/invocations", rows.clone())
+        .await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    assert_eq!(reply.json()["predictions"], json!(["high", null]));
+    let path = "/v1/projects/p/locations/l/endpoints/careful-grades:predict";
+    let reply = app
+        .post(path, json!({ "instances": [[1.0, 2.0], [null, 2.0]] }))
+        .await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    assert_eq!(reply.json()["predictions"][1]["scores"], json!([null, null]));
+}
+
+#[tokio::test]
+async fn a_request_of_an_endpoint_may_have_a_time_by_header_or_parameter() {
+    let app = App::new();
+    let with = |header: (&str, &str), body: &Value| {
+        Request::post("/v2/models/flights/infer")
+            .header("content-type", "application/json")
+            .header(header.0, header.1)
+            .body(Body::from(body.to_string()))
+            .unwrap()
+    };
+    let body = flights();
+    let long = app.send(with(("x-tidemill-timeout-ms", "60000"), &body)).await;
+    assert_eq!(long.status, 200, "{}", long.text);
+    let odd = app.send(with(("x-tidemill-timeout-ms", "soon"), &body)).await;
+    assert_eq!(
+        (odd.status.as_u16(), odd.header("x-tidemill-error")),
+        (400, "bad_parameter")
+    );
+    // A microsecond is over before anybody is asked.
+    let mut body = flights();
+    body["parameters"] = json!({ "timeout": 1 });
+    let late = app
+        .send(with(("x-envoy-expected-rq-timeout-ms", "1000"), &body))
+        .await;
+    assert_eq!(
+        (late.status.as_u16(), late.header("x-tidemill-error")),
+        (504, "deadline_passed")
     );
 }

@@ -1,6 +1,6 @@
 //! Deployments: bundles arrive, are unpacked and loaded once, and only if that goes well become the version that answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tidemill_core::clock::Clock;
 use tidemill_core::deployments::{
-    BUNDLE_FORMAT, BundleManifest, Deploying, DeploymentEngine, MANIFEST_FILE, MAX_BUNDLE_BYTES,
-    merge_settings,
+    BUNDLE_FORMAT, BundleManifest, BundledModel, Deploying, DeploymentEngine, MANIFEST_FILE,
+    MAX_BUNDLE_BYTES, merge_settings,
 };
 use tidemill_core::digest::Digest;
 use tidemill_core::ids::{EndpointName, VersionNumber};
 use tidemill_core::ports::PortError;
 use tidemill_core::servable::Loader;
-use tidemill_core::spec::{ServingSpec, Spec};
-use tidemill_serving::{Hosted, HostedVersion, Hosting, IndexEntry, Server, graphs};
+use tidemill_core::spec::ServingSpec;
+use tidemill_serving::{Hosted, HostedVersion, Hosting, IndexEntry, Server};
 use tidemill_store::Store;
 use tidemill_store::deployments::{self, DeploymentVersion, NewVersion};
 use tidemill_store::objects::{Arrived, Incoming};
@@ -41,6 +41,9 @@ pub struct DeployRequest {
     /// A version in the registry: `models:/name/version` or `models:/name@alias`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// A graph, as it stands in `tidemill.yaml`, instead of a source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub graph: Option<Value>,
 }
 
 /// A deployment as it is shown.
@@ -82,18 +85,24 @@ impl BundleUpload {
         }
         Ok(self.incoming.write(piece).await?)
     }
+
+    pub(super) async fn finish(self) -> Result<Arrived> {
+        Ok(self.incoming.finish().await?)
+    }
 }
 
 /// The deployments of a server. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Deployments {
-    store: Store,
-    serving: Arc<Server>,
-    engine: Arc<dyn DeploymentEngine>,
-    clock: Arc<dyn Clock>,
-    place: Place,
+    pub(super) store: Store,
+    pub(super) serving: Arc<Server>,
+    pub(super) engine: Arc<dyn DeploymentEngine>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) place: Place,
+    /// The graphs of the project, which are not stored.
+    pub(super) graphs: Arc<Mutex<BTreeSet<EndpointName>>>,
     /// Held while what is stored and what is served are made the same.
-    changing: Arc<tokio::sync::Mutex<()>>,
+    pub(super) changing: Arc<tokio::sync::Mutex<()>>,
     /// Held while an archive is unpacked, so that it is unpacked once.
     unpacking: Arc<tokio::sync::Mutex<()>>,
     /// Bundles that no version needs yet.
@@ -121,13 +130,14 @@ impl Deployments {
             engine,
             clock,
             place,
+            graphs: Arc::default(),
             changing: Arc::default(),
             unpacking: Arc::default(),
             underway: Underway::default(),
         }
     }
 
-    fn hosting(&self) -> &Hosting {
+    pub(super) fn hosting(&self) -> &Hosting {
         self.serving.hosting()
     }
 
@@ -141,6 +151,7 @@ impl Deployments {
         for (name, versions) in by_name {
             let hosted = self.hosted(&name, &versions, None).await?;
             self.hosting().put(hosted);
+            self.restore_bandit(&name).await?;
         }
         Ok(())
     }
@@ -160,7 +171,7 @@ impl Deployments {
         request: DeployRequest,
         by: &str,
     ) -> Result<DeploymentView> {
-        let arrived = upload.incoming.finish().await?;
+        let arrived = upload.finish().await?;
         self.deploy_arrived(arrived, request, "upload", by).await
     }
 
@@ -213,10 +224,10 @@ impl Deployments {
         self.engine.pack(&files, &manifest, &archive).await?;
         let mut upload = self.upload().await?;
         artifacts::read_into(&archive, &mut upload).await?;
-        Ok((upload.incoming.finish().await?, name))
+        Ok((upload.finish().await?, name))
     }
 
-    async fn deploy_arrived(
+    pub(super) async fn deploy_arrived(
         &self,
         arrived: Arrived,
         request: DeployRequest,
@@ -261,7 +272,7 @@ impl Deployments {
             serving: spec.clone(),
         };
         self.engine.prepare(&deploying).await?;
-        let loader = self.engine.loader(&deploying)?;
+        let loader = self.loading(digest, deploying)?;
         // What cannot be loaded never takes the place of what answers.
         let loaded = loader.load().await?;
         let new = NewVersion {
@@ -293,34 +304,10 @@ impl Deployments {
         });
         let hosted = self.hosted(&name, &versions, Some(primed)).await?;
         self.hosting().put(hosted);
+        self.restore_bandit(&name).await?;
         // Takes what was loaded above.
         self.hosting().load(&name).await?;
         Self::view(&self.hosting().index(), &name, versions)
-    }
-
-    /// Serves a project's graphs, each under its name, beside the deployments that are stored.
-    pub async fn serve_graphs(&self, spec: &Spec) -> Result<()> {
-        let _same = self.changing.lock().await;
-        for (name, graph) in &spec.graphs {
-            let endpoint = EndpointName::new(name);
-            if self.hosting().contains(&endpoint) && !self.is_graph(&endpoint) {
-                return Err(ControlError::Conflict {
-                    code: "deployment_exists",
-                    message: format!(
-                        "there is a deployment `{name}` already; give the graph another name, or remove it: `tidemill undeploy {name}`"
-                    ),
-                });
-            }
-            graphs::deploy(&self.serving, name, graph).map_err(|(key, message)| ControlError::Refused {
-                code: "spec_invalid",
-                message: format!("`{key}`: {message}"),
-            })?;
-        }
-        Ok(())
-    }
-
-    fn is_graph(&self, name: &EndpointName) -> bool {
-        !self.hosting().part_statistics(Some(name)).is_empty()
     }
 
     fn check_name(&self, name: &EndpointName) -> Result<()> {
@@ -341,7 +328,7 @@ impl Deployments {
                 message: format!("`{name}` is the endpoint of this server's project; choose another name"),
             });
         }
-        if self.is_graph(name) {
+        if self.is_project_graph(name) {
             return Err(ControlError::Conflict {
                 code: "deployment_exists",
                 message: format!("`{name}` is a graph of this server's project; choose another name"),
@@ -382,6 +369,7 @@ impl Deployments {
             hosted.push(HostedVersion {
                 number: version.version,
                 loader,
+                bundle: Some(version.digest),
             });
         }
         Ok(Hosted {
@@ -389,6 +377,23 @@ impl Deployments {
             spec: Arc::new(spec),
             versions: hosted,
         })
+    }
+
+    /// A loader of a bundle that sees to what it needs each time.
+    fn loading(
+        &self,
+        digest: Digest,
+        deploying: Deploying,
+    ) -> std::result::Result<Arc<dyn Loader>, PortError> {
+        if let BundledModel::Graph { file } = &deploying.manifest.model {
+            return self.graph_loader(&deploying, file);
+        }
+        Ok(Arc::new(Preparing {
+            identity: identity(digest, &deploying.serving),
+            loader: self.engine.loader(&deploying)?,
+            engine: Arc::clone(&self.engine),
+            deploying,
+        }))
     }
 
     /// A loader of a stored version. What is wrong with its files is told to whoever asks it, not to the whole server.
@@ -401,15 +406,8 @@ impl Deployments {
                     folder: self.place.unpacked(version.digest),
                     serving: spec.clone(),
                 };
-                match self.engine.loader(&deploying) {
-                    Ok(loader) => {
-                        return Arc::new(Preparing {
-                            identity: identity(version.digest, spec),
-                            engine: Arc::clone(&self.engine),
-                            deploying,
-                            loader,
-                        });
-                    }
+                match self.loading(version.digest, deploying) {
+                    Ok(loader) => return loader,
                     Err(error) => error,
                 }
             }
@@ -526,7 +524,7 @@ impl Deployments {
     }
 }
 
-fn io(action: &str, path: &Path, error: &std::io::Error) -> ControlError {
+pub(super) fn io(action: &str, path: &Path, error: &std::io::Error) -> ControlError {
     PortError::upstream(
         "bundle_io",
         format!("cannot {action} `{}`: {error}", path.display()),

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tidemill_core::deployments::{Deploying, DeploymentEngine};
 use tidemill_core::digest::Digest;
 use tidemill_core::ports::PortError;
-use tidemill_core::servable::{Interface, Loader, Servable};
+use tidemill_core::servable::{Interface, Loader, PartStatistics, Servable};
 
 /// A loader whose first load has been done already.
 #[derive(Debug)]
@@ -36,6 +36,10 @@ impl Loader for Primed {
             .map(|loaded| loaded.interface().clone())
             .or_else(|| self.loader.interface())
     }
+
+    fn parts(&self) -> Vec<PartStatistics> {
+        self.loader.parts()
+    }
 }
 
 /// A loader that first sees to what the deployment needs, such as an environment that has been removed meanwhile.
@@ -60,6 +64,10 @@ impl Loader for Preparing {
 
     fn interface(&self) -> Option<Interface> {
         self.loader.interface()
+    }
+
+    fn parts(&self) -> Vec<PartStatistics> {
+        self.loader.parts()
     }
 }
 

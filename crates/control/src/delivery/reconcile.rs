@@ -6,7 +6,7 @@ use tidemill_core::clock::Timestamp;
 use tidemill_core::frame::Task;
 use tidemill_core::ids::{DecisionId, RolloutId, RunId, VersionNumber, derived, fresh};
 use tidemill_core::predictions::{PredictionBatch, Role};
-use tidemill_serving::CANARY_FAILED;
+use tidemill_serving::{CANARY_FAILED, NOT_ASKED};
 use tidemill_store::decisions::{self, DecisionRecord, Verdict};
 use tidemill_store::endpoints::{self, EndpointRow};
 use tidemill_store::models::AliasChange;
@@ -18,7 +18,7 @@ use crate::delivery::evaluation::bounded_losses;
 use crate::delivery::rollouts::{Action, Evidence, Progress, Stage, decide};
 use crate::delivery::{endpoints as intended, routes};
 use crate::error::{ControlError, Result};
-use crate::feedback::{join, predictions};
+use crate::feedback::join;
 use crate::tracking::automations;
 
 /// A rollout that starts, before it has a row.
@@ -158,11 +158,15 @@ async fn count_answers(
     if from >= now {
         return Ok(false);
     }
-    let batches = predictions::between(ctx, &row.endpoint, from, now).await?;
+    let batches = ctx.predictions.between(&row.endpoint, from, now).await?;
     let mut answers = Vec::new();
     for batch in batches.iter().filter(|b| b.canary_share > 0.0) {
         for i in 0..batch.rows() {
             let mark = batch.degraded[i].as_deref().unwrap_or("");
+            // Neither arm had a part in it.
+            if mark.starts_with(NOT_ASKED) {
+                continue;
+            }
             let canary = batch.roles[i] == Role::Canary || mark.starts_with(CANARY_FAILED);
             answers.push((canary, !mark.is_empty()));
         }

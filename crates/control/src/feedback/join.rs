@@ -7,13 +7,12 @@ use tidemill_core::clock::Timestamp;
 use tidemill_core::frame::{Labels, Scores, Task};
 use tidemill_core::ids::{EndpointName, PredictionId, VersionNumber};
 use tidemill_core::ports::ServedLabel;
-use tidemill_core::predictions::{LabelValue, PredictionBatch};
+use tidemill_core::predictions::{LabelValue, PredictionBatch, Role};
 use tidemill_core::spec::OnTimeout;
 use tidemill_store::labels;
 
 use crate::context::Context;
 use crate::error::Result;
-use crate::feedback::predictions;
 
 /// Labelled rows of a stretch of time, batch by batch.
 pub(crate) struct Joined {
@@ -98,11 +97,14 @@ pub(crate) fn score_of(batch: &PredictionBatch, row: usize, version: VersionNumb
     if batch.versions[row] == version {
         return Some(batch.scores.row(row));
     }
-    batch
-        .shadows
-        .iter()
-        .find(|s| s.version == version)
-        .map(|s| s.scores.row(row))
+    let shadow = batch.shadows.iter().find(|s| s.version == version)?;
+    // It was not asked of this row.
+    (!shadow.scores.is_abstained(row)).then(|| shadow.scores.row(row))
+}
+
+/// What was served; `None` where nobody answered.
+pub(crate) fn served_score(batch: &PredictionBatch, row: usize) -> Option<&[f64]> {
+    (batch.roles[row] != Role::Abstained).then(|| batch.scores.row(row))
 }
 
 /// Joins the predictions of `[from, until)` with the labels known at `as_of`. The compaction must have passed `until`.
@@ -113,11 +115,15 @@ pub(crate) async fn joined(
     until: Timestamp,
     as_of: Timestamp,
 ) -> Result<Joined> {
-    let batches = predictions::between(ctx, endpoint, from, until).await?;
-    let (name, label) = (endpoint.clone(), ctx.spec.label.name.clone());
+    let batches = ctx.predictions.between(endpoint, from, until).await?;
+    let label = ctx.spec.label.name.clone();
+    let ids: Vec<PredictionId> = batches
+        .iter()
+        .flat_map(|batch| batch.ids.iter().cloned())
+        .collect();
     let known: HashMap<PredictionId, LabelValue> = ctx
         .store
-        .read(move |tx| labels::labels_for(tx, &name, &label, from, until, as_of))
+        .read(move |tx| labels::labels_of(tx, &ids, &label, as_of))
         .await?
         .into_iter()
         .map(|row| (row.prediction_id, row.value))

@@ -6,7 +6,7 @@ use tidemill_core::clock::Timestamp;
 use tidemill_core::frame::Task;
 use tidemill_core::ids::PredictionId;
 use tidemill_core::predictions::LabelValue;
-use tidemill_store::{labels, predictions};
+use tidemill_store::labels::{self, WaitingLabel};
 
 use crate::context::Context;
 use crate::error::{ControlError, Result};
@@ -28,21 +28,41 @@ pub(crate) async fn record(ctx: &Context, inputs: Vec<FeedbackInput>) -> Result<
         .filter(|(_, held)| !held)
         .map(|(id, _)| id.clone())
         .collect();
-    let lookup = unlogged.clone();
-    let (recorded, indexed) = ctx
+    // After the log: what is moved in between is found in one place or the other.
+    let known = ctx.predictions.known(unlogged.clone()).await?;
+    let newest = known.newest;
+    let unlogged: HashSet<PredictionId> = unlogged.into_iter().collect();
+    let joined = move |id: &PredictionId| !unlogged.contains(id) || known.ids.contains(id);
+    let parked: Vec<bool> = ids.iter().map(|id| !joined(id)).collect();
+    let recorded = ctx
         .store
         .write(move |tx| {
             let recorded = labels::record(tx, &rows)?;
-            let indexed: HashSet<PredictionId> = predictions::known(tx, &lookup)?.into_iter().collect();
-            Ok((recorded, indexed))
+            let kept = rows.iter().zip(&recorded).zip(parked);
+            let waiting: Vec<WaitingLabel> = kept
+                .filter(|((_, receipt), parked)| {
+                    *parked
+                        && matches!(
+                            receipt.outcome,
+                            labels::Outcome::Created | labels::Outcome::Corrected
+                        )
+                })
+                .map(|((row, receipt), _)| WaitingLabel {
+                    label_id: receipt.feedback_id.clone(),
+                    prediction_id: row.prediction_id.clone(),
+                    ingest_time: row.ingest_time,
+                    checked: newest,
+                })
+                .collect();
+            labels::wait(tx, &waiting)?;
+            Ok(recorded)
         })
         .await?;
-    let unlogged: HashSet<PredictionId> = unlogged.into_iter().collect();
     Ok(ids
         .into_iter()
         .zip(recorded)
         .map(|(prediction_id, recorded)| FeedbackOutcome {
-            joined: !unlogged.contains(&prediction_id) || indexed.contains(&prediction_id),
+            joined: joined(&prediction_id),
             prediction_id,
             feedback_id: recorded.feedback_id,
             outcome: word(recorded.outcome).to_owned(),

@@ -19,7 +19,6 @@ use crate::context::Context;
 use crate::delivery::evaluation::{Measured, value_of};
 use crate::error::Result;
 use crate::feedback::join::{self, Joined};
-use crate::feedback::predictions;
 use crate::monitor::alerts;
 use crate::monitor::signals::{ColumnReference, drift_signals, prediction_column, quality_signals};
 
@@ -59,7 +58,7 @@ pub(crate) async fn close_due(ctx: &Context) -> Result<usize> {
         return Ok(0);
     }
     // The log must be indexed up to the windows' ends, or labels would not find their predictions.
-    predictions::compact(ctx).await?;
+    ctx.predictions.compact().await?;
     let reference = reference_of(ctx, endpoint.champion).await?;
     let mut closed = 0;
     while until <= now {
@@ -100,7 +99,7 @@ async fn close(
     let monitors = &ctx.spec.monitors;
     let mut rows = Vec::new();
     let from = until - monitors.drift.window.max(monitors.every);
-    let batches = predictions::between(ctx, endpoint, from, until).await?;
+    let batches = ctx.predictions.between(endpoint, from, until).await?;
     let since = |start: Timestamp| {
         batches
             .iter()
@@ -217,7 +216,7 @@ fn answers_of(batches: &[Arc<PredictionBatch>]) -> Option<tidemill_core::frame::
     let mut template: Option<&Scores> = None;
     for batch in batches {
         for row in 0..batch.rows() {
-            if batch.roles[row] != Role::Default {
+            if batch.roles[row].is_model() {
                 values.extend_from_slice(batch.scores.row(row));
                 template = Some(&batch.scores);
             }
@@ -328,7 +327,7 @@ fn performance(
         .unwrap_or(Metric::LogLoss);
     let mut row = window(ctx, endpoint, "performance", range, reference);
     let task = ctx.spec.label.task;
-    let served = measured(metric, task, joined, |b, i| Some(b.scores.row(i)));
+    let served = measured(metric, task, joined, join::served_score);
     let frozen = measured(metric, task, joined, |b, i| frozen_score(b, i, baseline));
     let expected = reference.and_then(|r| {
         let value = r.row.metrics["holdout"][metric.name()].clone();
@@ -380,6 +379,10 @@ pub(crate) fn frozen_score(
     row: usize,
     baseline: Option<VersionNumber>,
 ) -> Option<&[f64]> {
+    // What was served is measured on the same rows.
+    if batch.roles[row] == Role::Abstained {
+        return None;
+    }
     let found = baseline.and_then(|v| join::score_of(batch, row, v));
     found.or_else(|| (batch.roles[row] == Role::Default).then(|| batch.scores.row(row)))
 }

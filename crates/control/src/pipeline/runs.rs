@@ -24,7 +24,6 @@ use crate::context::Context;
 use crate::delivery::reconcile::{self, NewRollout};
 use crate::delivery::{bundles, endpoints as intended, routes};
 use crate::error::{ControlError, Result};
-use crate::feedback::predictions;
 use crate::pipeline::key::{Code, params};
 use crate::pipeline::train::{self, Evaluation};
 use crate::pipeline::{sweep, tracked};
@@ -133,7 +132,7 @@ async fn steps_of(ctx: &Context, run: &RunRow, lease: i64) -> Result<()> {
     let as_of = run.created_at;
     let name = ctx.endpoint();
     let endpoint = ctx.store.read(move |tx| endpoints::get(tx, &name)).await?;
-    predictions::compact(ctx).await?;
+    ctx.predictions.compact().await?;
 
     let watch = Stopwatch::start();
     let manifest = train::snapshot(ctx, endpoint.first_served_at, as_of).await?;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Metric, Spec, SweepSpec, TriggerKind};
+use super::{GraphSpec, Metric, Spec, SweepSpec, TriggerKind};
 use crate::frame::Task;
 
 /// What of the built-in trainer can be searched.
@@ -71,6 +71,32 @@ pub fn parse(path: &Path, text: &str) -> Result<Spec, SpecError> {
         message,
     })?;
     Ok(spec)
+}
+
+/// Reads a graph that stands in a file of its own, checks it under `name`, and returns it as it is written.
+///
+/// # Errors
+/// See [`SpecError`].
+pub fn load_graph(path: &Path, name: &str) -> Result<serde_json::Value, SpecError> {
+    let text = std::fs::read_to_string(path).map_err(|source| SpecError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    let malformed = |error: serde_saphyr::Error| malformed(path, &error);
+    let graph: GraphSpec = serde_saphyr::from_str(&text).map_err(malformed)?;
+    graph.check(name).map_err(|(key, message)| {
+        // In a file of its own it does not stand below anything.
+        let prefix = format!("graphs.{name}");
+        let own = key.strip_prefix(&prefix).unwrap_or(&key);
+        let key = own.trim_start_matches('.').to_owned();
+        SpecError::Contradiction {
+            path: path.to_owned(),
+            line: line_of(&text, &key),
+            key,
+            message,
+        }
+    })?;
+    serde_saphyr::from_str(&text).map_err(malformed)
 }
 
 /// The JSON Schema of `tidemill.yaml`, for editors.
@@ -326,20 +352,12 @@ fn check(spec: &Spec) -> Result<(), Finding> {
             );
         }
     }
-    match (&spec.endpoint.default, spec.label.task) {
-        (Some(super::DefaultAnswer::Number(p)), Task::Binary) if !(0.0..=1.0).contains(p) => {
-            finding("endpoint.default", format!("`{p}` is not a probability"))
-        }
-        (Some(super::DefaultAnswer::Class(c)), Task::Binary | Task::Regression) => finding(
-            "endpoint.default",
-            format!("`{c}` is not a number, which a {:?} label needs", spec.label.task).to_lowercase(),
-        ),
-        (Some(super::DefaultAnswer::Number(n)), Task::Multiclass) => finding(
-            "endpoint.default",
-            format!("`{n}` is a number; a multiclass default names a class, quoted"),
-        ),
-        _ => Ok(()),
+    if let Some(default) = &spec.endpoint.default
+        && let Err(message) = default.check(spec.label.task)
+    {
+        return finding("endpoint.default", message);
     }
+    spec.endpoint.check_fallback(&spec.features, spec.label.task)
 }
 
 /// The identifiers in the label's expressions: those that are also columns cannot be features.

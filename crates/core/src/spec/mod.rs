@@ -17,21 +17,22 @@ use serde::{Deserialize, Serialize};
 
 pub use device::{Device, NoDevice};
 pub use endpoint::{
-    DefaultAnswer, EndpointSpec, InputSpec, LogDurability, LogFailure, LogSpec, NullPolicy, TextPolicy,
+    DefaultAnswer, EndpointSpec, FallbackStep, InputSpec, LogDurability, LogFailure, LogSpec, NullPolicy,
+    RuleAnswer, TextPolicy, UnseenPolicy,
 };
 pub use graphs::{
     ArgmaxSpec, BoundsSpec, ColumnStatistics, Combine, DetectorSpec, EnsembleNode, ExplainMethod,
     ExplainNode, GraphInputSpec, GraphSpec, ModelNode, NodeSpec, OutlierMethod, OutlierNode, Reference,
     ScaleSpec, SoftmaxSpec, SplitterNode, SwitchCase, SwitchNode, ThresholdSpec, TransformStep, cholesky,
 };
-pub use load::{SpecError, json_schema, load, parse};
+pub use load::{SpecError, json_schema, load, load_graph, parse};
 pub use routing::{
     BanditSpec, BreakerSpec, ConditionSpec, FallbackSpec, Finding, RoutingSpec, RuleSpec, ShadowCopySpec,
     SourceSpec,
 };
 pub use serving::{
-    BatchingSpec, CacheSpec, QueueSpec, RateLimitSpec, ScalingSpec, ServingSpec, VersionPolicy, WarmupSpec,
-    WorkerSpec,
+    BatchingSpec, CacheSpec, CallLogSpec, QueueSpec, RateLimitSpec, ScalingSpec, ServingSpec, VersionPolicy,
+    WarmupSpec, WorkerSpec,
 };
 pub use span::{Span, SpanError};
 pub use training::{SweepMethod, SweepSpec, TrainingSpec};

@@ -327,6 +327,7 @@ impl super::ServingSpec {
         if let Some(routing) = &self.routing {
             routing.check(&format!("{key}.routing"))?;
         }
+        self.log.check(&format!("{key}.log"))?;
         if let Some(breaker) = &self.breaker
             && (breaker.failures == 0 || breaker.probes == 0)
         {

@@ -4,6 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::endpoint::LogFailure;
 use super::routing::{BreakerSpec, FallbackSpec, RoutingSpec};
 use super::{Device, Span};
 
@@ -49,6 +50,9 @@ pub struct ServingSpec {
     /// What is tried in turn when the version in charge cannot answer. Default: the caller gets the error.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fallback: Vec<FallbackSpec>,
+    /// What is recorded of calls.
+    #[serde(skip_serializing_if = "CallLogSpec::is_usual")]
+    pub log: CallLogSpec,
 }
 
 impl Default for ServingSpec {
@@ -68,6 +72,7 @@ impl Default for ServingSpec {
             routing: None,
             breaker: None,
             fallback: Vec::new(),
+            log: CallLogSpec::default(),
         }
     }
 }
@@ -223,6 +228,50 @@ impl Default for WorkerSpec {
             memory_mib: 2_048,
             concurrency: 1,
             time_limit: None,
+        }
+    }
+}
+
+/// What is recorded of calls in the prediction log.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CallLogSpec {
+    /// Whether anything is.
+    pub enabled: bool,
+    /// The share of calls that are recorded, 0 to 1.
+    pub sample: f64,
+    /// Inputs, outputs, columns and fields of JSON whose values are not recorded. Such a call cannot be replayed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub redact: Vec<String>,
+    /// What becomes of a call that cannot be recorded. `drop` answers it, waits for nothing, and counts it.
+    pub on_failure: LogFailure,
+    /// Inputs, or an answer, of more bytes than this are recorded without their values.
+    pub max_bytes: u64,
+}
+
+impl CallLogSpec {
+    fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether it contradicts itself.
+    pub(super) fn check(&self, key: &str) -> Result<(), (String, String)> {
+        if (0.0..=1.0).contains(&self.sample) {
+            return Ok(());
+        }
+        let message = format!("`{}` is no share: between 0 and 1", self.sample);
+        Err((format!("{key}.sample"), message))
+    }
+}
+
+impl Default for CallLogSpec {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            sample: 1.0,
+            redact: Vec::new(),
+            on_failure: LogFailure::Drop,
+            max_bytes: 1 << 20,
         }
     }
 }

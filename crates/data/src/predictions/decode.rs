@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
-use arrow::datatypes::{Float64Type, TimestampMicrosecondType, UInt16Type, UInt32Type, UInt64Type};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondType};
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tidemill_core::clock::Timestamp;
@@ -47,13 +48,7 @@ fn broken(what: impl std::fmt::Display) -> DataError {
 }
 
 fn role_of(name: &str) -> Result<Role> {
-    Ok(match name {
-        "champion" => Role::Champion,
-        "canary" => Role::Canary,
-        "previous" => Role::Previous,
-        "default" => Role::Default,
-        other => return Err(broken(format!("`{other}` is no role"))),
-    })
+    Role::named(name).ok_or_else(|| broken(format!("`{name}` is no role")))
 }
 
 /// Reads the batches that [`super::encode`] wrote.
@@ -74,6 +69,11 @@ pub fn decode(parquet: &[u8]) -> Result<Vec<PredictionBatch>> {
         return Ok(Vec::new());
     };
     File::open(&rows, &description)?.batches()
+}
+
+fn wide(array: &ArrayRef) -> Result<Vec<i64>> {
+    let array = cast(array, &DataType::Int64)?;
+    Ok(array.as_primitive::<Int64Type>().values().to_vec())
 }
 
 /// The columns of a file, ready to be cut into batches.
@@ -139,21 +139,26 @@ impl<'a> File<'a> {
             .ok_or_else(|| broken(format!("column `{name}` has another type")))
     }
 
-    fn answers(&self, layout: u16) -> Result<&Answers> {
+    /// Whole numbers of any width: files of earlier versions of the program have unsigned ones.
+    fn whole(&self, name: &str) -> Result<Vec<i64>> {
+        wide(self.column(name)?)
+    }
+
+    fn answers(&self, layout: i64) -> Result<&Answers> {
         self.answers
-            .get(usize::from(layout))
+            .get(usize::try_from(layout).unwrap_or(usize::MAX))
             .ok_or_else(|| broken(format!("there is no layout {layout}")))
     }
 
     fn batches(&self) -> Result<Vec<PredictionBatch>> {
-        let numbers = self.numbers::<UInt32Type>("batch")?;
+        let numbers = self.whole("batch")?;
         let ids = self.texts("prediction_id")?;
         let request_ids = self.texts("request_id")?;
         let at = self.numbers::<TimestampMicrosecondType>("at")?;
-        let versions = self.numbers::<UInt32Type>("version")?;
+        let versions = self.whole("version")?;
         let shares = self.numbers::<Float64Type>("canary_share")?;
-        let latencies = self.numbers::<UInt64Type>("latency_us")?;
-        let layouts = self.numbers::<UInt16Type>("layout")?;
+        let latencies = self.whole("latency_us")?;
+        let layouts = self.whole("layout")?;
         let mut batches = Vec::new();
         let mut start = 0;
         while start < numbers.len() {
@@ -175,8 +180,7 @@ impl<'a> File<'a> {
                 keys: self.keys[span.clone()].to_vec(),
                 versions: versions[span.clone()]
                     .iter()
-                    .copied()
-                    .map(VersionNumber)
+                    .map(|version| VersionNumber(*version as u32))
                     .collect(),
                 roles: self.roles[span.clone()]
                     .iter()
@@ -187,7 +191,7 @@ impl<'a> File<'a> {
                 scores: self.scores(self.answers(layouts[first])?, span.clone())?,
                 shadows: self.shadows(first, span.clone())?,
                 features: self.frame(span)?,
-                latency_us: latencies[first],
+                latency_us: latencies[first] as u64,
             });
         }
         Ok(batches)
@@ -232,11 +236,8 @@ impl<'a> File<'a> {
         let scores = scores.as_list_opt::<i32>().ok_or_else(no_list)?;
         let mut shadows = Vec::new();
         let mut offset = 0;
-        let pairs = versions
-            .as_primitive::<UInt32Type>()
-            .values()
-            .iter()
-            .zip(layouts.as_primitive::<UInt16Type>().values());
+        let (versions, layouts) = (wide(&versions)?, wide(&layouts)?);
+        let pairs = versions.iter().zip(&layouts);
         for (version, layout) in pairs {
             let answers = self.answers(*layout)?;
             let width = answers.width();
@@ -248,7 +249,7 @@ impl<'a> File<'a> {
             }
             offset += width;
             shadows.push(ShadowScores {
-                version: VersionNumber(*version),
+                version: VersionNumber(*version as u32),
                 scores: answers.with(values),
             });
         }

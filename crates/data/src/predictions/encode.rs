@@ -3,92 +3,156 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Float64Array, Float64Builder, ListBuilder, RecordBatch, StringArray, TimestampMicrosecondArray,
-    UInt16Array, UInt16Builder, UInt32Array, UInt32Builder, UInt64Array,
+    ArrayRef, Float64Array, Float64Builder, Int32Array, Int32Builder, Int64Array, Int64Builder, ListBuilder,
+    RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{Field, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::file::metadata::KeyValue;
-use tidemill_core::frame::{Column, Scores};
-use tidemill_core::predictions::{PredictionBatch, Role};
+use tidemill_core::frame::{Column, FeatureSchema, Scores};
+use tidemill_core::predictions::{BatchShape, PredictionBatch};
 
 use super::{Description, Layout, METADATA_KEY};
 use crate::columns::to_dictionary;
 use crate::error::{DataError, Result};
 use crate::parquet_file::properties;
 
-/// The name of a role in the file.
-pub fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Champion => "champion",
-        Role::Canary => "canary",
-        Role::Previous => "previous",
-        Role::Default => "default",
-    }
-}
-
 /// One row of the file: a batch and a row of it, or a batch without rows.
 type Place = (usize, Option<usize>);
 
-/// Writes batches as one Parquet file.
-pub fn encode(batches: &[PredictionBatch]) -> Result<Vec<u8>> {
-    let mut layouts: Vec<Layout> = Vec::new();
-    let mut places: Vec<Place> = Vec::new();
-    for (b, batch) in batches.iter().enumerate() {
-        check(batch, &batches[0])?;
-        for scores in std::iter::once(&batch.scores).chain(batch.shadows.iter().map(|s| &s.scores)) {
-            let layout = Layout::of(scores);
-            if !layouts.contains(&layout) {
-                layouts.push(layout);
-            }
-        }
-        if batch.rows() == 0 {
-            places.push((b, None));
-        }
-        places.extend((0..batch.rows()).map(|row| (b, Some(row))));
-    }
-    let columns = columns(batches, &places, &layouts)?;
-    let description = Description {
-        schema: batches
-            .first()
-            .map(|b| b.features.schema().as_ref().clone())
-            .unwrap_or_default(),
-        layouts,
-    };
-    let fields: Vec<Field> = columns
-        .iter()
-        .map(|(name, array)| Field::new(name, array.data_type().clone(), true))
-        .collect();
-    let schema = Arc::new(Schema::new(fields));
-    let rows = RecordBatch::try_new(
-        Arc::clone(&schema),
-        columns.into_iter().map(|(_, array)| array).collect(),
-    )?;
-    let properties = properties()?
-        .set_key_value_metadata(Some(vec![KeyValue::new(
-            METADATA_KEY.to_owned(),
-            serde_json::to_string(&description)?,
-        )]))
-        .build();
-    let mut bytes = Vec::new();
-    let mut writer = ArrowWriter::try_new(&mut bytes, schema, Some(properties))?;
-    writer.write(&rows)?;
-    writer.close()?;
-    Ok(bytes)
+/// A file of batches in the making.
+pub struct Writer {
+    shape: BatchShape,
+    /// Of the first batch.
+    schema: Option<Arc<FeatureSchema>>,
+    layouts: Vec<Layout>,
+    /// Batches written so far.
+    written: usize,
+    file: Option<ArrowWriter<Vec<u8>>>,
 }
 
-fn check(batch: &PredictionBatch, first: &PredictionBatch) -> Result<()> {
+impl Writer {
+    pub fn new(shape: BatchShape) -> Self {
+        Self {
+            shape,
+            schema: None,
+            layouts: Vec::new(),
+            written: 0,
+            file: None,
+        }
+    }
+
+    /// Appends batches.
+    pub fn push(&mut self, batches: &[PredictionBatch]) -> Result<()> {
+        let Some(first) = batches.first() else {
+            return Ok(());
+        };
+        let schema = self
+            .schema
+            .get_or_insert_with(|| Arc::clone(first.features.schema()));
+        let mut places: Vec<Place> = Vec::new();
+        for (b, batch) in batches.iter().enumerate() {
+            check(batch, schema, self.shape)?;
+            for scores in std::iter::once(&batch.scores).chain(batch.shadows.iter().map(|s| &s.scores)) {
+                let known = self.layouts.iter().any(|layout| layout.is_of(scores));
+                if !known {
+                    self.layouts.push(Layout::of(scores));
+                }
+            }
+            if batch.rows() == 0 {
+                places.push((b, None));
+            }
+            places.extend((0..batch.rows()).map(|row| (b, Some(row))));
+        }
+        let source = Source {
+            batches,
+            places: &places,
+            layouts: &self.layouts,
+            first: self.written,
+        };
+        self.written += batches.len();
+        let columns = columns(&source, self.shape)?;
+        self.write(columns)
+    }
+
+    fn write(&mut self, columns: Vec<(String, ArrayRef)>) -> Result<()> {
+        let field = |(name, array): &(String, ArrayRef)| Field::new(name, array.data_type().clone(), true);
+        let fields: Vec<Field> = columns.iter().map(field).collect();
+        let schema = Arc::new(Schema::new(fields));
+        let arrays = columns.into_iter().map(|(_, array)| array).collect();
+        let rows = RecordBatch::try_new(Arc::clone(&schema), arrays)?;
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => {
+                let properties = properties()?.build();
+                self.file
+                    .insert(ArrowWriter::try_new(Vec::new(), schema, Some(properties))?)
+            }
+        };
+        Ok(file.write(&rows)?)
+    }
+
+    /// The whole file.
+    pub fn finish(mut self) -> Result<Vec<u8>> {
+        if self.file.is_none() {
+            let empty = Source {
+                batches: &[],
+                places: &[],
+                layouts: &[],
+                first: 0,
+            };
+            self.write(columns(&empty, self.shape)?)?;
+        }
+        let Some(mut file) = self.file else {
+            return Ok(Vec::new());
+        };
+        let description = Description {
+            schema: self
+                .schema
+                .map(|schema| schema.as_ref().clone())
+                .unwrap_or_default(),
+            layouts: self.layouts,
+        };
+        file.append_key_value_metadata(KeyValue::new(
+            METADATA_KEY.to_owned(),
+            serde_json::to_string(&description)?,
+        ));
+        Ok(file.into_inner()?)
+    }
+}
+
+/// Writes batches as one Parquet file.
+#[cfg(test)]
+pub fn encode(batches: &[PredictionBatch]) -> Result<Vec<u8>> {
+    let mut writer = Writer::new(BatchShape::of(batches));
+    writer.push(batches)?;
+    writer.finish()
+}
+
+/// What one part of the file is made from.
+struct Source<'a> {
+    batches: &'a [PredictionBatch],
+    places: &'a [Place],
+    layouts: &'a [Layout],
+    /// The number of the first batch in the file.
+    first: usize,
+}
+
+fn check(batch: &PredictionBatch, schema: &FeatureSchema, shape: BatchShape) -> Result<()> {
     let refuse = |what: String| {
         Err(DataError::Predictions(format!(
             "the batch of request `{}` cannot be written: {what}",
             batch.request_id
         )))
     };
-    if batch.features.schema() != first.features.schema() {
+    if **batch.features.schema() != *schema {
         return refuse(
             "its features differ from those of the first batch; write batches of unlike features to files of their own"
                 .to_owned(),
         );
+    }
+    if (shape.single && batch.scores.width() != 1) || (!shape.shadows && !batch.shadows.is_empty()) {
+        return refuse("its answers have another shape than the file's".to_owned());
     }
     let rows = batch.rows();
     let lengths = [
@@ -117,16 +181,16 @@ fn check(batch: &PredictionBatch, first: &PredictionBatch) -> Result<()> {
     Ok(())
 }
 
-fn columns(
-    batches: &[PredictionBatch],
-    places: &[Place],
-    layouts: &[Layout],
-) -> Result<Vec<(String, ArrayRef)>> {
+fn columns(source: &Source<'_>, shape: BatchShape) -> Result<Vec<(String, ArrayRef)>> {
+    let Source {
+        batches,
+        places,
+        layouts,
+        first,
+    } = *source;
     let of = |place: &Place| &batches[place.0];
-    let layout_of = |scores: &Scores| -> u16 {
-        let wanted = Layout::of(scores);
-        layouts.iter().position(|l| *l == wanted).unwrap_or(0) as u16
-    };
+    let layout_of =
+        |scores: &Scores| -> u16 { layouts.iter().position(|l| l.is_of(scores)).unwrap_or(0) as u16 };
     let layout_of_batch: Vec<u16> = batches.iter().map(|b| layout_of(&b.scores)).collect();
     let row_text = |pick: &dyn Fn(&PredictionBatch, usize) -> Option<Arc<str>>| -> ArrayRef {
         Arc::new(
@@ -140,7 +204,12 @@ fn columns(
     let mut add = |name: &str, array: ArrayRef| columns.push((name.to_owned(), array));
     add(
         "batch",
-        Arc::new(places.iter().map(|p| Some(p.0 as u32)).collect::<UInt32Array>()),
+        Arc::new(
+            places
+                .iter()
+                .map(|p| Some((first + p.0) as i64))
+                .collect::<Int64Array>(),
+        ),
     );
     add(
         "endpoint",
@@ -182,14 +251,14 @@ fn columns(
         Arc::new(
             places
                 .iter()
-                .map(|p| p.1.map(|row| of(p).versions[row].0))
-                .collect::<UInt32Array>(),
+                .map(|p| p.1.map(|row| i64::from(of(p).versions[row].0)))
+                .collect::<Int64Array>(),
         ),
     );
     add(
         "role",
         Arc::new(to_dictionary(
-            places.iter().map(|p| p.1.map(|row| role_name(of(p).roles[row]))),
+            places.iter().map(|p| p.1.map(|row| of(p).roles[row].name())),
         )?),
     );
     add(
@@ -207,8 +276,8 @@ fn columns(
         Arc::new(
             places
                 .iter()
-                .map(|p| Some(of(p).latency_us))
-                .collect::<UInt64Array>(),
+                .map(|p| Some(of(p).latency_us as i64))
+                .collect::<Int64Array>(),
         ),
     );
     add(
@@ -216,11 +285,11 @@ fn columns(
         Arc::new(
             places
                 .iter()
-                .map(|p| Some(layout_of_batch[p.0]))
-                .collect::<UInt16Array>(),
+                .map(|p| Some(i32::from(layout_of_batch[p.0])))
+                .collect::<Int32Array>(),
         ),
     );
-    if batches.iter().all(|b| b.scores.width() == 1) {
+    if shape.single {
         add(
             "score",
             Arc::new(
@@ -240,7 +309,7 @@ fn columns(
         }
         add("scores", Arc::new(list.finish()));
     }
-    if batches.iter().any(|b| !b.shadows.is_empty()) {
+    if shape.shadows {
         for (name, array) in shadow_columns(batches, places, &layout_of) {
             add(name, array);
         }
@@ -277,13 +346,15 @@ fn shadow_columns(
     places: &[Place],
     layout_of: &dyn Fn(&Scores) -> u16,
 ) -> [(&'static str, ArrayRef); 3] {
-    let mut versions = ListBuilder::new(UInt32Builder::new());
-    let mut layouts = ListBuilder::new(UInt16Builder::new());
+    let mut versions = ListBuilder::new(Int64Builder::new());
+    let mut layouts = ListBuilder::new(Int32Builder::new());
     let mut scores = ListBuilder::new(Float64Builder::new());
     for place in places {
         for shadow in &batches[place.0].shadows {
-            versions.values().append_value(shadow.version.0);
-            layouts.values().append_value(layout_of(&shadow.scores));
+            versions.values().append_value(i64::from(shadow.version.0));
+            layouts
+                .values()
+                .append_value(i32::from(layout_of(&shadow.scores)));
             if let Some(row) = place.1 {
                 scores.values().append_slice(shadow.scores.row(row));
             }

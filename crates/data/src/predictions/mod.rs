@@ -4,14 +4,67 @@
 //! dictionaries make it nearly free, so that any reader of Parquet can work with the log. `batch` numbers the requests of the file.
 //! A request without rows stands as one row whose `prediction_id` is null.
 
+mod calls;
 mod decode;
+mod delta;
 mod encode;
 
 use serde::{Deserialize, Serialize};
 use tidemill_core::frame::{FeatureSchema, Scores, Task};
 
-pub use decode::decode;
-pub use encode::encode;
+use decode::decode;
+use encode::Writer;
+#[cfg(test)]
+use encode::encode;
+use tidemill_core::calls::CallRecord;
+use tidemill_core::ports::{BatchWriter, CallColumn, CallWriter, PortError, PredictionCodec};
+use tidemill_core::predictions::{BatchShape, PredictionBatch};
+
+/// [`PredictionCodec`] on Parquet.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PredictionFiles;
+
+impl PredictionCodec for PredictionFiles {
+    fn batches(&self, shape: BatchShape) -> Box<dyn BatchWriter> {
+        Box::new(Writer::new(shape))
+    }
+
+    fn decode_batches(&self, parquet: &[u8]) -> Result<Vec<PredictionBatch>, PortError> {
+        Ok(decode(parquet)?)
+    }
+
+    fn calls(&self, columns: Vec<CallColumn>) -> Box<dyn CallWriter> {
+        Box::new(calls::Writer::new(columns))
+    }
+
+    fn decode_calls(&self, parquet: &[u8]) -> Result<Vec<CallRecord>, PortError> {
+        Ok(calls::decode(parquet)?)
+    }
+
+    fn delta_columns(&self, parquet: &[u8]) -> Result<(u64, Vec<(String, serde_json::Value)>), PortError> {
+        Ok(delta::columns(parquet)?)
+    }
+}
+
+impl CallWriter for calls::Writer {
+    fn push(&mut self, calls: &[CallRecord]) -> Result<(), PortError> {
+        Ok(Self::push(self, calls)?)
+    }
+
+    fn finish(self: Box<Self>) -> Result<Vec<u8>, PortError> {
+        Ok(Self::finish(*self)?)
+    }
+}
+
+impl BatchWriter for Writer {
+    fn push(&mut self, batches: &[PredictionBatch]) -> Result<(), PortError> {
+        Ok(Self::push(self, batches)?)
+    }
+
+    fn finish(self: Box<Self>) -> Result<Vec<u8>, PortError> {
+        Ok(Self::finish(*self)?)
+    }
+}
 
 /// The key under which a file's description stands in the Parquet metadata.
 const METADATA_KEY: &str = "tidemill.predictions";
@@ -32,6 +85,15 @@ struct Layout {
 }
 
 impl Layout {
+    /// Whether scores are to be read so.
+    fn is_of(&self, scores: &Scores) -> bool {
+        let classes: &[String] = match scores {
+            Scores::Multiclass { classes, .. } => classes,
+            Scores::Binary(_) | Scores::Regression(_) => &[],
+        };
+        self.task == scores.task() && self.classes == classes
+    }
+
     fn of(scores: &Scores) -> Self {
         Self {
             task: scores.task(),
@@ -51,7 +113,7 @@ mod tests {
     use tidemill_core::clock::Timestamp;
     use tidemill_core::frame::{Column, Feature, FeatureKind, FeatureSchema, Frame, Scores};
     use tidemill_core::ids::{PredictionId, VersionNumber};
-    use tidemill_core::predictions::{PredictionBatch, Role, ShadowScores};
+    use tidemill_core::predictions::{Role, ShadowScores};
 
     use super::*;
 
@@ -94,7 +156,9 @@ mod tests {
                     Just(Role::Champion),
                     Just(Role::Canary),
                     Just(Role::Previous),
-                    Just(Role::Default)
+                    Just(Role::Default),
+                    Just(Role::Fallback),
+                    Just(Role::Abstained)
                 ];
                 let features = (
                     prop::collection::vec(-1e6..1e6f64, rows),
@@ -150,7 +214,13 @@ mod tests {
         #[test]
         fn batches_come_back_request_by_request(batches in prop::collection::vec(batch(), 0..6)) {
             let bytes = encode(&batches).unwrap();
-            prop_assert_eq!(decode(&bytes).unwrap(), batches);
+            prop_assert_eq!(decode(&bytes).unwrap(), batches.clone());
+            // In parts, as compaction writes them.
+            let mut writer = Writer::new(BatchShape::of(&batches));
+            for part in batches.chunks(2) {
+                writer.push(part).unwrap();
+            }
+            prop_assert_eq!(decode(&writer.finish().unwrap()).unwrap(), batches);
         }
     }
 

@@ -41,15 +41,34 @@ const NEVER: [&str; 9] = [
 ];
 
 /// Beginnings and ends of the names of secrets.
-const SECRET_STARTS: [&str; 6] = [
+const SECRET_STARTS: [&str; 14] = [
     ".env",
     "id_rsa",
+    "id_dsa",
+    "id_ecdsa",
     "id_ed25519",
     "credentials",
     "secrets.",
+    "service-account",
+    "service_account",
+    "kubeconfig",
     ".netrc",
+    ".pypirc",
+    ".pgpass",
+    ".git-credentials",
 ];
-const SECRET_ENDS: [&str; 6] = [".pem", ".key", ".p12", ".pfx", ".keystore", ".kdbx"];
+const SECRET_ENDS: [&str; 10] = [
+    ".pem",
+    ".key",
+    ".p12",
+    ".pfx",
+    ".keystore",
+    ".kdbx",
+    ".jks",
+    ".ppk",
+    ".env",
+    ".tfstate",
+];
 
 fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();

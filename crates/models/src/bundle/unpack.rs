@@ -11,6 +11,8 @@ use tidemill_core::deployments::{
 };
 use tidemill_core::ports::PortError;
 
+/// A file's name has at most so many bytes.
+const MAX_NAME: u64 = 4_096;
 /// A manifest has at most so many bytes.
 const MAX_MANIFEST: u64 = 1 << 20;
 /// The window that is kept in memory to decompress; what asks for a larger one is no bundle of ours.
@@ -89,10 +91,19 @@ fn unpack_into(archive: &Path, folder: &Path) -> Result<BundleManifest, PortErro
     fs::create_dir_all(folder.join(FILES_FOLDER)).map_err(|error| io_error("create", folder, &error))?;
     let mut manifest = None;
     let (mut files, mut bytes) = (0_usize, 0_u64);
-    for entry in tar.entries().map_err(unreadable)? {
+    let mut long_name = None;
+    // Raw, because the library would read a long name into memory whatever its length.
+    for entry in tar.entries().map_err(unreadable)?.raw(true) {
         let entry = entry.map_err(unreadable)?;
-        let path = entry.path().map_err(unreadable)?.into_owned();
         let kind = entry.header().entry_type();
+        if kind == tar::EntryType::GNULongName {
+            long_name = Some(read_name(entry).map_err(unreadable)?);
+            continue;
+        }
+        let path = match long_name.take() {
+            Some(name) => name,
+            None => entry.path().map_err(unreadable)?.into_owned(),
+        };
         if kind == tar::EntryType::Directory {
             safe(&path)?;
             continue;
@@ -140,6 +151,21 @@ fn unpack_into(archive: &Path, folder: &Path) -> Result<BundleManifest, PortErro
             "the archive has no `{MANIFEST_FILE}`; pack it with `tidemill bundle`"
         ))
     })
+}
+
+/// The name that an entry holds for the next one.
+fn read_name(entry: impl Read) -> io::Result<PathBuf> {
+    let mut name = Vec::new();
+    entry.take(MAX_NAME + 1).read_to_end(&mut name)?;
+    if name.len() as u64 > MAX_NAME {
+        return Err(io::Error::other(format!("a name has more than {MAX_NAME} bytes")));
+    }
+    while name.last() == Some(&0) {
+        name.pop();
+    }
+    String::from_utf8(name)
+        .map(PathBuf::from)
+        .map_err(|_| io::Error::other("a name is not UTF-8"))
 }
 
 /// The path, if it stays below the folder and is below its files.
@@ -334,6 +360,32 @@ mod tests {
             .collect();
         assert_eq!(left.len(), 1, "{left:?}");
         assert_eq!(fs::read(out.join("files/app.py")).unwrap().len(), 300_000);
+    }
+
+    #[test]
+    fn long_names_come_out_again_and_a_name_without_end_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = format!("{}/{}.py", "d".repeat(120), "f".repeat(120));
+        let app = dir.path().join("app.py");
+        fs::write(&app, "x = 1\n").unwrap();
+        let archive = dir.path().join("a");
+        pack(&manifest(), &[(name.clone(), app)].into(), &archive).unwrap();
+        let out = dir.path().join("out");
+        unpack(&archive, &out).unwrap();
+        assert!(out.join(FILES_FOLDER).join(name).is_file());
+        let endless = archive_of(dir.path(), |tar| {
+            entry(
+                tar,
+                tar::EntryType::GNULongName,
+                b"././@LongLink",
+                &vec![b'a'; 1 << 20],
+            );
+        });
+        let error = unpack(&endless, &dir.path().join("other")).unwrap_err();
+        assert!(
+            error.message.contains("a name has more than 4096 bytes"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -14,6 +14,7 @@ use tidemill_core::tensors::{DataType, Tensor, TensorData, TensorError, TensorSp
 use super::{ExplainOptions, Explanation, ROWS_AT_ONCE, by_asking, inputs_of};
 use crate::error::ServeError;
 use crate::graphs::answer_tensors;
+use crate::inputs;
 use crate::routing::{Deployment, Route};
 
 /// Explains what a version would answer to `rows`: the champion if none is named.
@@ -29,7 +30,9 @@ pub(crate) async fn explain(
         version: deployment.version,
         source,
     };
-    let tensors = tensors_of(&rows).map_err(|error| ServeError::Internal(error.to_string()))?;
+    inputs::check_nulls(route.inputs, &rows)?;
+    let features = Arc::clone(&deployment.model.signature().features);
+    let tensors = tensors_of(&rows, &features).map_err(|error| ServeError::Internal(error.to_string()))?;
     let output = output_of(route);
     if options.method == ExplainMethod::Auto {
         let model = Arc::clone(&deployment.model);
@@ -48,18 +51,13 @@ pub(crate) async fn explain(
 }
 
 fn chosen(route: &Route, version: Option<VersionNumber>) -> Result<&Arc<Deployment>, ServeError> {
-    let canary = route.canary.as_ref().map(|canary| &canary.deployment);
-    let mut all = route
-        .champion
-        .iter()
-        .chain(canary)
-        .chain(&route.previous)
-        .chain(&route.shadows);
     let endpoint = route.endpoint.clone();
     match version {
         None => route.champion.as_ref().ok_or(ServeError::NoModel { endpoint }),
         Some(version) => {
-            let found = all.find(|deployment| deployment.version == version);
+            let found = route
+                .deployments()
+                .find(|deployment| deployment.version == version);
             found.ok_or_else(|| ServeError::UnknownVersion {
                 endpoint,
                 version,
@@ -106,10 +104,13 @@ async fn off_thread<T: Send + 'static>(
     })
 }
 
-/// Each column as a tensor.
-fn tensors_of(rows: &Frame) -> Result<Vec<Tensor>, TensorError> {
-    let features = rows.schema().features.iter();
-    let tensors = features.zip(rows.columns()).map(|(feature, column)| {
+/// The columns that a model reads, in its order, each as a tensor.
+fn tensors_of(rows: &Frame, features: &FeatureSchema) -> Result<Vec<Tensor>, TensorError> {
+    let read = features.features.iter().filter_map(|feature| {
+        let place = rows.schema().index_of(&feature.name)?;
+        Some((feature, rows.columns().get(place)?))
+    });
+    let tensors = read.map(|(feature, column)| {
         let shape = vec![rows.rows()];
         match column {
             Column::Numeric(numbers) => Tensor::of_f64(&feature.name, shape, numbers),

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tidemill_core::clock::Stopwatch;
 use tidemill_core::frame::{Frame, Scores, Task};
-use tidemill_core::servable::Payload;
+use tidemill_core::servable::{Deadline, Payload};
 use tidemill_core::tensors::{DataType, Tensor, TensorData, TensorError};
 
 use crate::error::ServeError;
@@ -28,6 +29,7 @@ pub(super) async fn ask(server: &Server, route: &Arc<Route>, call: Call) -> Resu
         keys,
         received: call.received,
         version: call.version,
+        deadline: call.timeout.map(|left| Deadline::after(Stopwatch::start(), left)),
     });
     let response = match call.timeout {
         None => answered.await?,
@@ -97,14 +99,14 @@ pub(crate) fn answer_tensors(scores: &Scores, rows: usize) -> Result<Vec<Tensor>
     Ok(match scores {
         Scores::Multiclass { classes, .. } => {
             let width = classes.len().max(1);
-            let label = |row: &[f64]| {
-                let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
-                best.and_then(|(best, _)| classes.get(best))
+            let label = |row: usize| {
+                scores
+                    .label(row)
                     .map(|class| Bytes::copy_from_slice(class.as_bytes()))
             };
             vec![
                 Tensor::of_f64("probabilities", vec![rows, width], values)?,
-                Tensor::strings("label", vec![rows], values.chunks(width).map(label).collect())?,
+                Tensor::strings("label", vec![rows], (0..rows).map(label).collect())?,
             ]
         }
         Scores::Binary(_) | Scores::Regression(_) => {

@@ -128,6 +128,7 @@ impl Bench {
             versions: vec![HostedVersion {
                 number: VersionNumber(1),
                 loader: Arc::new(FakeLoader(Arc::clone(&fake))),
+                bundle: None,
             }],
         });
         fake

@@ -35,15 +35,24 @@ use servable::GraphLoader;
 /// # Errors
 /// What in the graph does not hang together: the key, and what to do.
 pub fn deploy(server: &Server, name: &str, graph: &GraphSpec) -> Result<(), Finding> {
-    graph.check(name)?;
-    let loader: Arc<dyn Loader> = Arc::new(GraphLoader::new(server, name, graph));
+    let loader = loader(server, name, graph)?;
     server.hosting().put(Hosted {
         name: EndpointName::new(name),
         spec: Arc::new(graph.serving.clone()),
         versions: vec![HostedVersion {
             number: VersionNumber(1),
             loader,
+            bundle: None,
         }],
     });
     Ok(())
+}
+
+/// A loader of a graph, as a version of the deployment `name`.
+///
+/// # Errors
+/// As [`deploy`].
+pub fn loader(server: &Server, name: &str, graph: &GraphSpec) -> Result<Arc<dyn Loader>, Finding> {
+    graph.check(name)?;
+    Ok(Arc::new(GraphLoader::new(server, name, graph)))
 }

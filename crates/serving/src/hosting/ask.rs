@@ -1,14 +1,17 @@
 //! Asking one version: loaded if it slept, the payload checked, at once or in turn.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tidemill_core::clock::Stopwatch;
 use tidemill_core::servable::{CallContext, Payload, Work};
 use tokio::sync::oneshot;
 
+use super::call::Said;
 use super::fit;
 use super::queue::{self, Pending};
 use super::replicas::Replica;
+use super::statistics::Counts;
 use super::version::Version;
 use crate::error::ServeError;
 
@@ -33,7 +36,7 @@ pub(super) async fn ask(
     payload: Payload,
     context: &CallContext,
     priority: u32,
-) -> Result<Payload, ServeError> {
+) -> Result<Said, ServeError> {
     let replica = ready(version, &payload, context).await?;
     ask_ready(version, &replica, payload, context, priority).await
 }
@@ -45,7 +48,7 @@ pub(super) async fn ask_ready(
     payload: Payload,
     context: &CallContext,
     priority: u32,
-) -> Result<Payload, ServeError> {
+) -> Result<Said, ServeError> {
     let rows = fit::rows(&replica.interface, &payload);
     if replica.model.work() == Work::Light {
         return version.ask_now(replica, payload, context, rows).await;
@@ -82,9 +85,29 @@ pub(super) async fn ask_ready(
         waiting: Stopwatch::start(),
         reply,
     };
-    let payload = version.ask_in_turn(pending, answer).await?;
+    let waited = Awaited(Some(&version.counts));
+    let answered = version.ask_in_turn(pending, answer).await;
+    waited.ended();
+    let said = answered?;
     if let Some(permit) = permit {
         permit.answered(version.may_grow());
     }
-    Ok(payload)
+    Ok(said)
+}
+
+/// A caller that waits; one who goes away before the end is counted.
+struct Awaited<'a>(Option<&'a Counts>);
+
+impl Awaited<'_> {
+    fn ended(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        if let Some(counts) = self.0 {
+            counts.cancelled.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }

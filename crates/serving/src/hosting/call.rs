@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use tidemill_core::clock::{Stopwatch, Timestamp};
-use tidemill_core::ids::{EndpointName, VersionNumber};
+use tidemill_core::ids::{EndpointName, PredictionId, VersionNumber};
 use tidemill_core::servable::{CallContext, Payload};
 
 use crate::error::ServeError;
@@ -70,6 +70,28 @@ pub struct CallAnswer {
     pub degraded: Option<Arc<str>>,
     /// Whether it was remembered from an earlier call.
     pub cached: bool,
+    /// Under which id the call is recorded, if it is.
+    pub prediction_id: Option<PredictionId>,
+    /// Another deployment that answered instead; then the version is one of that.
+    pub by: Option<EndpointName>,
+    /// How long it took.
+    pub times: CallTimes,
+}
+
+/// How long the parts of a call took, nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CallTimes {
+    /// In line.
+    pub queue: u64,
+    /// In the model.
+    pub compute: u64,
+}
+
+/// A model's answer, and how long it took.
+#[derive(Debug)]
+pub(super) struct Said {
+    pub payload: Payload,
+    pub times: CallTimes,
 }
 
 /// Answers one after another.

@@ -65,7 +65,7 @@ pub(super) async fn explain(
     let asks = |tensors| -> futures_util::future::BoxFuture<'_, Result<Payload, PortError>> {
         Box::pin(async {
             let answer = ask(version, Payload::Tensors(tensors), &asking, priority).await;
-            answer.map_err(crate::graphs::of_serving)
+            answer.map(|said| said.payload).map_err(crate::graphs::of_serving)
         })
     };
     let explanation = by_asking(tensors, &interface.outputs, options, at_once, &asks).await;

@@ -13,7 +13,9 @@ use tidemill_core::tensors::{DataType, Tensor};
 
 use super::ask::{ask_ready, ready};
 use super::cache;
+use super::call::{CallTimes, Said};
 use super::host::Host;
+use super::recording::Recording;
 use super::routing::{Kind, Pass};
 use super::version::Version;
 use super::{Call, CallAnswer, Hosting};
@@ -34,6 +36,14 @@ struct Asked {
     own_time: bool,
 }
 
+/// Which version is asked first, and why.
+struct Way<'a> {
+    version: &'a Arc<Version>,
+    route: &'a Arc<str>,
+    /// Whether it may be given a rest, and others asked instead.
+    guarded: bool,
+}
+
 impl Host {
     pub async fn call(&self, hosting: &Hosting, mut call: Call) -> Result<CallAnswer, ServeError> {
         self.check_on()?;
@@ -49,22 +59,51 @@ impl Host {
         };
         self.routing.count(kind);
         let guarded = !matches!(kind, Kind::Explicit);
+        let recording = Recording::begin(self, hosting, version, &call.payload, &context, call.received);
+        let way = Way {
+            version,
+            route: &chosen.route,
+            guarded,
+        };
+        let result = self.go(hosting, way, call.payload, context, &asked).await;
+        match recording {
+            Some(recording) => recording.finish(result).await,
+            None => result,
+        }
+    }
+
+    /// To the version in charge, and on from there.
+    async fn go(
+        &self,
+        hosting: &Hosting,
+        way: Way<'_>,
+        payload: Payload,
+        context: CallContext,
+        asked: &Asked,
+    ) -> Result<CallAnswer, ServeError> {
+        let Way {
+            version,
+            route,
+            guarded,
+        } = way;
         let falls_back = guarded && !self.spec().fallback.is_empty();
         let copied = self.routing.has_shadows();
-        let kept = (falls_back || copied).then(|| call.payload.clone());
-        let result = self
-            .attempt(version, call.payload, &context, &asked, guarded)
-            .await;
+        let kept = (falls_back || copied).then(|| payload.clone());
+        let result = self.attempt(version, payload, &context, asked, guarded).await;
         match (result, kept) {
-            (Ok((payload, cached)), kept) => {
+            (Ok((said, cached)), kept) => {
                 if let Some(kept) = kept.filter(|_| copied && !cached) {
-                    self.copy(hosting, version.number, &kept, &context, &payload);
+                    self.copy(hosting, version.number, &kept, &context, &said.payload);
                 }
-                Ok(self.answer(version.number, &chosen.route, payload, context.request_id, cached))
+                let answer = self.answer(version.number, route, said.payload, context.request_id, cached);
+                Ok(CallAnswer {
+                    times: said.times,
+                    ..answer
+                })
             }
             (Err(error), Some(kept)) if falls_back && may_fall_back(&error) => {
                 let tried = version.number;
-                self.fall_back(hosting, error, tried, kept, context, &asked).await
+                self.fall_back(hosting, error, tried, kept, context, asked).await
             }
             (Err(error), _) => Err(error),
         }
@@ -96,7 +135,7 @@ impl Host {
         context: &CallContext,
         asked: &Asked,
         guarded: bool,
-    ) -> Result<(Payload, bool), ServeError> {
+    ) -> Result<(Said, bool), ServeError> {
         let breaker = self.routing.breaker(version.number).filter(|_| guarded);
         let pass: Option<Pass> = match breaker {
             Some(breaker) => {
@@ -128,7 +167,7 @@ impl Host {
         payload: Payload,
         context: &CallContext,
         asked: &Asked,
-    ) -> Result<(Payload, bool), ServeError> {
+    ) -> Result<(Said, bool), ServeError> {
         let used = self.now().as_micros().max(1) as u64;
         version.last_used.store(used, Ordering::Relaxed);
         let replica = ready(version, &payload, context).await?;
@@ -147,23 +186,24 @@ impl Host {
             counter.add(asked.received.nanos());
             if let Some(payload) = found {
                 counts.success.add(asked.received.nanos());
-                return Ok((payload, true));
+                let times = CallTimes::default();
+                return Ok((Said { payload, times }, true));
             }
         }
         let result = ask_ready(version, &replica, payload, context, asked.priority).await;
         match &result {
-            Ok(payload) => {
+            Ok(said) => {
                 counts.success.add(asked.received.nanos());
                 let at = self.now().as_millis() as u64;
                 counts.last_inference.store(at, Ordering::Relaxed);
                 if let (Some(cache), Some(key)) = (&self.cache, key) {
-                    cache.put(key, payload);
+                    cache.put(key, &said.payload);
                 }
             }
             Err(ServeError::Model { .. }) => counts.fail.add(asked.received.nanos()),
             Err(_) => {}
         }
-        result.map(|payload| (payload, false))
+        result.map(|said| (said, false))
     }
 
     fn failed_all(&self, reasons: String) -> ServeError {
@@ -203,11 +243,13 @@ impl Host {
                     let answer = self
                         .attempt(version, payload.clone(), &context, asked, true)
                         .await;
-                    answer.map(|(payload, cached)| {
+                    answer.map(|(said, cached)| {
                         let route = format!("fallback version {number}").into();
                         self.routing.count(Kind::FallbackVersion);
-                        self.answer(number, &route, payload, context.request_id.clone(), cached)
-                            .marked(VERSION)
+                        let id = context.request_id.clone();
+                        let answer = self.answer(number, &route, said.payload, id, cached);
+                        let times = said.times;
+                        CallAnswer { times, ..answer }.marked(VERSION)
                     })
                 }
                 FallbackSpec {
@@ -283,7 +325,8 @@ impl Host {
         let answer = hosting.call_boxed(call).await?;
         self.routing.count(Kind::FallbackEndpoint);
         let route = format!("fallback endpoint {name} version {}", answer.version).into();
-        Ok(CallAnswer { route, ..answer }.marked(ENDPOINT))
+        let by = answer.by.clone().or_else(|| Some(EndpointName::new(name)));
+        Ok(CallAnswer { route, by, ..answer }.marked(ENDPOINT))
     }
 }
 

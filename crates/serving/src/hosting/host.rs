@@ -11,10 +11,11 @@ use tidemill_core::spec::{ServingSpec, VersionPolicy};
 
 use super::ask::ready;
 use super::cache::{Cache, RateLimit};
+use super::recording::Recording;
 use super::routing::{Chosen, Kind, Routing};
 use super::statistics::VersionStatistics;
 use super::version::{Version, duration};
-use super::{Call, CallAnswer, CallAnswers, Hosted, Hosting, IndexEntry, VersionState};
+use super::{Call, CallAnswer, CallAnswers, CallTimes, Hosted, Hosting, IndexEntry, VersionState};
 use crate::error::ServeError;
 
 #[derive(Debug)]
@@ -39,9 +40,9 @@ impl Host {
         let versions: BTreeMap<VersionNumber, Arc<Version>> = versions
             .into_iter()
             .map(|version| {
-                let (number, loader) = (version.number, version.loader);
+                let number = version.number;
                 let old = before.and_then(|before| before.versions.get(&number));
-                let old = old.filter(|old| old.loads_alike(&loader, &spec));
+                let old = old.filter(|old| old.loads_alike(&version.loader, &spec));
                 all_kept &= old.is_some();
                 let slot = match old {
                     Some(old) if old.answers_alike(&spec) => {
@@ -51,7 +52,7 @@ impl Host {
                     }
                     old => {
                         let old = old.map(AsRef::as_ref);
-                        Arc::new(Version::new(name.clone(), number, Arc::clone(&spec), loader, old))
+                        Arc::new(Version::new(name.clone(), version, Arc::clone(&spec), old))
                     }
                 };
                 (number, slot)
@@ -319,6 +320,9 @@ impl Host {
             at: self.clock.now(),
             degraded: None,
             cached,
+            prediction_id: None,
+            by: None,
+            times: CallTimes::default(),
         }
     }
 
@@ -332,9 +336,23 @@ impl Host {
             let used = self.now().as_micros().max(1) as u64;
             version.last_used.store(used, Ordering::Relaxed);
             let slot = version.slot_for_stream(&context).await?;
+            let recording = Recording::begin(self, hosting, version, &call.payload, &context, call.received);
             let answers = slot.replica.model.stream(call.payload.clone(), &context).await;
-            if let Some(answers) = answers.map_err(|source| version.failed(source))? {
+            let answers = match answers.map_err(|source| version.failed(source)) {
+                Ok(answers) => answers,
+                Err(error) => {
+                    return match recording {
+                        Some(recording) => recording
+                            .finish(Err(error))
+                            .await
+                            .map(|_| Box::pin(futures_util::stream::empty()) as CallAnswers),
+                        None => Err(error),
+                    };
+                }
+            };
+            if let Some(answers) = answers {
                 self.routing.count(kind);
+                let prediction_id = recording.as_ref().map(Recording::id);
                 let (version, clock) = (Arc::clone(version), Arc::clone(&self.clock));
                 let answers = futures_util::StreamExt::map(answers, move |item| {
                     // Held until the last answer: the replica works on this call so long.
@@ -348,9 +366,15 @@ impl Host {
                         at: clock.now(),
                         degraded: None,
                         cached: false,
+                        prediction_id: prediction_id.clone(),
+                        by: None,
+                        times: CallTimes::default(),
                     })
                 });
-                return Ok(Box::pin(answers));
+                return Ok(match recording {
+                    Some(recording) => recording.stream(Box::pin(answers)),
+                    None => Box::pin(answers),
+                });
             }
         }
         // The same id, so that the same version is chosen.

@@ -1,15 +1,20 @@
 //! How many calls may be under way at once, learnt from how long they take: once they take much longer than on a quiet day, more of
 //! them only wait, and it is kinder to refuse what comes on top at once.
 //!
+//! The limit holds only in an overload, which is told from a busy day by its trend (`trend.rs`): callers that wait for one answer before
+//! they ask again wait in line however many they are, because their line does not grow.
+//!
 //! After Netflix' concurrency-limits (`Gradient2Limit`): every window the limit is multiplied by `tolerance · quiet / now`, at most 1 and
 //! at least ½, and a head room of half its square root is added (half: the whole root would let a single worker's line be three long). `quiet` is here the mean latency of the calls that found nobody before them, so
 //! that a long overload is not taken for the normal state.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tidemill_core::clock::Stopwatch;
+
+use super::trend::{Mode, Seen, Trend};
 
 /// Latency may grow to this many times that of a quiet day before the limit shrinks.
 const TOLERANCE: f64 = 1.4;
@@ -18,6 +23,8 @@ const WINDOW: Duration = Duration::from_millis(50);
 const ENOUGH: u64 = 4;
 /// Without a refusal for so long, microseconds, and with nobody under way, the limit is what it was at first: a burst is no overload.
 const FORGET_MICROS: u64 = 1_000_000;
+/// Where callers come the faster the more of them are refused, this many times what can be worked on at once may wait.
+const PATIENT: usize = 64;
 /// How much of the quiet latency stays with each new quiet call.
 const KEEP: f64 = 0.98;
 
@@ -27,15 +34,18 @@ struct Window {
     calls: u64,
     seconds: f64,
     most_at_once: usize,
+    /// Calls that had come when it began.
+    came_before: u64,
 }
 
 impl Window {
-    fn new() -> Self {
+    fn new(came_before: u64) -> Self {
         Self {
             since: Stopwatch::start(),
             calls: 0,
             seconds: 0.0,
             most_at_once: 0,
+            came_before,
         }
     }
 }
@@ -48,7 +58,13 @@ pub(super) struct Limit {
     allowed: AtomicU64,
     /// Seconds, an `f64`; 0 before anything is known.
     quiet: AtomicU64,
-    window: Mutex<Window>,
+    window: Mutex<(Window, Trend)>,
+    /// Calls that have come, refused ones too.
+    came: AtomicU64,
+    /// What is never refused: what can be worked on at once, and one more.
+    least: AtomicUsize,
+    /// A [`Mode`].
+    mode: AtomicU8,
     most: f64,
     since: Stopwatch,
     /// Microseconds of `since` at the latest refusal.
@@ -71,7 +87,10 @@ impl Limit {
             under_way: AtomicUsize::new(0),
             allowed: AtomicU64::new((most as f64).to_bits()),
             quiet: AtomicU64::new(0),
-            window: Mutex::new(Window::new()),
+            window: Mutex::new((Window::new(0), Trend::default())),
+            came: AtomicU64::new(0),
+            least: AtomicUsize::new(1),
+            mode: AtomicU8::new(Mode::Calm as u8),
             most: most as f64,
             since: Stopwatch::start(),
             refused: AtomicU64::new(0),
@@ -92,17 +111,40 @@ impl Limit {
         self.under_way.load(Ordering::Relaxed)
     }
 
+    fn is(&self, mode: Mode) -> bool {
+        self.mode.load(Ordering::Relaxed) == mode as u8
+    }
+
+    fn enter(&self, mode: Mode) {
+        self.mode.store(mode as u8, Ordering::Relaxed);
+    }
+
+    /// How long a call may wait for its turn: as long as it likes, but in an overload not so long that its answer would be a slow one.
+    pub fn longest_wait(&self) -> Option<Duration> {
+        let quiet = Self::load(&self.quiet);
+        (self.is(Mode::Overloaded) && quiet > 0.0).then(|| Duration::from_secs_f64(TOLERANCE * quiet))
+    }
+
     /// Takes a call on, unless too many are under way. `slots`: so many are worked on side by side; `together`: so many are answered by
     /// one of them at once. What can be worked on at once is never refused, nor is one more.
     pub fn admit(self: &Arc<Self>, slots: usize, together: usize) -> Option<UnderWay> {
         let before = self.under_way.fetch_add(1, Ordering::AcqRel);
+        self.came.fetch_add(1, Ordering::Relaxed);
         let least = slots.saturating_mul(together).saturating_add(1);
+        self.least.store(least, Ordering::Relaxed);
         // A call that finds nobody, a while after the latest refusal: what was learnt then says nothing of now.
         let now = self.since.micros();
         if before == 0 && now.saturating_sub(self.refused.load(Ordering::Acquire)) > FORGET_MICROS {
             self.allowed.store(self.most.to_bits(), Ordering::Relaxed);
+            let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+            self.enter(window.1.forget());
         }
-        if before >= self.now().max(least) {
+        let refused = if self.is(Mode::Overloaded) {
+            before >= self.now().max(least)
+        } else {
+            self.is(Mode::Patient) && before >= least.saturating_mul(PATIENT)
+        };
+        if refused {
             self.refused.store(now, Ordering::Release);
             self.under_way.fetch_sub(1, Ordering::AcqRel);
             return None;
@@ -126,21 +168,32 @@ impl Limit {
             };
             self.quiet.store(next.to_bits(), Ordering::Relaxed);
         }
-        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let (window, trend) = &mut *guard;
         window.calls += 1;
         window.seconds += seconds;
         window.most_at_once = window.most_at_once.max(self.under_way());
-        if window.calls < ENOUGH || window.since.elapsed() < WINDOW {
+        let lasted = window.since.elapsed();
+        if window.calls < ENOUGH || lasted < WINDOW {
             return;
         }
-        if may_grow {
-            *window = Window::new();
-            return;
-        }
+        let came = self.came.load(Ordering::Relaxed);
+        let seen = Seen {
+            came: came - window.came_before,
+            answered: window.calls,
+            lasted,
+            under_way: self.under_way(),
+            least: self.least.load(Ordering::Relaxed),
+        };
         let now = window.seconds / window.calls as f64;
         let used = window.most_at_once as f64;
-        *window = Window::new();
-        drop(window);
+        *window = Window::new(came);
+        if may_grow {
+            self.enter(trend.forget());
+            return;
+        }
+        self.enter(trend.follow(seen, self.since.micros()));
+        drop(guard);
         let limit = Self::load(&self.allowed);
         let quiet = Self::load(&self.quiet);
         let gradient = (TOLERANCE * quiet / now.max(1e-9)).clamp(0.5, 1.0);
@@ -176,7 +229,8 @@ mod tests {
     async fn window(limit: &Limit, seconds: f64, at_once: usize) {
         limit.under_way.store(at_once, Ordering::Relaxed);
         {
-            let mut window = limit.window.lock().unwrap();
+            let mut guard = limit.window.lock().unwrap();
+            let window = &mut guard.0;
             window.calls = ENOUGH;
             window.seconds = seconds * ENOUGH as f64;
             window.most_at_once = at_once;
@@ -205,6 +259,7 @@ mod tests {
     #[test]
     fn what_is_worked_on_at_once_and_one_more_is_never_refused() {
         let limit = Arc::new(Limit::new(1));
+        limit.enter(Mode::Overloaded);
         let taken: Vec<UnderWay> = (0..9).map_while(|_| limit.admit(4, 1)).collect();
         assert_eq!((taken.len(), limit.under_way()), (5, 5));
         drop(taken);

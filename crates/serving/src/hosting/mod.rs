@@ -3,6 +3,7 @@
 //!
 //! The way of a call: [`Hosting::call`] → `host.rs` (version, limits, cache) → `version.rs` (`queue.rs`, `batch.rs`) → a replica's model.
 
+mod again;
 mod ask;
 mod batch;
 mod cache;
@@ -14,6 +15,9 @@ mod host;
 mod limit;
 mod pump;
 mod queue;
+mod recording;
+#[cfg(test)]
+mod recording_tests;
 mod replicas;
 pub(crate) mod routing;
 #[cfg(test)]
@@ -22,6 +26,7 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 mod threads;
+mod trend;
 mod version;
 mod warm;
 #[cfg(test)]
@@ -35,6 +40,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use tidemill_core::clock::{Clock, Timestamp, real_sleep};
+use tidemill_core::digest::Digest;
 use tidemill_core::ids::{EndpointName, VersionNumber};
 #[cfg(doc)]
 use tidemill_core::servable::Servable;
@@ -43,8 +49,9 @@ use tidemill_core::spec::ServingSpec;
 
 use crate::error::ServeError;
 use crate::explain::{ExplainOptions, Explanation};
+use crate::log::PredictionLog;
 use crate::pressure::PressureGauge;
-pub use call::{Call, CallAnswer, CallAnswers};
+pub use call::{Call, CallAnswer, CallAnswers, CallTimes};
 use host::Host;
 pub use routing::{
     BanditArm, BanditState, BreakerState, BreakerStatistics, RoutingStatistics, ShadowStatistics,
@@ -66,6 +73,8 @@ pub struct HostedVersion {
     pub number: VersionNumber,
     /// Loads it, whenever it is needed.
     pub loader: Arc<dyn Loader>,
+    /// The bundle that it is loaded from, if it is.
+    pub bundle: Option<Digest>,
 }
 
 /// A deployment as it is meant to be.
@@ -129,6 +138,7 @@ pub struct Hosting {
     /// Bytes that all loaded models may take; 0 for any.
     memory_budget: Arc<AtomicU64>,
     pressure: PressureGauge,
+    log: Option<PredictionLog>,
 }
 
 /// [`Hosting`] for those who are in it: graphs, which ask other deployments.
@@ -138,6 +148,7 @@ pub(crate) struct WeakHosting {
     clock: Arc<dyn Clock>,
     memory_budget: Arc<AtomicU64>,
     pressure: PressureGauge,
+    log: Option<PredictionLog>,
 }
 
 impl WeakHosting {
@@ -148,6 +159,7 @@ impl WeakHosting {
             clock: Arc::clone(&self.clock),
             memory_budget: Arc::clone(&self.memory_budget),
             pressure: self.pressure.clone(),
+            log: self.log.clone(),
         })
     }
 }
@@ -160,7 +172,18 @@ impl Hosting {
             clock,
             memory_budget: Arc::default(),
             pressure: PressureGauge::default(),
+            log: None,
         }
+    }
+
+    /// The same, recording calls.
+    pub(crate) fn recording(mut self, log: PredictionLog) -> Self {
+        self.log = Some(log);
+        self
+    }
+
+    pub(crate) fn log(&self) -> Option<&PredictionLog> {
+        self.log.as_ref()
     }
 
     pub(crate) fn downgrade(&self) -> WeakHosting {
@@ -169,6 +192,7 @@ impl Hosting {
             clock: Arc::clone(&self.clock),
             memory_budget: Arc::clone(&self.memory_budget),
             pressure: self.pressure.clone(),
+            log: self.log.clone(),
         }
     }
 

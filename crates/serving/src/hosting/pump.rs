@@ -31,12 +31,16 @@ pub(super) async fn pump(version: Arc<Version>) {
         if let Some(batching) = &version.spec.batching {
             wait_for_more(&version, max_rows, duration(batching.max_delay)).await;
         }
-        let taken = version.queue.take(max_rows);
+        let longest = version.limit.longest_wait();
+        let taken = version.queue.take(max_rows, longest);
         for pending in taken.over {
             // Who has gone away was counted when it went.
             if !pending.reply.is_closed() {
-                let late = version.late("it waited too long for its turn");
-                let _ = pending.reply.send(Err(late));
+                let error = match longest {
+                    Some(_) => version.overloaded("more comes than can be answered, and it waited long"),
+                    None => version.late("it waited too long for its turn"),
+                };
+                let _ = pending.reply.send(Err(error));
             }
         }
         if !taken.batch.is_empty() {

@@ -9,6 +9,7 @@ use tidemill_core::clock::Stopwatch;
 use tidemill_core::servable::{CallContext, Payload};
 use tokio::sync::{Notify, oneshot};
 
+use super::call::Said;
 use crate::error::ServeError;
 
 /// So many bytes wait at most, however few requests they are.
@@ -24,7 +25,7 @@ pub(super) struct Pending {
     /// From 0, the most urgent.
     pub priority: usize,
     pub waiting: Stopwatch,
-    pub reply: oneshot::Sender<Result<Payload, ServeError>>,
+    pub reply: oneshot::Sender<Result<Said, ServeError>>,
 }
 
 impl Pending {
@@ -141,8 +142,9 @@ impl Queue {
             .unwrap_or_default()
     }
 
-    /// The most urgent call and those that may be answered with it, `max_rows` in all; a call of more rows goes alone.
-    pub fn take(&self, max_rows: usize) -> Taken {
+    /// The most urgent call and those that may be answered with it, `max_rows` in all; a call of more rows goes alone. `longest`: who has
+    /// waited longer than this is over, beside those who waited longer than they may at any time.
+    pub fn take(&self, max_rows: usize, longest: Option<Duration>) -> Taken {
         let mut taken = Taken {
             batch: Vec::new(),
             over: Vec::new(),
@@ -151,11 +153,15 @@ impl Queue {
         let lines = &mut *guard;
         let mut rows = 0;
         let mut alike = None;
+        let max_wait = match (self.max_wait, longest) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
         for line in 0..lines.by_priority.len() {
             let mut place = 0;
             while place < lines.by_priority[line].len() {
                 let pending = &lines.by_priority[line][place];
-                let late = self.max_wait.is_some_and(|most| pending.waiting.elapsed() > most);
+                let late = max_wait.is_some_and(|most| pending.waiting.elapsed() > most);
                 let over = late || pending.is_over();
                 let fits = taken.batch.is_empty()
                     || (pending.alike.is_some() && pending.alike == alike && rows + pending.rows <= max_rows);

@@ -99,6 +99,7 @@ fn deploy(hosting: &Hosting, name: &str, labs: &BTreeMap<u32, Arc<Lab>>, setting
     let version = |(number, lab): (&u32, &Arc<Lab>)| HostedVersion {
         number: VersionNumber(*number),
         loader: Arc::new(LabLoader(Arc::clone(lab))),
+        bundle: None,
     };
     hosting.put(Hosted {
         name: name.into(),

@@ -68,7 +68,11 @@ fn hosting() -> (Hosting, Arc<AtomicUsize>) {
     hosting.put(Hosted {
         name: name(),
         spec: Arc::new(ServingSpec::default()),
-        versions: vec![HostedVersion { number, loader }],
+        versions: vec![HostedVersion {
+            number,
+            loader,
+            bundle: None,
+        }],
     });
     (hosting, loads)
 }

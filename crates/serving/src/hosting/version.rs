@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use tidemill_core::clock::{Stopwatch, real_sleep};
+use tidemill_core::digest::Digest;
 use tidemill_core::ids::{EndpointName, VersionNumber};
 use tidemill_core::ports::PortError;
 use tidemill_core::servable::{
@@ -16,6 +17,7 @@ use tokio::sync::Mutex;
 
 use super::HostedVersion;
 use super::batch::{self, Patience};
+use super::call::{CallTimes, Said};
 use super::limit::Limit;
 use super::pump::{LOOK_AGAIN, pump};
 use super::queue::{Pending, Queue};
@@ -35,6 +37,7 @@ const USUAL_ROWS: u32 = 64;
 pub(super) struct Version {
     pub endpoint: EndpointName,
     pub number: VersionNumber,
+    pub bundle: Option<Digest>,
     pub spec: Arc<ServingSpec>,
     loader: Arc<dyn Loader>,
     pub replicas: Arc<Replicas>,
@@ -68,16 +71,21 @@ impl Version {
     /// `before`: a version that is loaded in the same way; what it has loaded and counted is shared, and its callers end on it.
     pub fn new(
         endpoint: EndpointName,
-        number: VersionNumber,
+        version: HostedVersion,
         spec: Arc<ServingSpec>,
-        loader: Arc<dyn Loader>,
         before: Option<&Self>,
     ) -> Self {
+        let HostedVersion {
+            number,
+            loader,
+            bundle,
+        } = version;
         let queue = &spec.queue;
         let known = before.and_then(|before| before.interface.load_full());
         Self {
             endpoint,
             number,
+            bundle,
             queue: Queue::new(queue.priorities, queue.max_requests, queue.max_wait.map(duration)),
             limit: Arc::new(Limit::new(queue.max_requests as usize + 1)),
             interface: ArcSwapOption::new(known.or_else(|| loader.interface().map(Arc::new))),
@@ -106,6 +114,7 @@ impl Version {
         HostedVersion {
             number: self.number,
             loader: Arc::clone(&self.loader),
+            bundle: self.bundle,
         }
     }
 
@@ -332,7 +341,7 @@ impl Version {
         payload: Payload,
         context: &CallContext,
         rows: usize,
-    ) -> Result<Payload, ServeError> {
+    ) -> Result<Said, ServeError> {
         replica.touch();
         let watch = Stopwatch::start();
         let answer = if payload.bytes() > LIGHT_BYTES {
@@ -341,16 +350,16 @@ impl Version {
         } else {
             replica.model.call(payload, context).await
         };
-        self.counts.executed(BatchTimes::of_model(rows, watch.nanos()), 1);
-        answer.map_err(|source| self.failed(source))
+        let compute = watch.nanos();
+        self.counts.executed(BatchTimes::of_model(rows, compute), 1);
+        let times = CallTimes { queue: 0, compute };
+        answer
+            .map(|payload| Said { payload, times })
+            .map_err(|source| self.failed(source))
     }
 
     /// Stands in line and waits for the answer.
-    pub async fn ask_in_turn(
-        self: &Arc<Self>,
-        pending: Pending,
-        answer: Answer,
-    ) -> Result<Payload, ServeError> {
+    pub async fn ask_in_turn(self: &Arc<Self>, pending: Pending, answer: Answer) -> Result<Said, ServeError> {
         let deadline = pending.context.deadline;
         self.patience.arrived();
         self.counts.pending.fetch_add(1, Ordering::Relaxed);
@@ -421,9 +430,9 @@ impl Version {
             let Some(mut pending) = batch.pop() else {
                 return;
             };
-            let answer = self.answer_alone(model, &mut pending).await;
+            let (answer, compute) = self.answer_alone(model, &mut pending).await;
             drop(slot);
-            reply(pending, answer);
+            reply(pending, answer, compute);
             return;
         }
         let rows: Vec<usize> = batch.iter().map(|pending| pending.rows).collect();
@@ -432,9 +441,11 @@ impl Version {
         let joined = batch::join(&batch);
         let input = watch.nanos();
         let total = rows.iter().sum();
+        let mut compute = 0;
         let answers = match joined {
             Ok(payload) => {
                 let (answer, infer) = self.timed(model, payload, &context).await;
+                compute = infer;
                 let watch = Stopwatch::start();
                 let parts = answer.and_then(|answer| batch::cut(answer, &rows));
                 let times = BatchTimes {
@@ -453,7 +464,7 @@ impl Version {
             Ok(parts) => {
                 drop(slot);
                 for (pending, part) in batch.into_iter().zip(parts) {
-                    reply(pending, Ok(part));
+                    reply(pending, Ok(part), compute);
                 }
             }
             // One request may have spoilt it for all: each is asked again by itself, and only those that fail then are told so.
@@ -463,8 +474,8 @@ impl Version {
                     if pending.reply.is_closed() {
                         continue;
                     }
-                    let answer = self.answer_alone(model, &mut pending).await;
-                    reply(pending, answer);
+                    let (answer, compute) = self.answer_alone(model, &mut pending).await;
+                    reply(pending, answer, compute);
                 }
             }
         }
@@ -474,12 +485,12 @@ impl Version {
         &self,
         model: &Arc<dyn Servable>,
         pending: &mut Pending,
-    ) -> Result<Payload, ServeError> {
+    ) -> (Result<Payload, ServeError>, u64) {
         let payload = std::mem::replace(&mut pending.payload, Payload::Tensors(Vec::new()));
         let (answer, infer) = self.timed(model, payload, &pending.context).await;
         self.patience.answered(pending.rows, Duration::from_nanos(infer));
         self.counts.executed(BatchTimes::of_model(pending.rows, infer), 1);
-        answer.map_err(|error| self.failed(error))
+        (answer.map_err(|error| self.failed(error)), infer)
     }
 
     async fn timed(
@@ -496,11 +507,13 @@ impl Version {
 }
 
 /// The other end of [`Pending::reply`].
-pub(super) type Answer = tokio::sync::oneshot::Receiver<Result<Payload, ServeError>>;
+pub(super) type Answer = tokio::sync::oneshot::Receiver<Result<Said, ServeError>>;
 
-fn reply(pending: Pending, answer: Result<Payload, ServeError>) {
+fn reply(pending: Pending, answer: Result<Payload, ServeError>, compute: u64) {
+    let queue = pending.waiting.nanos().saturating_sub(compute);
+    let times = CallTimes { queue, compute };
     // The caller may have gone away.
-    let _ = pending.reply.send(answer);
+    let _ = pending.reply.send(answer.map(|payload| Said { payload, times }));
 }
 
 /// Returns once the deadline has passed; never without one.

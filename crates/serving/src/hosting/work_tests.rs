@@ -104,6 +104,7 @@ fn deploy(hosting: &Hosting, name: &str, lab: &Arc<Lab>, spec: ServingSpec) {
         versions: vec![HostedVersion {
             number: VersionNumber(1),
             loader: Arc::new(LabLoader(Arc::clone(lab))),
+            bundle: None,
         }],
     });
 }

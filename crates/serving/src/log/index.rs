@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use tidemill_core::clock::Timestamp;
 use tidemill_core::ids::{EndpointName, PredictionId};
-use tidemill_core::predictions::PredictionBatch;
 use tokio::sync::watch;
 
 use super::LiveStats;
-use super::record::RequestKey;
+use super::record::{Kind, NoteRef, RequestKey};
 use super::segment::SegmentId;
 use crate::server::InferResponse;
 
@@ -37,38 +36,50 @@ pub(super) enum Slot {
     Recent(Box<InferResponse>),
 }
 
-/// The predictions of a segment by their numbers, sorted when somebody looks.
+/// Numbers that are sorted together.
+const RUN: usize = 512;
+
+/// The predictions of a segment by their numbers, in runs that are sorted as they fill, so that nobody who looks, and nobody who appends,
+/// waits for more than one run to be sorted. Numbers begin with a time, so a look passes over most runs.
 #[derive(Debug, Default)]
 pub(super) struct Numbers {
     // The number in two halves: without the alignment of u128 an entry takes 24 bytes in place of 32.
     entries: Vec<(u64, u64, u64)>,
-    sorted: bool,
 }
 
 impl Numbers {
     pub fn add(&mut self, number: u128, offset: u64) {
-        let entry = ((number >> 64) as u64, number as u64, offset);
-        self.sorted &= self.entries.last().is_none_or(|last| *last <= entry);
-        self.entries.push(entry);
+        self.entries.push(((number >> 64) as u64, number as u64, offset));
+        let length = self.entries.len();
+        if length.is_multiple_of(RUN) {
+            self.entries[length - RUN..].sort_unstable();
+        }
     }
 
-    pub fn find(&mut self, number: u128) -> Option<u64> {
-        if !self.sorted {
-            self.entries.sort_unstable();
-            self.sorted = true;
-        }
+    pub fn find(&self, number: u128) -> Option<u64> {
         let wanted = ((number >> 64) as u64, number as u64);
-        let place = self
-            .entries
-            .partition_point(|(high, low, _)| (*high, *low) < wanted);
-        let (high, low, offset) = self.entries.get(place)?;
-        ((*high, *low) == wanted).then_some(*offset)
+        let key = |entry: &(u64, u64, u64)| (entry.0, entry.1);
+        let (runs, rest) = self.entries.as_chunks::<RUN>();
+        for run in runs {
+            if wanted < key(&run[0]) || key(&run[RUN - 1]) < wanted {
+                continue;
+            }
+            let place = run.partition_point(|entry| key(entry) < wanted);
+            if key(&run[place]) == wanted {
+                return Some(run[place].2);
+            }
+        }
+        rest.iter()
+            .filter(|entry| key(entry) == wanted)
+            .map(|entry| entry.2)
+            .min()
     }
 }
 
 /// Of one endpoint in one segment.
 #[derive(Debug, Clone, Copy)]
 struct Stretch {
+    kind: Kind,
     first: Timestamp,
     last: Timestamp,
 }
@@ -77,6 +88,8 @@ struct Stretch {
 struct Segment {
     batches: usize,
     rows: usize,
+    /// Of the rows, calls of deployments.
+    calls: usize,
     endpoints: Vec<(EndpointName, Stretch)>,
     /// The smallest and the largest number of a prediction in it.
     range: Option<(u128, u128)>,
@@ -90,6 +103,7 @@ impl Segment {
         Self {
             batches: 0,
             rows: 0,
+            calls: 0,
             endpoints: Vec::new(),
             range: None,
             numbers: Some(Numbers::default()),
@@ -148,9 +162,9 @@ impl Index {
         self.segments.entry(id).or_insert_with(Segment::new);
     }
 
-    pub fn insert(&mut self, place: Place, batch: &PredictionBatch, request: Option<RequestKey>) {
+    pub fn insert(&mut self, place: Place, note: NoteRef<'_>, request: Option<RequestKey>) {
         let segment = self.segments.entry(place.segment).or_insert_with(Segment::new);
-        for prediction in &batch.ids {
+        for prediction in note.ids {
             let number = number(prediction);
             let (least, most) = segment.range.unwrap_or((number, number));
             segment.range = Some((least.min(number), most.max(number)));
@@ -159,21 +173,26 @@ impl Index {
             }
         }
         segment.batches += 1;
-        segment.rows += batch.rows();
+        segment.rows += note.ids.len();
+        if note.kind == Kind::Call {
+            segment.calls += note.ids.len();
+        }
         match segment
             .endpoints
             .iter_mut()
-            .find(|(name, _)| *name == batch.endpoint)
+            .find(|(name, stretch)| name == note.endpoint && stretch.kind == note.kind)
         {
             Some((_, stretch)) => {
-                stretch.first = stretch.first.min(batch.at);
-                stretch.last = stretch.last.max(batch.at);
+                stretch.first = stretch.first.min(note.at);
+                stretch.last = stretch.last.max(note.at);
             }
             None => {
-                let (first, last) = (batch.at, batch.at);
-                segment
-                    .endpoints
-                    .push((batch.endpoint.clone(), Stretch { first, last }));
+                let stretch = Stretch {
+                    kind: note.kind,
+                    first: note.at,
+                    last: note.at,
+                };
+                segment.endpoints.push((note.endpoint.clone(), stretch));
             }
         }
         if let Some(key) = request {
@@ -201,12 +220,13 @@ impl Index {
     pub fn segments_between(
         &self,
         endpoint: &EndpointName,
+        kind: Kind,
         from: Timestamp,
         until: Timestamp,
     ) -> Vec<SegmentId> {
         let holds = |segment: &Segment| {
             let mut stretches = segment.endpoints.iter();
-            stretches.any(|(name, s)| name == endpoint && s.last >= from && s.first < until)
+            stretches.any(|(name, s)| name == endpoint && s.kind == kind && s.last >= from && s.first < until)
         };
         let segments = self.segments.iter().filter(|(_, segment)| holds(segment));
         segments.map(|(id, _)| *id).collect()
@@ -222,15 +242,15 @@ impl Index {
     }
 
     /// Where a prediction is, or may be.
-    pub fn trace(&mut self, prediction: &PredictionId) -> Trace {
+    pub fn trace(&self, prediction: &PredictionId) -> Trace {
         let number = number(prediction);
         let mut among = Vec::new();
-        for (id, segment) in &mut self.segments {
+        for (id, segment) in &self.segments {
             if !segment.may_hold(number) {
                 continue;
             }
-            let looked = self.looked_through.iter_mut().find(|(known, _)| known == id);
-            let known = segment.numbers.as_mut().or(looked.map(|(_, numbers)| numbers));
+            let looked = self.looked_through.iter().find(|(known, _)| known == id);
+            let known = segment.numbers.as_ref().or(looked.map(|(_, numbers)| numbers));
             match known.map(|numbers| numbers.find(number)) {
                 Some(Some(offset)) => return Trace::At(Place { segment: *id, offset }),
                 Some(None) => {}
@@ -258,6 +278,7 @@ impl Index {
             segments: self.segments.len(),
             batches: self.segments.values().map(|segment| segment.batches).sum(),
             rows: self.segments.values().map(|segment| segment.rows).sum(),
+            calls: self.segments.values().map(|segment| segment.calls).sum(),
             open_batches: open.map_or(0, |segment| segment.batches),
             oldest: stretches.map(|(_, stretch)| stretch.first).min(),
         }

@@ -3,7 +3,10 @@
 //! A batch is acknowledged once it is in the log ([`Durability`] says how safely); from then on it is found there, until its segment is
 //! removed because it has become Parquet elsewhere. A sealed segment never changes and its name is never used again.
 
+mod calls;
+mod forcing;
 mod index;
+mod reading;
 mod record;
 mod recovery;
 mod segment;
@@ -18,15 +21,18 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tidemill_core::clock::Timestamp;
-use tidemill_core::ids::{EndpointName, PredictionId};
+use tidemill_core::ids::EndpointName;
 use tidemill_core::predictions::PredictionBatch;
 use tokio::sync::{oneshot, watch};
 
 use crate::error::ServeError;
 use crate::metrics::{Counters, Metrics};
 use crate::server::InferResponse;
-use index::{Index, Place, Slot, Trace, number};
-pub(crate) use record::RequestKey;
+use index::{Index, Slot};
+pub use reading::SegmentReader;
+pub use record::LogEntry;
+pub(crate) use record::{CallDraft, RequestKey};
+use record::{Kind, Note, NoteRef};
 pub use segment::SegmentId;
 use writer::{Append, Command, Keeper, Tail};
 
@@ -61,6 +67,9 @@ pub struct LogOptions {
     /// Test only: bytes that may still be written before the disk is full.
     #[cfg(test)]
     pub(crate) disk: Option<Arc<std::sync::atomic::AtomicU64>>,
+    /// Test only: so many times the disk cannot be forced to keep something.
+    #[cfg(test)]
+    pub(crate) fsync_failures: Option<Arc<std::sync::atomic::AtomicU64>>,
 }
 
 impl Default for LogOptions {
@@ -70,6 +79,8 @@ impl Default for LogOptions {
             durability: Durability::default(),
             #[cfg(test)]
             disk: None,
+            #[cfg(test)]
+            fsync_failures: None,
         }
     }
 }
@@ -92,8 +103,10 @@ pub struct LiveStats {
     pub segments: usize,
     /// Batches in all segments.
     pub batches: usize,
-    /// Rows in all segments.
+    /// Rows in all segments, calls of deployments among them.
     pub rows: usize,
+    /// Calls of deployments in all segments.
+    pub calls: usize,
     /// Batches in the open segment.
     pub open_batches: usize,
     /// The time of the oldest batch.
@@ -123,6 +136,7 @@ struct Inner {
     shared: Arc<Shared>,
     tail: Arc<Tail>,
     compacting: tokio::sync::Mutex<()>,
+    waiting: calls::Waiting,
     commands: Option<mpsc::Sender<Command>>,
     writer: Option<JoinHandle<()>>,
     lock: File,
@@ -204,6 +218,7 @@ impl PredictionLog {
             shared,
             tail,
             compacting: tokio::sync::Mutex::new(()),
+            waiting: calls::Waiting::default(),
             commands: Some(commands),
             writer: Some(writer),
             lock,
@@ -227,7 +242,7 @@ impl PredictionLog {
     ) -> Result<(), ServeError> {
         let record = record::encode(claim.as_ref().map(Claim::key), &batch)?;
         if self.inner.tail.is_direct() {
-            if self.inner.tail.append(&record, &batch, claim)? {
+            if self.inner.tail.append(&record, NoteRef::of(&batch), claim)? {
                 self.send(Command::Rotate)?;
             }
             return Ok(());
@@ -235,9 +250,15 @@ impl PredictionLog {
         let (done, acknowledged) = oneshot::channel();
         let append = Append {
             record,
-            batch,
+            note: Note {
+                endpoint: batch.endpoint,
+                at: batch.at,
+                ids: batch.ids,
+                kind: Kind::Batch,
+            },
             claim,
             done,
+            _charge: None,
         };
         self.send(Command::Append(Box::new(append)))?;
         acknowledged.await.map_err(|_| ServeError::Closed)?
@@ -280,18 +301,18 @@ impl PredictionLog {
             }
             if let Some(place) = place {
                 match self.read_place(place).await {
-                    Ok(batch) => return Ok(Claimed::Served(InferResponse::from(&batch))),
+                    Ok(LogEntry::Batch(batch)) => return Ok(Claimed::Served(InferResponse::from(&*batch))),
+                    Ok(LogEntry::Call(_)) => {
+                        return Err(ServeError::Internal(
+                            "a call stands where a named request was".to_owned(),
+                        ));
+                    }
                     // Removed meanwhile: the answer is remembered in memory by now.
                     Err(_) if !place.segment.path(&self.inner.dir).exists() => {}
                     Err(error) => return Err(error),
                 }
             }
         }
-    }
-
-    async fn read_place(&self, place: Place) -> Result<PredictionBatch, ServeError> {
-        let path = place.segment.path(&self.inner.dir);
-        blocking(move || Ok(recovery::read_at(&path, place.offset)?.batch)).await
     }
 
     /// Closes the open segment, if it holds a batch, and starts a new one. Returns the segment that was closed.
@@ -309,17 +330,23 @@ impl PredictionLog {
         self.inner.shared.read().sealed()
     }
 
-    /// Reads a sealed segment from disk, in the order of writing.
+    /// A sealed segment, to be read in the order of writing. Blocking.
     ///
     /// # Errors
-    /// If the file cannot be read or is damaged.
-    pub async fn read(&self, segment: &SegmentId) -> Result<Vec<PredictionBatch>, ServeError> {
-        let path = segment.path(&self.inner.dir);
-        blocking(move || {
-            let records = recovery::read_sealed(&path)?;
-            Ok(records.into_iter().map(|found| found.record.batch).collect())
-        })
-        .await
+    /// If the file cannot be read.
+    pub fn reader(&self, segment: SegmentId) -> Result<SegmentReader, ServeError> {
+        SegmentReader::open(&segment.path(&self.inner.dir))
+    }
+
+    /// Puts a damaged segment aside, under its name with `.damaged`, so that nothing waits for it any more. Returns where it is.
+    ///
+    /// # Errors
+    /// If the file cannot be renamed.
+    pub async fn set_aside(&self, segment: SegmentId) -> Result<PathBuf, ServeError> {
+        let dir = self.inner.dir.clone();
+        let kept = blocking(move || segment::set_aside(&dir, segment)).await?;
+        self.inner.shared.write().remove(segment, Vec::new());
+        Ok(kept)
     }
 
     /// Deletes a sealed segment whose batches are recorded elsewhere. Removing it again does nothing.
@@ -346,7 +373,8 @@ impl PredictionLog {
             let named = recovery::read_sealed(&path)?.into_iter();
             let answer = |found: recovery::Found| {
                 let request = found.record.request?;
-                Some((request, InferResponse::from(&found.record.batch)))
+                let batch = found.record.entry.into_batch()?;
+                Some((request, InferResponse::from(&batch)))
             };
             Ok(named.filter_map(answer).collect())
         })
@@ -357,101 +385,9 @@ impl PredictionLog {
         blocking(move || segment::delete(&dir, id)).await
     }
 
-    /// The batches of an endpoint served in `[from, until)` that are not removed yet, in the order of writing.
-    ///
-    /// # Errors
-    /// If a segment cannot be read.
-    pub async fn live_batches(
-        &self,
-        endpoint: &EndpointName,
-        from: Timestamp,
-        until: Timestamp,
-    ) -> Result<Vec<Arc<PredictionBatch>>, ServeError> {
-        let segments = self.inner.shared.read().segments_between(endpoint, from, until);
-        if segments.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (dir, endpoint) = (self.inner.dir.clone(), endpoint.clone());
-        blocking(move || {
-            let mut batches = Vec::new();
-            for id in segments {
-                let path = id.path(&dir);
-                let found = match recovery::read_growing(&path) {
-                    Ok(found) => found,
-                    // It has become Parquet since the index was asked.
-                    Err(_) if !path.exists() => continue,
-                    Err(error) => return Err(error),
-                };
-                let records = found.into_iter().map(|found| found.record.batch);
-                let wanted = |batch: &PredictionBatch| {
-                    batch.at >= from && batch.at < until && batch.endpoint == endpoint
-                };
-                batches.extend(records.filter(wanted).map(Arc::new));
-            }
-            Ok(batches)
-        })
-        .await
-    }
-
     /// When the oldest batch of an endpoint that is not removed yet was served.
     pub fn oldest_of(&self, endpoint: &EndpointName) -> Option<Timestamp> {
         self.inner.shared.read().oldest_of(endpoint)
-    }
-
-    /// Which of these predictions are in batches that are not removed yet.
-    ///
-    /// # Errors
-    /// If a segment cannot be read.
-    pub async fn holds(&self, predictions: &[PredictionId]) -> Result<Vec<bool>, ServeError> {
-        let mut held = Vec::with_capacity(predictions.len());
-        for prediction in predictions {
-            held.push(self.place(prediction).await?.is_some());
-        }
-        Ok(held)
-    }
-
-    /// The batch and row of a prediction, if the batch is not removed yet.
-    ///
-    /// # Errors
-    /// If its segment cannot be read.
-    pub async fn find(
-        &self,
-        prediction: &PredictionId,
-    ) -> Result<Option<(Arc<PredictionBatch>, usize)>, ServeError> {
-        let Some(place) = self.place(prediction).await? else {
-            return Ok(None);
-        };
-        let batch = match self.read_place(place).await {
-            Ok(batch) => batch,
-            // It has become Parquet meanwhile.
-            Err(_) if !place.segment.path(&self.inner.dir).exists() => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let row = batch.ids.iter().position(|id| id == prediction);
-        Ok(row.map(|row| (Arc::new(batch), row)))
-    }
-
-    async fn place(&self, prediction: &PredictionId) -> Result<Option<Place>, ServeError> {
-        let among = match self.inner.shared.write().trace(prediction) {
-            Trace::At(place) => return Ok(Some(place)),
-            Trace::Among(among) => among,
-        };
-        let wanted = number(prediction);
-        for id in among {
-            let path = id.path(&self.inner.dir);
-            let shown = path.clone();
-            let mut numbers = match blocking(move || recovery::look_through(&path)).await {
-                Ok(numbers) => numbers,
-                Err(_) if !shown.exists() => continue,
-                Err(error) => return Err(error),
-            };
-            let found = numbers.find(wanted);
-            self.inner.shared.write().remember(id, numbers);
-            if let Some(offset) = found {
-                return Ok(Some(Place { segment: id, offset }));
-            }
-        }
-        Ok(None)
     }
 
     /// How much the log holds that is not removed yet.

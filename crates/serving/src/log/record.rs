@@ -1,14 +1,20 @@
 //! The bytes of one record: `[u32 length][u32 crc32 of the payload][payload]`, little-endian; the payload is a format byte and postcard.
 
 use serde::{Deserialize, Serialize};
+use tidemill_core::calls::{CallFacts, CallRecord, Recorded};
+use tidemill_core::clock::Timestamp;
 use tidemill_core::digest::Digest;
+use tidemill_core::ids::{EndpointName, PredictionId};
 use tidemill_core::predictions::PredictionBatch;
 
 use crate::error::ServeError;
 
 /// Length and checksum.
 pub(super) const HEADER: usize = 8;
-const FORMAT: u8 = 1;
+/// A batch that an endpoint of the loop answered.
+const BATCH: u8 = 1;
+/// A call of a deployment.
+const CALL: u8 = 2;
 /// More than a request can hold; a larger length is garbage.
 const MAX_PAYLOAD: usize = 1 << 30;
 
@@ -32,23 +38,131 @@ struct RecordRef<'a> {
     batch: &'a PredictionBatch,
 }
 
+#[derive(Deserialize)]
+struct BatchRecord {
+    request: Option<RequestKey>,
+    batch: PredictionBatch,
+}
+
+/// What the log holds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LogEntry {
+    /// What an endpoint of the loop answered.
+    Batch(Box<PredictionBatch>),
+    /// A call of a deployment.
+    Call(Box<CallRecord>),
+}
+
+impl LogEntry {
+    /// What the index notes of it.
+    pub(super) fn note(&self) -> NoteRef<'_> {
+        match self {
+            Self::Batch(batch) => NoteRef::of(batch),
+            Self::Call(call) => NoteRef {
+                endpoint: &call.facts.endpoint,
+                at: call.facts.at,
+                ids: std::slice::from_ref(&call.facts.id),
+                kind: Kind::Call,
+            },
+        }
+    }
+
+    /// The batch, if it is one.
+    pub(super) fn into_batch(self) -> Option<PredictionBatch> {
+        match self {
+            Self::Batch(batch) => Some(*batch),
+            Self::Call(_) => None,
+        }
+    }
+}
+
+/// What a record is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Batch,
+    Call,
+}
+
+/// What the index notes of a record.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NoteRef<'a> {
+    pub endpoint: &'a EndpointName,
+    pub at: Timestamp,
+    pub ids: &'a [PredictionId],
+    pub kind: Kind,
+}
+
+impl<'a> NoteRef<'a> {
+    pub fn of(batch: &'a PredictionBatch) -> Self {
+        Self {
+            endpoint: &batch.endpoint,
+            at: batch.at,
+            ids: &batch.ids,
+            kind: Kind::Batch,
+        }
+    }
+}
+
+/// The same, for a record that waits to be written.
+#[derive(Debug)]
+pub(super) struct Note {
+    pub endpoint: EndpointName,
+    pub at: Timestamp,
+    pub ids: Vec<PredictionId>,
+    pub kind: Kind,
+}
+
+impl Note {
+    pub fn lent(&self) -> NoteRef<'_> {
+        NoteRef {
+            endpoint: &self.endpoint,
+            at: self.at,
+            ids: &self.ids,
+            kind: self.kind,
+        }
+    }
+}
+
 /// One record of the log.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 pub(super) struct Record {
     /// Set if the caller named the request.
     pub request: Option<RequestKey>,
-    pub batch: PredictionBatch,
+    pub entry: LogEntry,
 }
 
-pub(super) fn encode(request: Option<RequestKey>, batch: &PredictionBatch) -> Result<Vec<u8>, ServeError> {
-    let unwritable = |why: String| ServeError::Internal(format!("a batch cannot be recorded: {why}"));
-    let mut bytes = vec![0; HEADER];
-    bytes.push(FORMAT);
-    let mut bytes = postcard::to_extend(&RecordRef { request, batch }, bytes)
-        .map_err(|error| unwritable(error.to_string()))?;
+/// The record of a call of which there is no answer yet: its inputs are written down before the model is asked, so that nothing has to be
+/// kept for it.
+#[derive(Debug)]
+pub(crate) struct CallDraft(Vec<u8>);
+
+impl CallDraft {
+    pub fn begin(inputs: &Recorded) -> Result<Self, ServeError> {
+        let mut bytes = Vec::with_capacity(512);
+        bytes.resize(HEADER, 0);
+        bytes.push(CALL);
+        postcard::to_extend(inputs, bytes)
+            .map(Self)
+            .map_err(|error| unwritable(&error))
+    }
+
+    /// The whole record.
+    pub fn finish(self, answers: &[Recorded], facts: &CallFacts) -> Result<Vec<u8>, ServeError> {
+        // Fields stand one after the other: this is a [`CallRecord`].
+        let bytes = postcard::to_extend(&(answers, facts), self.0).map_err(|error| unwritable(&error))?;
+        sealed(bytes)
+    }
+}
+
+fn unwritable(why: &dyn std::fmt::Display) -> ServeError {
+    ServeError::Internal(format!("an answer cannot be recorded: {why}"))
+}
+
+/// Fills in length and checksum.
+fn sealed(mut bytes: Vec<u8>) -> Result<Vec<u8>, ServeError> {
     let payload = bytes.len() - HEADER;
     if payload > MAX_PAYLOAD {
-        return Err(unwritable(format!(
+        return Err(unwritable(&format!(
             "{payload} bytes, at most {MAX_PAYLOAD}; send fewer rows a request"
         )));
     }
@@ -56,6 +170,14 @@ pub(super) fn encode(request: Option<RequestKey>, batch: &PredictionBatch) -> Re
     bytes[..4].copy_from_slice(&(payload as u32).to_le_bytes());
     bytes[4..HEADER].copy_from_slice(&crc.to_le_bytes());
     Ok(bytes)
+}
+
+pub(super) fn encode(request: Option<RequestKey>, batch: &PredictionBatch) -> Result<Vec<u8>, ServeError> {
+    let mut bytes = vec![0; HEADER];
+    bytes.push(BATCH);
+    let bytes =
+        postcard::to_extend(&RecordRef { request, batch }, bytes).map_err(|error| unwritable(&error))?;
+    sealed(bytes)
 }
 
 /// Why no record could be read.
@@ -73,13 +195,26 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Record, usize), Bad> {
     let (format, body) = payload
         .split_first()
         .ok_or_else(|| Bad::Torn("an empty record".to_owned()))?;
-    if *format != FORMAT {
-        return Err(Bad::Unreadable(format!(
-            "record format {format}, expected {FORMAT}: written by another version of tidemill"
-        )));
-    }
-    let record = postcard::from_bytes(body)
-        .map_err(|error| Bad::Unreadable(format!("the record's content cannot be read: {error}")))?;
+    let unreadable = |error| Bad::Unreadable(format!("the record's content cannot be read: {error}"));
+    let record = match *format {
+        BATCH => {
+            let BatchRecord { request, batch } = postcard::from_bytes(body).map_err(unreadable)?;
+            let entry = LogEntry::Batch(Box::new(batch));
+            Record { request, entry }
+        }
+        CALL => {
+            let call: CallRecord = postcard::from_bytes(body).map_err(unreadable)?;
+            Record {
+                request: None,
+                entry: LogEntry::Call(Box::new(call)),
+            }
+        }
+        format => {
+            return Err(Bad::Unreadable(format!(
+                "record format {format}, expected {BATCH} or {CALL}: written by another version of tidemill"
+            )));
+        }
+    };
     Ok((record, length))
 }
 
@@ -136,7 +271,9 @@ mod tests {
             prop_assert_eq!(length, bytes.len() - 15);
             prop_assert_eq!(record.request, key.map(RequestKey));
             // NaN is not equal to itself: compare the bytes.
-            prop_assert_eq!(encode(record.request, &record.batch).unwrap(), &bytes[..length]);
+            let request = record.request;
+            let found = record.entry.into_batch().unwrap();
+            prop_assert_eq!(encode(request, &found).unwrap(), &bytes[..length]);
             bytes[flip.index(length)] ^= 1 << bit;
             prop_assert!(decode(&bytes).is_err());
         }

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::index::{Index, Numbers, Place, number};
-use super::record::{self, Bad, Record};
+use super::record::{self, Bad, Record, RequestKey};
 use super::segment::{Segment, SegmentId, sealed_mark, sync_dir};
 use super::{LogOptions, Recovery};
 use crate::error::ServeError;
@@ -61,7 +61,7 @@ pub(super) fn recover(
                 segment: *id,
                 offset: *offset,
             };
-            index.insert(place, &record.batch, record.request);
+            index.insert(place, record.entry.note(), record.request);
         }
         index.close(*id);
     }
@@ -94,37 +94,59 @@ struct Walk {
     bad: Option<Bad>,
 }
 
-/// A failed write that came back after a power cut may stand before its own repetition: a request is taken once.
-fn walk(bytes: &[u8]) -> Walk {
-    let mut walk = Walk {
-        records: Vec::new(),
-        good: 0,
-        bad: None,
-    };
-    let mut seen = HashSet::new();
-    while walk.good < bytes.len() {
-        match record::decode(&bytes[walk.good..]) {
-            Ok((record, length)) => {
-                let offset = walk.good as u64;
-                walk.good += length;
-                if record.request.is_none_or(|request| seen.insert(request)) {
-                    walk.records.push(Found { offset, record });
+/// Goes through the records of a segment. A failed write that came back after a power cut may stand before its own repetition: a request
+/// is taken once.
+#[derive(Debug, Default)]
+pub(super) struct Walker {
+    /// Up to here all is good.
+    pub good: usize,
+    seen: HashSet<RequestKey>,
+}
+
+impl Walker {
+    /// The next record; `None` at the end.
+    pub fn next(&mut self, bytes: &[u8]) -> Option<Result<Found, Bad>> {
+        while self.good < bytes.len() {
+            match record::decode(&bytes[self.good..]) {
+                Ok((record, length)) => {
+                    let offset = self.good as u64;
+                    self.good += length;
+                    if record.request.is_none_or(|request| self.seen.insert(request)) {
+                        return Some(Ok(Found { offset, record }));
+                    }
                 }
+                Err(bad) => return Some(Err(bad)),
             }
-            Err(bad) => {
-                walk.bad = Some(bad);
+        }
+        None
+    }
+}
+
+fn walk(bytes: &[u8]) -> Walk {
+    let mut walker = Walker::default();
+    let mut records = Vec::new();
+    let mut bad = None;
+    while let Some(next) = walker.next(bytes) {
+        match next {
+            Ok(found) => records.push(found),
+            Err(found) => {
+                bad = Some(found);
                 break;
             }
         }
     }
-    walk
+    Walk {
+        records,
+        good: walker.good,
+        bad,
+    }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, ServeError> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, ServeError> {
     fs::read(path).map_err(|source| ServeError::log("read", path, source))
 }
 
-fn corrupt(path: &Path, offset: usize, reason: String) -> ServeError {
+pub(super) fn corrupt(path: &Path, offset: usize, reason: String) -> ServeError {
     ServeError::Corrupt {
         path: path.to_path_buf(),
         offset: offset as u64,
@@ -189,7 +211,7 @@ pub(super) fn read_at(path: &Path, offset: u64) -> Result<Record, ServeError> {
 pub(super) fn look_through(path: &Path) -> Result<Numbers, ServeError> {
     let mut numbers = Numbers::default();
     for Found { offset, record } in read_growing(path)? {
-        for prediction in &record.batch.ids {
+        for prediction in record.entry.note().ids {
             numbers.add(number(prediction), offset);
         }
     }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::LogOptions;
+use super::forcing::{Forcing, fsync};
 use crate::error::ServeError;
 
 /// A segment of the log. Numbers grow and are never used again, so an id names the same batches for ever.
@@ -47,19 +48,21 @@ pub(super) struct Segment {
     length: u64,
     /// A write failed and the file may be longer than `length`.
     dirty: bool,
+    /// Up to here the disk has it.
+    forced: u64,
+    /// Forcing it to disk failed, and has not succeeded since.
+    suspect: bool,
+    options: LogOptions,
     #[cfg(test)]
     disk: Option<std::sync::Arc<std::sync::atomic::AtomicU64>>,
 }
 
 impl Segment {
     /// Makes the file, or takes over an empty one.
-    #[cfg_attr(
-        not(test),
-        expect(unused_variables, reason = "only tests have options for a segment")
-    )]
     pub fn create(dir: &Path, id: SegmentId, options: &LogOptions) -> Result<Self, ServeError> {
         let path = id.path(dir);
         let file = OpenOptions::new()
+            .read(true)
             .write(true)
             .create(true)
             .truncate(true)
@@ -72,6 +75,9 @@ impl Segment {
             file,
             length: 0,
             dirty: false,
+            forced: 0,
+            suspect: false,
+            options: options.clone(),
             #[cfg(test)]
             disk: options.disk.clone(),
         })
@@ -101,17 +107,44 @@ impl Segment {
 
     /// Forces what was appended to disk. After an error all behind `before` is cut off again.
     pub fn sync(&mut self, before: u64) -> Result<(), ServeError> {
-        self.file.sync_data().map_err(|source| {
-            self.length = before;
-            self.dirty = true;
-            self.try_to_heal();
-            ServeError::log("force to disk", &self.path, source)
+        match fsync(&self.file, false, &self.options) {
+            Ok(()) => {
+                self.forced = self.length;
+                Ok(())
+            }
+            Err(source) => {
+                self.length = before;
+                self.dirty = true;
+                self.try_to_heal();
+                Err(ServeError::log("force to disk", &self.path, source))
+            }
+        }
+    }
+
+    /// What is not on disk yet, for one who forces it there beside the lock.
+    pub fn unforced(&self) -> io::Result<Forcing> {
+        Ok(Forcing {
+            id: self.id,
+            path: self.path.clone(),
+            file: self.file.try_clone()?,
+            from: self.forced,
+            until: self.length,
+            suspect: self.suspect,
+            whole: false,
         })
     }
 
-    /// The file, for one who forces it to disk beside the lock.
-    pub fn file(&self) -> io::Result<File> {
-        self.file.try_clone()
+    /// What could not be done with its file.
+    pub fn error(&self, action: &'static str, source: io::Error) -> ServeError {
+        ServeError::log(action, &self.path, source)
+    }
+
+    /// How forcing ended.
+    pub fn note_forced(&mut self, until: u64, succeeded: bool) {
+        self.suspect = !succeeded;
+        if succeeded {
+            self.forced = self.forced.max(until);
+        }
     }
 
     fn try_to_heal(&mut self) {
@@ -123,9 +156,16 @@ impl Segment {
     /// Forces all to disk before the segment is left for good.
     pub fn finish(&mut self) -> Result<(), ServeError> {
         self.heal()?;
-        self.file
-            .sync_all()
+        let forcing = self
+            .unforced()
+            .map(|forcing| Forcing {
+                whole: true,
+                ..forcing
+            })
             .map_err(|source| ServeError::log("force to disk", &self.path, source))?;
+        let forced = forcing.run(&self.options);
+        self.note_forced(forcing.until, forced.is_ok());
+        forced?;
         // Says that damage found later is damage, and no write that did not end. Without it the segment is only read more leniently.
         if let Err(error) = File::create(sealed_mark(&self.path)) {
             tracing::warn!(path = %self.path.display(), %error, "a sealed segment could not be marked");
@@ -140,8 +180,11 @@ impl Segment {
         }
         self.file
             .set_len(self.length)
-            .and_then(|()| self.file.sync_all())
-            .map_err(|source| ServeError::log("cut back", &self.path, source))?;
+            .and_then(|()| fsync(&self.file, true, &self.options))
+            .map_err(|source| {
+                self.suspect = true;
+                ServeError::log("cut back", &self.path, source)
+            })?;
         self.dirty = false;
         Ok(())
     }
@@ -186,6 +229,16 @@ pub(super) fn delete(dir: &Path, id: SegmentId) -> Result<(), ServeError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(source) => Err(ServeError::log("delete", &path, source)),
     }
+}
+
+/// Renames a segment's file so that it is none any more.
+pub(super) fn set_aside(dir: &Path, id: SegmentId) -> Result<PathBuf, ServeError> {
+    let path = id.path(dir);
+    let kept = path.with_extension("damaged");
+    fs::rename(&path, &kept).map_err(|source| ServeError::log("rename", &path, source))?;
+    let _ = fs::remove_file(sealed_mark(&path));
+    sync_dir(dir)?;
+    Ok(kept)
 }
 
 /// Makes the folder's list of files survive a power cut.

@@ -128,7 +128,7 @@ async fn a_record_of_an_unknown_format_is_refused_and_not_cut_off() {
     fs::write(SegmentId(0).path(dir.path()), &bytes).unwrap();
     let error = PredictionLog::open(dir.path(), LogOptions::default()).unwrap_err();
     assert!(
-        error.to_string().contains("record format 9, expected 1"),
+        error.to_string().contains("record format 9, expected 1 or 2"),
         "{error}"
     );
     assert_eq!(fs::read(SegmentId(0).path(dir.path())).unwrap(), bytes);
@@ -164,6 +164,48 @@ async fn a_full_disk_refuses_the_append_and_leaves_the_log_whole_until_there_is_
     let (log, found) = open(dir.path());
     assert_eq!(found.truncated_bytes, 0);
     assert_eq!(all(&log).await, ["request-0", "request-2"]);
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_to_keep_what_it_was_given_is_given_it_again_and_nothing_more_until_it_has_it() {
+    let dir = TempDir::new().unwrap();
+    let failures = Arc::new(AtomicU64::new(0));
+    let options = LogOptions {
+        durability: Durability::Written {
+            sync_every: Duration::from_millis(5),
+        },
+        fsync_failures: Some(Arc::clone(&failures)),
+        ..LogOptions::default()
+    };
+    let (log, _) = PredictionLog::open(dir.path(), options).unwrap();
+    log.append(any_batch(0, 3)).await.unwrap();
+    let forced = log.metrics().fsyncs;
+    while log.metrics().fsyncs == forced {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    failures.store(u64::MAX, Ordering::SeqCst);
+    log.append(any_batch(1, 3)).await.unwrap();
+    let error = loop {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        // Acknowledged until the failure is seen, refused from then on.
+        match log.append(any_batch(2, 3)).await {
+            Ok(()) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.code(), "log_failed");
+    let held = all(&log).await.len();
+    failures.store(0, Ordering::SeqCst);
+    while log.append(any_batch(3, 3)).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(log.metrics().rewritten_bytes > 0);
+    let mut expected = all(&log).await;
+    assert_eq!((expected.len(), expected[1].as_str()), (held + 1, "request-1"));
+    drop(log);
+    let (log, found) = open(dir.path());
+    expected.truncate(held + 1);
+    assert_eq!((all(&log).await, found.truncated_bytes), (expected, 0));
 }
 
 /// `mount -t tmpfs -o size=64k none /mnt/small && TIDEMILL_SMALL_DISK=/mnt/small cargo test -p tidemill-serving -- --ignored`
@@ -206,14 +248,17 @@ async fn sealing_reading_and_removing_moves_batches_out_of_the_log() {
     log.append(any_batch(2, 1)).await.unwrap();
     assert_eq!((sealed, log.sealed()), (open_segment, vec![open_segment]));
 
-    let batches = log.read(&sealed).await.unwrap();
+    let batches = log.reader(sealed).unwrap().next_part(100).unwrap();
     let encoded = |batch: &PredictionBatch| record::encode(None, batch).unwrap();
     let expected = [any_batch(0, 3), any_batch(1, 2)];
-    assert!(batches.iter().map(encoded).eq(expected.iter().map(encoded)));
+    let found = batches
+        .into_iter()
+        .map(|entry| encoded(&entry.into_batch().unwrap()));
+    assert!(found.eq(expected.iter().map(encoded)));
 
     let id = expected[1].ids[1].clone();
-    let (batch, row) = log.find(&id).await.unwrap().unwrap();
-    assert_eq!((batch.request_id.as_str(), row), ("request-1", 1));
+    let batch = log.find(&id).await.unwrap().unwrap().into_batch().unwrap();
+    assert_eq!(batch.request_id, "request-1");
     let at = Timestamp::from_micros;
     let window = log.live_batches(&"flights".into(), at(1), at(2)).await.unwrap();
     assert_eq!((window.len(), window[0].request_id.as_str()), (1, "request-1"));
@@ -253,7 +298,10 @@ async fn a_recovered_segment_never_grows() {
     let sealed = log.sealed();
     assert_eq!(sealed, [SegmentId(0)]);
     log.append(any_batch(9, 1)).await.unwrap();
-    assert_eq!(log.read(&sealed[0]).await.unwrap().len(), 2);
+    let mut reader = log.reader(sealed[0]).unwrap();
+    assert_eq!(reader.next_part(1).unwrap().len(), 1);
+    assert_eq!(reader.next_part(100).unwrap().len(), 1);
+    assert!(reader.next_part(100).unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -5,17 +5,17 @@
 //! done by the keeper's thread, beside the lock. Where an answer has to be on the disk itself ([`Durability::Synced`]), the keeper
 //! writes what is queued in one go and forces it to disk once.
 
-use std::fs::File;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use tidemill_core::clock::Stopwatch;
-use tidemill_core::predictions::PredictionBatch;
 use tokio::sync::oneshot;
 
+use super::forcing::Forcing;
 use super::index::Place;
+use super::record::{Kind, Note, NoteRef};
 use super::segment::{Segment, SegmentId};
 use super::{Claim, Durability, LogOptions, Shared};
 use crate::error::ServeError;
@@ -24,6 +24,34 @@ use crate::error::ServeError;
 const GROUP_BYTES: usize = 4 << 20;
 /// A write that takes longer than this, microseconds, says that the disk stalls: until one is quick again, nobody but the keeper waits for it.
 const STALL_MICROS: u64 = 20_000;
+
+/// So long one who does not wait tries to write by itself, microseconds.
+const PATIENCE_MICROS: u64 = 1_000;
+
+/// Bytes that wait to be written for callers who do not wait; given back when this is dropped.
+#[derive(Debug)]
+pub(super) struct Charge {
+    held: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Charge {
+    /// `None` if as much waits already as may.
+    pub fn take(held: &Arc<AtomicUsize>, bytes: usize, most: usize) -> Option<Self> {
+        let before = held.fetch_add(bytes, Ordering::AcqRel);
+        let charge = Self {
+            held: Arc::clone(held),
+            bytes,
+        };
+        (before + bytes <= most).then_some(charge)
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
 
 pub(super) enum Command {
     Append(Box<Append>),
@@ -34,9 +62,10 @@ pub(super) enum Command {
 
 pub(super) struct Append {
     pub record: Vec<u8>,
-    pub batch: PredictionBatch,
+    pub note: Note,
     pub claim: Option<Claim>,
     pub done: oneshot::Sender<Result<(), ServeError>>,
+    pub _charge: Option<Charge>,
 }
 
 /// The open segment, shared by all who append.
@@ -50,6 +79,8 @@ pub(super) struct Tail {
     /// A rotation is asked for and not done.
     rotating: AtomicBool,
     stalled: AtomicBool,
+    /// What is acknowledged cannot be forced to disk: nothing more is taken until it can.
+    failing: AtomicBool,
 }
 
 impl Tail {
@@ -61,6 +92,7 @@ impl Tail {
             dirty: AtomicBool::new(false),
             rotating: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
         }
     }
 
@@ -74,15 +106,39 @@ impl Tail {
     }
 
     /// Appends one batch here and now. Returns whether the segment is full and has to be rotated.
-    pub fn append(
+    pub fn append(&self, record: &[u8], note: NoteRef<'_>, claim: Option<Claim>) -> Result<bool, ServeError> {
+        let segment = self.lock();
+        self.append_to(segment, record, note, claim)
+    }
+
+    /// The same for one who does not wait: `None` if others write and go on writing.
+    pub fn try_append(&self, record: &[u8], note: NoteRef<'_>) -> Option<Result<bool, ServeError>> {
+        let watch = Stopwatch::start();
+        let segment = loop {
+            match self.segment.try_lock() {
+                Ok(segment) => break segment,
+                Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) if watch.micros() > PATIENCE_MICROS => return None,
+                Err(TryLockError::WouldBlock) => std::thread::yield_now(),
+            }
+        };
+        Some(self.append_to(segment, record, note, None))
+    }
+
+    fn append_to(
         &self,
+        mut segment: MutexGuard<'_, Segment>,
         record: &[u8],
-        batch: &PredictionBatch,
+        note: NoteRef<'_>,
         claim: Option<Claim>,
     ) -> Result<bool, ServeError> {
         let watch = Stopwatch::start();
+        if let Err(error) = self.check(&segment) {
+            drop(segment);
+            self.count(note, record.len(), false);
+            return Err(error);
+        }
         let result = {
-            let mut segment = self.lock();
             let offset = segment.length();
             let result = segment.append(record);
             if result.is_ok() {
@@ -92,41 +148,58 @@ impl Tail {
                 };
                 let request = claim.as_ref().map(Claim::key);
                 // Within the segment's lock, so that a rotation sees all or nothing of a batch.
-                self.shared.write().insert(place, batch, request);
+                self.shared.write().insert(place, note, request);
             }
-            result.map(|()| segment.length())
+            let length = segment.length();
+            drop(segment);
+            result.map(|()| length)
         };
         drop(claim);
         // After an error the file is healed with a sync, for which no more callers than this one are to wait.
         if watch.micros() > STALL_MICROS || result.is_err() {
             self.stalled.store(true, Ordering::Relaxed);
         }
-        self.count(1, batch.rows(), record.len(), result.is_ok());
+        self.count(note, record.len(), result.is_ok());
         let length = result?;
         self.dirty.store(true, Ordering::Release);
         let full = length >= self.options.segment_bytes;
         Ok(full && !self.rotating.swap(true, Ordering::AcqRel))
     }
 
-    fn count(&self, batches: usize, rows: usize, bytes: usize, written: bool) {
+    fn count(&self, note: NoteRef<'_>, bytes: usize, written: bool) {
         let counters = &self.shared.counters;
-        if !written {
-            counters.dropped_rows.add(rows as u64);
-            return;
+        let rows = note.ids.len() as u64;
+        match (note.kind, written) {
+            (Kind::Batch, false) => counters.dropped_rows.add(rows),
+            (Kind::Call, false) => counters.dropped_calls.add(1),
+            (Kind::Batch, true) => {
+                counters.appended_batches.add(1);
+                counters.appended_rows.add(rows);
+            }
+            (Kind::Call, true) => counters.appended_calls.add(1),
         }
-        counters.appended_batches.add(batches as u64);
-        counters.appended_rows.add(rows as u64);
-        counters.appended_bytes.add(bytes as u64);
+        if written {
+            counters.appended_bytes.add(bytes as u64);
+        }
     }
 
-    /// The file of the open segment, if it holds something that is not forced to disk.
-    fn unsynced(&self) -> Option<File> {
+    /// Refuses what comes while the disk does not keep what it was given.
+    fn check(&self, segment: &Segment) -> Result<(), ServeError> {
+        if !self.failing.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let source = std::io::Error::other("it fails to keep what it was given; it is tried again");
+        Err(segment.error("force to disk", source))
+    }
+
+    /// What the open segment holds that is not forced to disk, if it is anything.
+    fn unsynced(&self) -> Option<Forcing> {
         if !self.dirty.swap(false, Ordering::AcqRel) {
             return None;
         }
-        let copy = self.lock().file();
+        let copy = self.lock().unforced();
         match copy {
-            Ok(file) => Some(file),
+            Ok(forcing) => Some(forcing),
             Err(error) => {
                 self.dirty.store(true, Ordering::Release);
                 tracing::warn!(%error, "the prediction log cannot be forced to disk yet");
@@ -214,12 +287,35 @@ impl Keeper {
     fn sync(&mut self) {
         self.synced = Stopwatch::start();
         self.settle();
-        let Some(file) = self.tail.unsynced() else {
+        let unsettled = !self.unsettled.is_empty();
+        let Some(forcing) = self.tail.unsynced() else {
+            self.tail.failing.store(unsettled, Ordering::Release);
             return;
         };
-        if let Err(error) = file.sync_data() {
-            self.tail.dirty.store(true, Ordering::Release);
-            tracing::warn!(dir = %self.dir.display(), %error, "the prediction log could not be forced to disk; it is tried again");
+        let forced = forcing.run(&self.tail.options);
+        {
+            let mut segment = self.tail.lock();
+            if segment.id == forcing.id {
+                segment.note_forced(forcing.until, forced.is_ok());
+            }
+        }
+        let fails = forced.is_err() || unsettled;
+        let failed_before = self.tail.failing.swap(fails, Ordering::AcqRel);
+        match forced {
+            Ok(bytes) if failed_before => {
+                self.tail.shared.counters.rewritten_bytes.add(bytes);
+                tracing::info!(dir = %self.dir.display(), bytes, "the prediction log was written again and is on disk");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                self.tail.dirty.store(true, Ordering::Release);
+                if !failed_before {
+                    tracing::error!(
+                        dir = %self.dir.display(), %error,
+                        "the prediction log cannot be forced to disk: it takes nothing more until what it holds could be written again"
+                    );
+                }
+            }
         }
         self.tail.shared.counters.fsyncs.add(1);
     }
@@ -232,14 +328,15 @@ impl Keeper {
         for append in group.iter() {
             self.buffer.extend_from_slice(&append.record);
         }
-        let rows = group.iter().map(|append| append.batch.rows()).sum();
         let synced = matches!(self.tail.options.durability, Durability::Synced);
         let watch = Stopwatch::start();
         let result = {
             let mut segment = self.tail.lock();
             let mut offset = segment.length();
-            let result = segment
-                .append(&self.buffer)
+            let result = self
+                .tail
+                .check(&segment)
+                .and_then(|()| segment.append(&self.buffer))
                 .and_then(|()| if synced { segment.sync(offset) } else { Ok(()) });
             if result.is_ok() {
                 let mut index = self.tail.shared.write();
@@ -248,14 +345,16 @@ impl Keeper {
                         segment: segment.id,
                         offset,
                     };
-                    index.insert(place, &append.batch, append.claim.as_ref().map(Claim::key));
+                    index.insert(place, append.note.lent(), append.claim.as_ref().map(Claim::key));
                     offset += append.record.len() as u64;
                 }
             }
             result.map(|()| segment.length())
         };
-        self.tail
-            .count(group.len(), rows, self.buffer.len(), result.is_ok());
+        for append in group.iter() {
+            self.tail
+                .count(append.note.lent(), append.record.len(), result.is_ok());
+        }
         self.tail
             .shared
             .counters

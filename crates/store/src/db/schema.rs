@@ -20,6 +20,8 @@ const MIGRATIONS: &[(u32, &str)] = &[
     (8, include_str!("../../migrations/0008_tables.sql")),
     (9, include_str!("../../migrations/0009_eval_datasets.sql")),
     (10, include_str!("../../migrations/0010_deployments.sql")),
+    (11, include_str!("../../migrations/0011_prediction_files.sql")),
+    (13, include_str!("../../migrations/0013_bandits.sql")),
 ];
 
 /// Tables whose rows are listed in the order in which they were first written, which SQLite knows by itself.

@@ -25,6 +25,20 @@ pub enum ObjectKey {
         /// Of its bytes.
         digest: Digest,
     },
+    /// The ids that a file of the prediction log holds. May be written again.
+    PredictionIds {
+        /// Which endpoint.
+        endpoint: EndpointName,
+        /// Of the file's bytes.
+        digest: Digest,
+    },
+    /// An entry of the log of the Delta table that the files of an endpoint's predictions make up. Written once.
+    PredictionTableEntry {
+        /// Which endpoint.
+        endpoint: EndpointName,
+        /// Which entry.
+        version: u64,
+    },
     /// What an attempt at a run printed. May be written again.
     RunLog {
         /// Which run.
@@ -80,6 +94,19 @@ impl ObjectKey {
                 day.as_str(),
                 format!("{digest}.parquet").as_str(),
             ]),
+            // Readers of Delta tables pass over what begins with `_`.
+            Self::PredictionIds { endpoint, digest } => Path::from_iter([
+                "predictions",
+                endpoint.as_str(),
+                "_ids",
+                format!("{digest}.ids").as_str(),
+            ]),
+            Self::PredictionTableEntry { endpoint, version } => Path::from_iter([
+                "predictions",
+                endpoint.as_str(),
+                "_delta_log",
+                format!("{version:020}.json").as_str(),
+            ]),
             Self::RunLog { run, attempt } => {
                 Path::from_iter(["runs", run.as_str(), format!("attempt-{attempt}.log").as_str()])
             }
@@ -91,9 +118,11 @@ impl ObjectKey {
     pub const fn content_type(&self) -> &'static str {
         match self {
             Self::Snapshot(_) | Self::Predictions { .. } => "application/vnd.apache.parquet",
-            Self::SnapshotManifest(_) | Self::ModelBundle(_) => "application/json",
+            Self::SnapshotManifest(_) | Self::ModelBundle(_) | Self::PredictionTableEntry { .. } => {
+                "application/json"
+            }
             Self::RunLog { .. } => "text/plain; charset=utf-8",
-            Self::ModelFile(_) | Self::Artifact(_) => "application/octet-stream",
+            Self::ModelFile(_) | Self::Artifact(_) | Self::PredictionIds { .. } => "application/octet-stream",
         }
     }
 
@@ -105,7 +134,10 @@ impl ObjectKey {
             | Self::ModelBundle(digest)
             | Self::Predictions { digest, .. }
             | Self::Artifact(digest) => Some(*digest),
-            Self::SnapshotManifest(_) | Self::RunLog { .. } => None,
+            Self::SnapshotManifest(_)
+            | Self::RunLog { .. }
+            | Self::PredictionIds { .. }
+            | Self::PredictionTableEntry { .. } => None,
         }
     }
 }

@@ -40,6 +40,25 @@ pub(super) fn write(root: &Path, target: &Path, bytes: &[u8]) -> Result<(), Stor
     written
 }
 
+/// Writes `bytes` to `target` below `root` unless it is there; returns whether it was not. After a crash there is all of it or nothing.
+pub(super) fn write_new(root: &Path, target: &Path, bytes: &[u8]) -> Result<bool, StoreError> {
+    let temporary = temporary(root)?;
+    let failed = |e| StoreError::io("write", target, e);
+    let written = write_synced(&temporary, bytes).map_err(failed).and_then(|()| {
+        let folder = target.parent().unwrap_or(root);
+        create_folders(root, folder)?;
+        // Unlike a rename, a link never takes the place of what is there.
+        match fs::hard_link(&temporary, target) {
+            Ok(()) => sync_folder(folder).map(|()| true),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(e) => Err(failed(e)),
+        }
+    });
+    // It may not be there; and if it stays, the next start discards it.
+    let _ = fs::remove_file(&temporary);
+    written
+}
+
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create(path)?;
     file.write_all(bytes)?;

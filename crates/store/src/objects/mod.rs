@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use tidemill_core::digest::Digest;
 use tokio::sync::RwLock;
 
@@ -130,6 +130,25 @@ impl Objects {
             }
         }
         self.put_checked(key, bytes).await
+    }
+
+    /// Stores an object unless there is one; durable on return. Returns whether it was stored.
+    pub async fn put_new(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, StoreError> {
+        let path = key.path();
+        let Some(folder) = &self.folder else {
+            let payload = PutPayload::from_bytes(bytes);
+            return match self.store.put_opts(&path, payload, PutMode::Create.into()).await {
+                Ok(_) => Ok(true),
+                Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+                Err(e) => Err(StoreError::objects(&path, e)),
+            };
+        };
+        let target = folder
+            .files
+            .path_to_filesystem(&path)
+            .map_err(|e| StoreError::objects(&path, e))?;
+        let root = folder.root.clone();
+        blocking(move || local::write_new(&root, &target, &bytes)).await
     }
 
     /// Stores bytes under their digest.

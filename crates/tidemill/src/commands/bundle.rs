@@ -18,6 +18,8 @@ use crate::exit::{BadInput, Code, bad_input};
 pub enum Ready {
     /// `models:/…`: the server has it.
     Registered(String),
+    /// A graph, with the name that it gets where none is given.
+    Graph { name: String, graph: Value },
     /// A bundle, in a folder that goes with it.
     Archive { path: PathBuf, _folder: Option<TempDir> },
 }
@@ -33,6 +35,25 @@ pub fn ready(what: &str, name: Option<&str>, args: &BundleArgs) -> Result<Ready>
             path: path.to_owned(),
             _folder: None,
         });
+    }
+    if path
+        .extension()
+        .is_some_and(|extension| extension == "yaml" || extension == "yml")
+    {
+        let stem = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if path.file_name().is_some_and(|file| file == "tidemill.yaml") {
+            bad_input!(
+                "`{}` is a project, whose graphs `tidemill up` serves; a graph that is deployed by itself stands in a file of its own",
+                path.display()
+            );
+        }
+        let name = name.map_or(stem, str::to_owned);
+        let graph = tidemill_core::spec::load_graph(path, &name)?;
+        return Ok(Ready::Graph { name, graph });
     }
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let archive = folder.path().join("bundle.tidemill");

@@ -60,6 +60,13 @@ pub async fn send(
             }
             client.post("/api/v1/deployments", &body).await
         }
+        bundle::Ready::Graph { name: own, graph } => {
+            let mut body = json!({ "graph": graph, "name": name.unwrap_or(own) });
+            if !serving.is_empty() {
+                body["serving"] = Value::Object(serving.clone());
+            }
+            client.post("/api/v1/deployments", &body).await
+        }
         bundle::Ready::Archive { path, .. } => upload(client, path, name, serving).await,
     }
 }

@@ -11,6 +11,7 @@ mod init;
 mod inspect;
 mod operate;
 pub mod predict;
+mod predictions;
 mod replay;
 mod serve;
 mod train;
@@ -125,6 +126,7 @@ pub async fn run(cli: Cli) -> Result<Code> {
             target,
             prediction_id,
         } => inspect::lineage(&target, &prediction_id, json).await,
+        Command::Predictions { action } => predictions::run(action, json).await,
         Command::Import { source } => import::run(source, json).await,
         Command::Deploy {
             target,

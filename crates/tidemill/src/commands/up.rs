@@ -36,6 +36,7 @@ pub async fn run(
     let settings = Settings {
         grpc_port: serving.grpc_port,
         shared_memory: serving.shared_memory,
+        model_memory: serving.model_memory.map(|mib| mib << 20),
         ..settings(tracking)?
     };
     look_at_buckets(&settings.tracking);

@@ -111,24 +111,31 @@ impl Bandit {
         arm.successes += outcome;
         arm.failures += 1.0 - outcome;
         learnt.state.outcomes += 1;
-        // One outcome among thousands changes nothing that is worth the draws.
-        let news = learnt.state.outcomes - learnt.shared_at;
-        if news > learnt.state.outcomes / 50 {
-            self.share_out(&mut learnt);
-        }
+        self.share_out_if_news(&mut learnt);
         true
     }
 
-    /// Takes back what was learnt before.
+    /// Takes in what is stored, unless it is older than what is known.
     pub fn restore(&self, state: &BanditState) {
         let mut learnt = self.lock();
+        if state.outcomes < learnt.state.outcomes {
+            return;
+        }
         for arm in &mut learnt.state.arms {
             if let Some(known) = state.arms.iter().find(|known| known.version == arm.version) {
                 (arm.successes, arm.failures) = (known.successes.max(0.0), known.failures.max(0.0));
             }
         }
         learnt.state.outcomes = state.outcomes;
-        self.share_out(&mut learnt);
+        self.share_out_if_news(&mut learnt);
+    }
+
+    /// One outcome among thousands changes nothing that is worth the draws.
+    fn share_out_if_news(&self, learnt: &mut Learnt) {
+        let news = learnt.state.outcomes - learnt.shared_at;
+        if news > learnt.state.outcomes / 50 {
+            self.share_out(learnt);
+        }
     }
 
     fn share_out(&self, learnt: &mut Learnt) {

@@ -130,7 +130,7 @@ impl Shadow {
             match result {
                 Ok(said) => {
                     counts.ns.fetch_add(watch.nanos(), Ordering::Relaxed);
-                    counts.compared(compare(&said, &answer, shadow.spec.tolerance));
+                    counts.compared(compare(&said.payload, &answer, shadow.spec.tolerance));
                 }
                 Err(error) => {
                     tracing::debug!(endpoint = %version.endpoint, version = %version.number, %error, "a shadow did not answer");

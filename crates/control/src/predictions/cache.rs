@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tidemill_core::predictions::PredictionBatch;
 
 /// Rows kept decoded; at some 20 features a row this is about 12 MB.
-const MAX_ROWS: usize = 30_000;
+pub(crate) const MAX_ROWS: usize = 30_000;
 
 /// The batches of one stored file.
 pub(crate) type Batches = Arc<Vec<Arc<PredictionBatch>>>;
