@@ -1,5 +1,6 @@
 //! What the API asks of the rest of the house: one object-safe port, so that its tests run on a fake.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -152,6 +153,15 @@ pub trait ControlPlane: Send + Sync + 'static {
     fn tracking(&self) -> &Tracking;
     /// The endpoint meant where a request names none.
     fn default_endpoint(&self) -> Option<EndpointName>;
+    /// What each input of an endpoint usually is, from what a version was trained on: a median, the most frequent category. Nothing where
+    /// that is not known.
+    async fn usual_inputs(
+        &self,
+        _endpoint: &EndpointName,
+        _version: VersionNumber,
+    ) -> Result<BTreeMap<String, Value>, ApiError> {
+        Ok(BTreeMap::new())
+    }
     /// The column of a request that carries each row's key, which is no feature.
     fn key_column(&self, endpoint: &EndpointName) -> Option<String>;
 }

@@ -439,7 +439,7 @@ fn own_routes() -> Vec<Route> {
         post(sagemaker::control::PATH, sagemaker::control::call, "Batch transform: where `POST /` with an `X-Amz-Target` of SageMaker's control plane is led").body("Fields"),
 
         // Vertex AI's prediction service
-        post("/v1/projects/{project}/locations/{location}/endpoints/{call}", vertex::call, "Predict, as Vertex AI is asked: `ENDPOINT:predict`, `:rawPredict`, `:streamRawPredict`").body("VertexRequest"),
+        post("/v1/projects/{project}/locations/{location}/endpoints/{call}", vertex::call, "Predict, as Vertex AI is asked: `ENDPOINT:predict`, `:explain`, `:rawPredict`, `:streamRawPredict`").body("VertexRequest"),
         post("/v1/projects/{project}/locations/{location}/batchPredictionJobs", vertex::jobs::create, "Predict files into files, as Vertex AI is asked").body("Fields"),
         get("/v1/projects/{project}/locations/{location}/batchPredictionJobs", vertex::jobs::list, "Batch prediction jobs, newest first").query(&["filter", "pageSize", "pageToken"]),
         get("/v1/projects/{project}/locations/{location}/batchPredictionJobs/{call}", vertex::jobs::get, "A batch prediction job"),
@@ -471,6 +471,8 @@ fn own_routes() -> Vec<Route> {
         get("/api/v1/alerts", lists::alerts, "Alerts").query(LIST),
         get("/api/v1/windows", lists::windows, "Closed monitor windows").query(LIST),
         get("/api/v1/lineage/predictions/{id}", status::lineage, "Everything behind a prediction, and what came of it"),
+        post("/api/v1/endpoints/{endpoint}/explain", crate::v1::explain::explain, "What each input contributed to an endpoint's answers").query(&["version"]).body("Explain"),
+        post("/api/v1/deployments/{name}/explain", crate::v1::explain::explain, "What each input contributed to a deployment's answers").query(&["version"]).body("Explain"),
         get("/api/v1/predictions", crate::v1::predictions::list, "What is recorded of predictions, the newest first").query(&["endpoint", "since", "limit"]),
         get("/api/v1/predictions/{id}", crate::v1::predictions::show, "What is recorded of a prediction"),
         post("/api/v1/predictions/{id}/replay", crate::v1::predictions::replay, "Ask the version that answered again, and compare"),

@@ -28,6 +28,7 @@ mod report;
 mod reproduce;
 pub mod tracking;
 pub mod users;
+mod usual;
 pub mod view;
 
 pub use context::Parts;

@@ -419,6 +419,16 @@ pub enum Command {
         #[command(flatten)]
         serving: DeploymentArgs,
     },
+    /// Make a model that needs no Python of a pickle or an MLflow model of trees, if it answers samples as the original does.
+    Convert {
+        /// A pickle or joblib file, or a folder with `MLmodel`. It is loaded in a process of its own, which runs what it says.
+        what: String,
+        /// The folder to write; deploy it by its name.
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+        #[command(flatten)]
+        bundle: BundleArgs,
+    },
     /// Start a server with nothing but these bundles, models or functions.
     Serve {
         /// Bundles, `app.py:function`, model files, folders with `MLmodel`.

@@ -211,7 +211,7 @@ fn open_predictions(store: &Store, serving: &Arc<Server>, clock: &Arc<dyn Clock>
 }
 
 /// The Python of deployments that name none: `TIDEMILL_PYTHON`, or `python3`.
-fn default_python() -> PathBuf {
+pub fn default_python() -> PathBuf {
     let named = std::env::var_os("TIDEMILL_PYTHON").filter(|named| !named.is_empty());
     let python = named.map_or_else(|| PathBuf::from("python3"), PathBuf::from);
     // A bare name is looked up in `PATH`; a path means the same wherever a worker is started.

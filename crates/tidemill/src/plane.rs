@@ -1,5 +1,6 @@
 //! The API's port onto the loop: each method is one call, each noun one query.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -365,6 +366,20 @@ impl ControlPlane for Plane {
 
     fn default_endpoint(&self) -> Option<EndpointName> {
         self.control.as_ref().map(Control::endpoint)
+    }
+
+    async fn usual_inputs(
+        &self,
+        endpoint: &EndpointName,
+        version: VersionNumber,
+    ) -> Result<BTreeMap<String, Value>, ApiError> {
+        let Some(control) = self.control.as_ref() else {
+            return Ok(BTreeMap::new());
+        };
+        if *endpoint != control.endpoint() {
+            return Ok(BTreeMap::new());
+        }
+        control.usual_inputs(version).await.map_err(ApiError::from)
     }
 
     fn key_column(&self, endpoint: &EndpointName) -> Option<String> {

@@ -170,6 +170,8 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("DELETE", "/api/v1/tracking/runs/{}", ADMIN),
     ("POST", "/api/v1/endpoints/{}/promote", EDITOR),
     ("POST", "/api/v1/endpoints/{}/rollback", EDITOR),
+    ("POST", "/api/v1/endpoints/{}/explain", User),
+    ("POST", "/api/v1/deployments/{}/explain", User),
     ("POST", "/api/v1/runs", EDITOR),
     // Runs whatever code it is sent, as the server's own user.
     ("POST", "/api/v1/deployments", ADMIN),
@@ -477,6 +479,8 @@ mod tests {
             "/endpoints/{endpoint}/invocations",
             "/endpoints/{endpoint}/invocations-response-stream",
             "/v1/projects/{project}/locations/{location}/endpoints/{call}",
+            "/api/v1/endpoints/{endpoint}/explain",
+            "/api/v1/deployments/{name}/explain",
             "/api/v1/tokens",
             "/api/v1/tokens/{id}",
             "/api/3.0/mlflow/traces/search",

@@ -1,12 +1,14 @@
 //! The SageMaker runtime, as `boto3.client("sagemaker-runtime", endpoint_url=…)` speaks it: an endpoint's name is ours, a variant is a
 //! version or a role. <https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_Operations_Amazon_SageMaker_Runtime.html>
 //!
-//! - here: what all calls share, and an answer in one piece; [`stream`]: in frames; [`background`]: into a file; [`control`]: batch transform.
+//! - here: what all calls share, and an answer in one piece; [`stream`]: in frames; [`background`]: into a file; [`explain`]: with
+//!   explanations; [`control`]: batch transform.
 //!
 //! What a container of a model answers to SageMaker itself (`/ping`, `/invocations`) is MLflow's protocol, which is the same.
 
 pub(crate) mod background;
 pub(crate) mod control;
+mod explain;
 pub(crate) mod stream;
 
 use axum::extract::{Path, State};
@@ -42,8 +44,19 @@ pub(crate) async fn invoke(
     let accept = text(&headers, header::ACCEPT.as_str()).unwrap_or_default();
     let content_type = text(&headers, header::CONTENT_TYPE.as_str()).unwrap_or_default();
     let scoring = scoring(&headers, content_type, bytes);
+    let explained = explain::wanted(&headers)?;
+    let again = explained.map(|_| scoring.clone());
     let (variant, scored) = scored(&app, target, scoring).await?;
-    let (kind, body) = answer(scored, accept)?;
+    let version = explain::version(&scored);
+    let (mut kind, mut body) = answer(scored, accept)?;
+    if let Some(scoring) = again {
+        let target = match explained {
+            Some(true) => Some(Target::of(&app, &name, version)?),
+            _ => None,
+        };
+        body = explain::body(&app, target, scoring, (&kind, &body)).await?;
+        "application/json".clone_into(&mut kind);
+    }
     let mut response = ([(header::CONTENT_TYPE, kind)], body).into_response();
     let said = response.headers_mut();
     said.insert(INVOKED, value(&variant));

@@ -7,6 +7,7 @@ pub(crate) mod deployment_routing;
 pub(crate) mod deployments;
 pub(crate) mod endpoints;
 pub(crate) mod events;
+pub(crate) mod explain;
 pub(crate) mod feedback;
 pub(crate) mod import;
 pub(crate) mod lists;

@@ -127,6 +127,7 @@ fn all_schemas() -> Value {
         super::batch_jobs::schema(),
         super::deployments::schema(),
         super::deployment_routing::schema(),
+        super::explain::schema(),
     ] {
         all[name] = schema;
     }

@@ -8,6 +8,7 @@ mod deployments;
 mod errors;
 mod eval_datasets;
 mod events;
+mod explain;
 mod fake;
 mod graphql;
 mod graphs;

@@ -122,12 +122,6 @@ async fn errors_have_googles_shape() {
             "INVALID_ARGUMENT",
         ),
         ("prices:predict", json!({}), 400, "INVALID_ARGUMENT"),
-        (
-            "prices:explain",
-            json!({"instances": [[1, 2]]}),
-            501,
-            "UNIMPLEMENTED",
-        ),
         ("prices:chat", json!({}), 404, "NOT_FOUND"),
         ("prices", json!({}), 404, "NOT_FOUND"),
         (

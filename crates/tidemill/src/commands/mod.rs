@@ -2,6 +2,7 @@
 
 mod backtest;
 mod bundle;
+mod convert;
 mod demo;
 mod deploy;
 mod doctor;
@@ -171,6 +172,7 @@ pub async fn run(cli: Cli) -> Result<Code> {
             bundle,
             serving,
         } => bundle::run(&what, name.as_deref(), &bundle, &serving, &output, json),
+        Command::Convert { what, to, bundle } => convert::run(&what, &bundle, &to, json).await,
         Command::Serve {
             what,
             listen,
