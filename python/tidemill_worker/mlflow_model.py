@@ -54,11 +54,19 @@ def _needs(module, flavor):
         raise Refused(f"the flavour `{flavor}` needs `{module}` in the environment: {error}") from error
 
 
+def opened(path, flavor):
+    """What was pickled, or written by skops, with the types that whoever logged it trusted."""
+    if flavor.get("serialization_format") != "skops":
+        return unpickle(path)
+    trusted = flavor.get("skops_trusted_types") or []
+    return _needs("skops.io", "skops").load(path, trusted=trusted)
+
+
 def _sklearn(path, flavor, pyfunc):
     _needs("sklearn", "sklearn")
     if flavor.get("serialization_format") == "cloudpickle":
         _needs("cloudpickle", "sklearn")
-    estimator = unpickle(os.path.join(path, flavor.get("pickled_model") or pyfunc.get("model_path") or "model.pkl"))
+    estimator = opened(os.path.join(path, flavor.get("pickled_model") or pyfunc.get("model_path") or "model.pkl"), flavor)
     method = getattr(estimator, pyfunc.get("predict_fn") or "predict")
     return lambda data, params=None: method(data)
 
@@ -77,7 +85,7 @@ def _xgboost(path, flavor, pyfunc):
 def _lightgbm(path, flavor, pyfunc):
     lightgbm = _needs("lightgbm", "lightgbm")
     data = os.path.join(path, flavor.get("data") or pyfunc.get("data") or "model.lgb")
-    model = unpickle(data) if data.endswith(".pkl") else lightgbm.Booster(model_file=data)
+    model = opened(data, flavor) if data.endswith((".pkl", ".skops")) else lightgbm.Booster(model_file=data)
     return lambda data, params=None: model.predict(data)
 
 

@@ -58,5 +58,5 @@ def test_errors_are_googles(client):
         client.predict(endpoint=endpoint("nobody"), instances=values(ROWS))
     with pytest.raises(exceptions.BadRequest, match="`far` is not a number"):
         client.predict(endpoint=endpoint(), instances=values([["far", 1, 2, 3]]))
-    with pytest.raises(exceptions.MethodNotImplemented, match="no explanations"):
-        client.explain(endpoint=endpoint(), instances=values(ROWS))
+    with pytest.raises(exceptions.BadRequest, match="`far` is not a number"):
+        client.explain(endpoint=endpoint(), instances=values([["far", 1, 2, 3]]))

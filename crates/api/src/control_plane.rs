@@ -1,10 +1,12 @@
 //! What the API asks of the rest of the house: one object-safe port, so that its tests run on a fake.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tidemill_control::batch::Jobs;
 use tidemill_control::delivery::deployments::Deployments;
 use tidemill_control::predictions::Replay;
 use tidemill_control::tracking::Tracking;
@@ -141,6 +143,8 @@ pub trait ControlPlane: Send + Sync + 'static {
     fn serving(&self) -> &Arc<tidemill_serving::Server>;
     /// Bundles and registered models that answer under a name.
     fn deployments(&self) -> &Deployments;
+    /// Files that are predicted into files, in the background.
+    fn batch_jobs(&self) -> &Jobs;
     /// Shared memory of this machine that clients may hand tensors over by; `None` where the operator has not allowed it.
     fn shared_memory(&self) -> Option<&SharedMemory> {
         None
@@ -149,6 +153,15 @@ pub trait ControlPlane: Send + Sync + 'static {
     fn tracking(&self) -> &Tracking;
     /// The endpoint meant where a request names none.
     fn default_endpoint(&self) -> Option<EndpointName>;
+    /// What each input of an endpoint usually is, from what a version was trained on: a median, the most frequent category. Nothing where
+    /// that is not known.
+    async fn usual_inputs(
+        &self,
+        _endpoint: &EndpointName,
+        _version: VersionNumber,
+    ) -> Result<BTreeMap<String, Value>, ApiError> {
+        Ok(BTreeMap::new())
+    }
     /// The column of a request that carries each row's key, which is no feature.
     fn key_column(&self, endpoint: &EndpointName) -> Option<String>;
 }

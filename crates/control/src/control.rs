@@ -108,7 +108,7 @@ impl Control {
         Ok(control)
     }
 
-    fn ctx(&self) -> &Context {
+    pub(crate) fn ctx(&self) -> &Context {
         &self.inner.ctx
     }
 

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::clock::Stopwatch;
 use crate::digest::Digest;
-use crate::ports::PortError;
+use crate::ports::{Contributions, PortError};
 use crate::tensors::{Tensor, TensorSpec};
 
 /// What a model is asked, or answers.
@@ -146,12 +146,17 @@ pub trait Servable: Send + Sync + fmt::Debug {
         Ok(None)
     }
 
-    /// What each input contributed to the answer, where the model can tell: `attributions`, FP64 of shape `[rows, inputs]`, and `base`,
-    /// FP64 of shape `[rows]`; each row's base and attributions add up to the model's raw output. `None`: it cannot tell.
+    /// What each input contributed to the answer, where the model can tell: one number for each value of the inputs, in the interface's
+    /// order, and the base; of a model of several classes, so for each class. They add up to the model's raw output. `None`: it cannot
+    /// tell.
     ///
     /// # Errors
     /// As [`Servable::call`].
-    async fn explain(&self, _payload: Payload, _context: &CallContext) -> Result<Option<Payload>, PortError> {
+    async fn explain(
+        &self,
+        _payload: Payload,
+        _context: &CallContext,
+    ) -> Result<Option<Contributions>, PortError> {
         Ok(None)
     }
 

@@ -11,11 +11,17 @@ use tidemill_core::deployments::{
     BundleManifest, BundledModel, BundledPython, Deploying, DeploymentEngine, FILES_FOLDER,
 };
 use tidemill_core::ports::PortError;
-use tidemill_core::servable::Loader;
+use tidemill_core::servable::{Interface, Loader, Servable};
+use tidemill_core::spec::Device;
 
 use crate::bundle::{self, Include, mlmodel};
+use crate::convert::{Conversion, convert, is_native};
+use crate::manifest::MANIFEST_FILE;
 use crate::native::NativeLoader;
 use crate::python::{Environments, PythonDeployment, PythonModel, PythonModels, clean_environment};
+
+/// Where what was converted of a bundle lies.
+const CONVERTED_FOLDER: &str = "converted";
 
 /// Packs, unpacks and loads bundles.
 #[derive(Debug)]
@@ -256,6 +262,11 @@ impl DeploymentEngine for Deployer {
                 .ensure(self.base(manifest), &files, safe(lock)?)
                 .await?;
         }
+        let python = !matches!(manifest.model, BundledModel::Native { .. });
+        if deploying.serving.convert && python {
+            self.convert(deploying, &deploying.folder.join(CONVERTED_FOLDER))
+                .await?;
+        }
         Ok(())
     }
 
@@ -266,25 +277,97 @@ impl DeploymentEngine for Deployer {
             return Ok(Arc::new(NativeLoader {
                 file: safe(file)?.to_owned(),
                 folder: files,
+                device: deploying.serving.device,
             }));
         }
+        let deployment = self.python_deployment(deploying)?;
+        let python = self.python.warm_loader(deployment);
+        if deploying.serving.convert {
+            let folder = deploying.folder.join(CONVERTED_FOLDER);
+            return Ok(Arc::new(MaybeNative { folder, python }));
+        }
+        Ok(python)
+    }
+}
+
+impl Deployer {
+    fn python_deployment(&self, deploying: &Deploying) -> Result<PythonDeployment, PortError> {
+        let manifest = &deploying.manifest;
+        let files = deploying.folder.join(FILES_FOLDER);
         let python = manifest.python.clone().unwrap_or_default();
-        let deployment = PythonDeployment {
+        Ok(PythonDeployment {
             name: deploying.name.clone(),
             python: self.interpreter_of(manifest, &files)?,
             model: Self::python_model(manifest, &files)?,
             folder: files,
             worker: deploying.serving.worker.clone(),
             timeout: deploying.serving.timeout,
-            environment: python.environment,
+            environment: with_device(python.environment, deploying.serving.device),
             preload: python.preload,
             memory: Some(
                 deploying
                     .folder
                     .with_extension(format!("{}.json", deploying.name)),
             ),
+        })
+    }
+
+    /// Makes a native model of a pickle or of an MLflow model, in `folder`.
+    ///
+    /// # Errors
+    /// If it is nothing that Python loads, Python cannot be started, or the folder not written.
+    pub async fn convert(&self, deploying: &Deploying, folder: &Path) -> Result<Conversion, PortError> {
+        if matches!(deploying.manifest.model, BundledModel::Function { .. }) {
+            return Ok(Conversion::Refused("it is a function".to_owned()));
+        }
+        convert(
+            &self.python_deployment(deploying)?,
+            &self.python.sources()?,
+            folder,
+        )
+        .await
+    }
+}
+
+/// Shows a worker the GPUs that it may use, unless its deployment says that itself.
+fn with_device(mut environment: BTreeMap<String, String>, device: Device) -> BTreeMap<String, String> {
+    const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
+    let visible = match device {
+        Device::Cpu => Some(String::new()),
+        Device::Cuda(number) => Some(number.to_string()),
+        // Those that this process sees.
+        Device::Auto => std::env::var(VISIBLE).ok(),
+    };
+    if let Some(visible) = visible {
+        environment.entry(VISIBLE.to_owned()).or_insert(visible);
+    }
+    environment
+}
+
+/// What was converted, where something was; else what Python loads.
+#[derive(Debug)]
+struct MaybeNative {
+    folder: PathBuf,
+    python: Arc<dyn Loader>,
+}
+
+#[async_trait]
+impl Loader for MaybeNative {
+    async fn load(&self) -> Result<Arc<dyn Servable>, PortError> {
+        if !is_native(&self.folder) {
+            return self.python.load().await;
+        }
+        let native = NativeLoader {
+            folder: self.folder.clone(),
+            file: MANIFEST_FILE.to_owned(),
+            // Trees, which know the processor alone.
+            device: Device::Cpu,
         };
-        Ok(self.python.warm_loader(deployment))
+        native.load().await
+    }
+
+    fn interface(&self) -> Option<Interface> {
+        self.python.interface().filter(|_| !is_native(&self.folder))
     }
 }
 

@@ -8,12 +8,13 @@
 //! - `encode` turns typed columns into the numbers that trees compare.
 //!
 //! - [`python`] runs models and functions in processes of their own; [`bundle`] packs and unpacks what is deployed; [`Deployer`] is the
-//!   port over both.
+//!   port over both; `convert` makes a native model of what Python loads, where that answers alike.
 //!
 //! Deliberately absent: stores, HTTP, files and async outside those three (and the search for ONNX Runtime), clocks (but for the limits of
 //! workers), batching and routing (see `serving`), and gates (see `control`).
 
 pub mod bundle;
+mod convert;
 mod encode;
 mod engine;
 mod error;
@@ -30,6 +31,7 @@ mod tree_model;
 mod trees;
 mod xgboost;
 
+pub use convert::Conversion;
 pub use engine::Deployer;
 pub use onnx::OnnxModel;
 pub use runtime::{Runtime, SUPPORTED_FORMATS};

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Deserializer, Serialize};
 use tidemill_core::frame::{Feature, FeatureKind, FeatureSchema, Task};
 use tidemill_core::ports::ModelBundle;
+use tidemill_core::tensors::TensorSpec;
 
 use crate::error::BundleError;
 
@@ -36,6 +37,36 @@ pub(crate) struct Manifest {
     /// What trained it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub library: Option<String>,
+    /// What a deployment of it takes and gives, where that is what the original in Python takes and gives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serve: Option<Serve>,
+}
+
+/// What a deployment takes and gives.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Serve {
+    /// The form of its answers.
+    pub answer: AnswerForm,
+    /// Its inputs: a column for each feature, or one matrix.
+    pub inputs: Vec<TensorSpec>,
+    /// Its only output.
+    pub output: TensorSpec,
+    /// The label of each class, as texts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+}
+
+/// In which form a model answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum AnswerForm {
+    /// A number, or one a class; of two classes the probability of the second.
+    #[default]
+    Scores,
+    /// The class, as scikit-learn's `predict`.
+    Labels,
+    /// A number a class, also of two, as `predict_proba`.
+    Probabilities,
 }
 
 /// What runs a model.

@@ -4,14 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use serde_json::json;
-use tidemill_core::frame::{Column, FeatureKind, Frame, Scores, Task};
-use tidemill_core::ports::{Model, ModelBundle, ModelRuntime as _, ModelSignature, PortError};
+use tidemill_core::frame::{Column, Feature, FeatureKind, Frame, Scores, Task};
+use tidemill_core::ports::{Contributions, Model, ModelBundle, ModelRuntime as _, ModelSignature, PortError};
 use tidemill_core::servable::{CallContext, Interface, Loader, Payload, Servable, Work};
-use tidemill_core::tensors::{DataType, Tensor, TensorData, TensorSpec};
+use tidemill_core::spec::Device;
+use tidemill_core::tensors::{DataType, Tensor, TensorData, TensorError, TensorSpec};
 
 use crate::bundle::has_extension;
-use crate::manifest::MANIFEST_FILE;
+use crate::manifest::{AnswerForm, MANIFEST_FILE, Manifest, Serve};
 use crate::{OnnxModel, Runtime};
 
 /// The name of the one output.
@@ -24,42 +26,21 @@ pub(crate) struct NativeLoader {
     pub folder: PathBuf,
     /// The file in it.
     pub file: String,
+    /// Where an ONNX model runs.
+    pub device: Device,
 }
 
 #[async_trait]
 impl Loader for NativeLoader {
     async fn load(&self) -> Result<Arc<dyn Servable>, PortError> {
-        let (folder, file) = (self.folder.clone(), self.file.clone());
+        let (folder, file, device) = (self.folder.clone(), self.file.clone(), self.device);
         let work = move || -> Result<Arc<dyn Servable>, PortError> {
-            let path = folder.join(&file);
-            let beside = path.parent().unwrap_or(&folder);
             if has_extension(&file, "onnx") {
-                return Ok(Arc::new(OnnxModel::load_from(beside, name_of(&file))?));
+                let path = folder.join(&file);
+                let beside = path.parent().unwrap_or(&folder);
+                return Ok(Arc::new(OnnxModel::load_from(beside, name_of(&file), device)?));
             }
-            let bytes = read(beside, name_of(&file))?;
-            let (format, bundle) = match manifest_of(&bytes) {
-                Some((format, named)) => {
-                    let model = read(beside, &named)?;
-                    let files = [(named, model), (MANIFEST_FILE.to_owned(), bytes)];
-                    (format, ModelBundle::from(files))
-                }
-                None => {
-                    let format = format_of(&file, &bytes)?;
-                    let manifest = json!({ "format": format, "file": "model" }).to_string();
-                    let files = [
-                        (MANIFEST_FILE.to_owned(), manifest.into_bytes()),
-                        ("model".to_owned(), bytes),
-                    ];
-                    (format.to_owned(), ModelBundle::from(files))
-                }
-            };
-            let size = bundle.values().map(Vec::len).sum::<usize>() as u64;
-            let model = Runtime.load(&bundle)?;
-            Ok(Arc::new(Tabular {
-                interface: interface(model.signature(), &format),
-                model,
-                size,
-            }))
+            Ok(Arc::new(Tabular::load(&folder, &file)?))
         };
         tokio::task::spawn_blocking(work)
             .await
@@ -131,41 +112,193 @@ fn interface(signature: &ModelSignature, format: &str) -> Interface {
     }
 }
 
-/// A model of tables that is asked by tensors, one for each column.
+/// A model of tables that is asked by tensors, one for each column or a matrix of all.
 #[derive(Debug)]
-struct Tabular {
-    model: Arc<dyn Model>,
+pub(crate) struct Tabular {
+    pub model: Arc<dyn Model>,
     interface: Interface,
+    answer: AnswerForm,
+    labels: Vec<String>,
     size: u64,
 }
 
 impl Tabular {
-    fn frame(&self, tensors: &[Tensor]) -> Result<Frame, PortError> {
-        let features = &self.model.signature().features;
-        let columns = features.features.iter().map(|feature| {
-            let tensor = tensors.iter().find(|tensor| tensor.name == feature.name);
-            let tensor = tensor.ok_or_else(|| bad(format!("input `{}` is missing", feature.name)))?;
-            match (feature.kind, &tensor.data) {
-                (FeatureKind::Numeric, TensorData::Fixed(_)) => {
-                    Ok(Column::Numeric(tensor.to_f64().unwrap_or_default()))
-                }
-                (FeatureKind::Categorical, TensorData::Strings(strings)) => {
-                    let texts = strings.iter().map(|text| {
-                        text.as_ref()
-                            .map(|text| String::from_utf8_lossy(text).as_ref().into())
-                    });
-                    Ok(Column::Categorical(texts.collect()))
-                }
-                _ => Err(bad(format!(
-                    "input `{}` is {}",
-                    feature.name,
-                    tensor.datatype.name()
-                ))),
+    /// Loads a file of a folder, or what a manifest there names. Blocks.
+    pub fn load(folder: &Path, file: &str) -> Result<Self, PortError> {
+        let path = folder.join(file);
+        let beside = path.parent().unwrap_or(folder);
+        let bytes = read(beside, name_of(file))?;
+        let (format, bundle) = match manifest_of(&bytes) {
+            Some((format, named)) => {
+                let model = read(beside, &named)?;
+                let files = [(named, model), (MANIFEST_FILE.to_owned(), bytes)];
+                (format, ModelBundle::from(files))
             }
-        });
-        let columns = columns.collect::<Result<Vec<Column>, PortError>>()?;
+            None => {
+                let format = format_of(file, &bytes)?;
+                let manifest = json!({ "format": format, "file": "model" }).to_string();
+                let files = [
+                    (MANIFEST_FILE.to_owned(), manifest.into_bytes()),
+                    ("model".to_owned(), bytes),
+                ];
+                (format.to_owned(), ModelBundle::from(files))
+            }
+        };
+        let size = bundle.values().map(Vec::len).sum::<usize>() as u64;
+        let model = Runtime.load(&bundle)?;
+        let mut interface = interface(model.signature(), &format);
+        let serve = Manifest::read(&bundle)?.serve;
+        let (answer, labels) = match serve {
+            Some(serve) => {
+                check_serve(&serve, model.signature())?;
+                interface.columns = serve.inputs.iter().all(|input| input.shape.len() == 1);
+                interface.inputs = serve.inputs;
+                interface.outputs = vec![serve.output];
+                (serve.answer, serve.labels)
+            }
+            None => (AnswerForm::Scores, Vec::new()),
+        };
+        Ok(Self {
+            model,
+            interface,
+            answer,
+            labels,
+            size,
+        })
+    }
+
+    /// The rows that tensors hold.
+    pub fn frame(&self, tensors: &[Tensor]) -> Result<Frame, PortError> {
+        let features = &self.model.signature().features;
+        let matrix = self.interface.inputs.first().filter(|_| !self.interface.columns);
+        let columns = match matrix {
+            Some(spec) => matrix_columns(spec, tensors, features.features.len())?,
+            None => {
+                let columns = features.features.iter().map(|feature| column(feature, tensors));
+                columns.collect::<Result<Vec<Column>, PortError>>()?
+            }
+        };
         Frame::new(Arc::clone(features), columns).map_err(|error| bad(error.to_string()))
     }
+
+    fn output(&self) -> &TensorSpec {
+        // There is always the one.
+        &self.interface.outputs[0]
+    }
+
+    /// An answer as the interface says it.
+    pub fn written(&self, scores: &Scores) -> Result<Tensor, TensorError> {
+        let (rows, spec) = (scores.rows(), self.output());
+        let classes = match scores {
+            Scores::Multiclass { classes, .. } => Some(classes.len()),
+            Scores::Binary(_) => Some(2),
+            Scores::Regression(_) => None,
+        };
+        match (self.answer, scores) {
+            (AnswerForm::Labels, _) => {
+                let places = (0..rows).map(|row| place(scores, row));
+                if spec.datatype == DataType::Bytes {
+                    let label = |place: usize| Some(Bytes::from(self.labels[place].clone()));
+                    return Tensor::strings(&spec.name, vec![rows], places.map(label).collect());
+                }
+                let number = |text: &String| match text.as_str() {
+                    "true" => 1.0,
+                    "false" => 0.0,
+                    number => number.parse().unwrap_or(f64::NAN),
+                };
+                let numbers: Vec<f64> = self.labels.iter().map(number).collect();
+                let numbers: Vec<f64> = places.map(|place| numbers[place]).collect();
+                Tensor::of_numbers(&spec.name, spec.datatype, vec![rows], &numbers)
+            }
+            (AnswerForm::Probabilities, Scores::Binary(second)) => {
+                let both: Vec<f64> = second.iter().flat_map(|second| [1.0 - second, *second]).collect();
+                Tensor::of_f64(&spec.name, vec![rows, 2], &both)
+            }
+            (_, Scores::Multiclass { .. }) => {
+                Tensor::of_f64(&spec.name, vec![rows, classes.unwrap_or(1)], scores.values())
+            }
+            _ => Tensor::of_f64(&spec.name, vec![rows], scores.values()),
+        }
+    }
+}
+
+/// The class that a row is in: of two the second from above one half, of several the first with the largest probability.
+fn place(scores: &Scores, row: usize) -> usize {
+    let values = scores.row(row);
+    match scores {
+        Scores::Binary(_) | Scores::Regression(_) => usize::from(values[0] > 0.5),
+        Scores::Multiclass { .. } => {
+            (0..values.len()).fold(
+                0,
+                |best, place| if values[place] > values[best] { place } else { best },
+            )
+        }
+    }
+}
+
+/// Whether what a deployment is said to give fits the model.
+fn check_serve(serve: &Serve, signature: &ModelSignature) -> Result<(), PortError> {
+    let features = signature.features.features.len();
+    let classes = match signature.task {
+        Task::Binary => 2,
+        Task::Multiclass => signature.classes.len(),
+        Task::Regression => 0,
+    };
+    let columns = serve.inputs.iter().all(|input| input.shape.len() == 1);
+    let fits = match serve.answer {
+        AnswerForm::Labels => classes > 0 && serve.labels.len() == classes,
+        AnswerForm::Probabilities => classes > 0,
+        AnswerForm::Scores => true,
+    } && if columns {
+        serve.inputs.len() == features
+    } else {
+        serve.inputs.len() == 1
+    };
+    if fits {
+        return Ok(());
+    }
+    Err(PortError::caller(
+        "model_manifest",
+        format!(
+            "`serve` of `{MANIFEST_FILE}` does not fit the model of {features} features and {classes} classes; convert it again"
+        ),
+    ))
+}
+
+fn column(feature: &Feature, tensors: &[Tensor]) -> Result<Column, PortError> {
+    let tensor = tensors.iter().find(|tensor| tensor.name == feature.name);
+    let tensor = tensor.ok_or_else(|| bad(format!("input `{}` is missing", feature.name)))?;
+    match (feature.kind, &tensor.data) {
+        (FeatureKind::Numeric, TensorData::Fixed(_)) => {
+            Ok(Column::Numeric(tensor.to_f64().unwrap_or_default()))
+        }
+        (FeatureKind::Categorical, TensorData::Strings(strings)) => {
+            let texts = strings.iter().map(|text| {
+                text.as_ref()
+                    .map(|text| String::from_utf8_lossy(text).as_ref().into())
+            });
+            Ok(Column::Categorical(texts.collect()))
+        }
+        _ => Err(bad(format!(
+            "input `{}` is {}",
+            feature.name,
+            tensor.datatype.name()
+        ))),
+    }
+}
+
+fn matrix_columns(spec: &TensorSpec, tensors: &[Tensor], width: usize) -> Result<Vec<Column>, PortError> {
+    let tensor = tensors.iter().find(|tensor| tensor.name == spec.name);
+    let tensor = tensor.ok_or_else(|| bad(format!("input `{}` is missing", spec.name)))?;
+    let values = tensor.to_f64().filter(|_| tensor.shape.get(1) == Some(&width));
+    let values = values.ok_or_else(|| {
+        bad(format!(
+            "input `{}` has shape {:?}, expected numbers of shape [rows, {width}]",
+            spec.name, tensor.shape
+        ))
+    })?;
+    let column = |place: usize| Column::Numeric(values.iter().skip(place).step_by(width).copied().collect());
+    Ok((0..width).map(column).collect())
 }
 
 fn bad(message: String) -> PortError {
@@ -186,20 +319,28 @@ impl Servable for Tabular {
         let Payload::Tensors(tensors) = payload else {
             return Err(bad("it takes tensors, one for each column".to_owned()));
         };
-        if let Some(unknown) = context.outputs.iter().find(|name| *name != OUTPUT) {
+        let known = &self.output().name;
+        if let Some(unknown) = context.outputs.iter().find(|name| *name != known) {
             return Err(PortError::caller(
                 "unknown_output",
-                format!("the model has no output `{unknown}`; it has `{OUTPUT}`"),
+                format!("the model has no output `{unknown}`; it has `{known}`"),
             ));
         }
         let scores = self.model.predict(&self.frame(&tensors)?)?;
-        let mut shape = vec![scores.rows()];
-        if let Scores::Multiclass { classes, .. } = &scores {
-            shape.push(classes.len());
-        }
-        let answer = Tensor::of_f64(OUTPUT, shape, scores.values());
+        let answer = self.written(&scores);
         let answer = answer.map_err(|error| PortError::internal("model_broken", error.to_string()))?;
         Ok(Payload::Tensors(vec![answer]))
+    }
+
+    async fn explain(
+        &self,
+        payload: Payload,
+        _context: &CallContext,
+    ) -> Result<Option<Contributions>, PortError> {
+        let Payload::Tensors(tensors) = payload else {
+            return Ok(None);
+        };
+        self.model.contributions(&self.frame(&tensors)?)
     }
 
     fn memory(&self) -> u64 {
@@ -221,6 +362,7 @@ mod tests {
         let loader = NativeLoader {
             folder: folder.to_owned(),
             file: file.to_owned(),
+            device: Device::Auto,
         };
         loader.load().await.unwrap()
     }
@@ -244,12 +386,65 @@ mod tests {
         is_linear=0\nshrinkage=1\n\n\nend of trees\n";
 
     #[tokio::test]
+    async fn a_manifest_says_in_which_form_a_deployment_answers_and_what_does_not_fit_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::copy(
+            data("formats").join("sklearn.json"),
+            dir.path().join("trees.json"),
+        )
+        .unwrap();
+        let serve = |answer: &str, labels: &[&str]| {
+            let manifest = json!({
+                "format": "sklearn_trees", "file": "trees.json",
+                "serve": {
+                    "answer": answer, "labels": labels,
+                    "inputs": [
+                        {"name": "a", "datatype": "FP32", "shape": [-1]}, {"name": "b", "datatype": "INT32", "shape": [-1]},
+                        {"name": "colour", "datatype": "BYTES", "shape": [-1]},
+                    ],
+                    "output": {"name": "said", "datatype": "INT64", "shape": [-1]},
+                },
+            });
+            std::fs::write(dir.path().join(MANIFEST_FILE), manifest.to_string()).unwrap();
+            Tabular::load(dir.path(), MANIFEST_FILE)
+        };
+        let model = serve("labels", &["10", "20", "30"]).unwrap();
+        assert_eq!(model.interface().inputs[1].datatype, DataType::Int32);
+        let asked = vec![
+            Tensor::of_f32("a", vec![2], &[-2.0, 2.0]).unwrap(),
+            Tensor::of_numbers("b", DataType::Int32, vec![2], &[-2.0, 2.0]).unwrap(),
+            Tensor::strings("colour", vec![2], vec![Some("red".into()), None]).unwrap(),
+        ];
+        let scores = model.model.predict(&model.frame(&asked).unwrap()).unwrap();
+        let Payload::Tensors(answer) = model
+            .call(Payload::Tensors(asked), &CallContext::default())
+            .await
+            .unwrap()
+        else {
+            panic!("tensors")
+        };
+        assert_eq!(
+            (answer[0].name.as_str(), answer[0].datatype),
+            ("said", DataType::Int64)
+        );
+        let largest = |row: usize| {
+            let row = scores.row(row);
+            let most = row.iter().copied().fold(f64::MIN, f64::max);
+            10.0 * (1 + row.iter().position(|value| *value == most).unwrap()) as f64
+        };
+        assert_eq!(answer[0].to_f64().unwrap(), [largest(0), largest(1)]);
+        assert_eq!(serve("labels", &["10"]).unwrap_err().code, "model_manifest");
+        assert!(serve("probabilities", &[]).is_ok());
+    }
+
+    #[tokio::test]
     async fn a_file_of_lightgbm_is_asked_by_columns_under_the_names_that_it_has() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("m.txt"), STUMP).unwrap();
         let loader = NativeLoader {
             folder: dir.path().to_owned(),
             file: "m.txt".to_owned(),
+            device: Device::Auto,
         };
         let model = loader.load().await.unwrap();
         let names: Vec<&str> = model

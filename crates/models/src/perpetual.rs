@@ -123,6 +123,9 @@ struct StoredNode {
     right_child: usize,
     is_leaf: bool,
     left_cats: Option<String>,
+    /// The sum of second derivatives that came through it, which is what XGBoost counts as a node's cover too.
+    #[serde(default)]
+    hessian_sum: f64,
 }
 
 /// Reads a booster file for a task over `features` inputs.
@@ -159,7 +162,13 @@ pub(crate) fn from_json(bytes: &[u8], task: Task, features: usize) -> Result<Ens
     let mut builder = Builder::new(features, base, link, Precision::F64);
     for (booster, output) in boosters.iter().zip(0_u32..) {
         for (number, tree) in booster.trees.iter().enumerate() {
-            let (nodes, leaves, sets) = convert(tree, features).map_err(|reason| {
+            let Converted {
+                nodes,
+                leaves,
+                sets,
+                node_cover,
+                leaf_cover,
+            } = convert(tree, features).map_err(|reason| {
                 Broken::new(
                     1,
                     format!("tree {number}: {reason}"),
@@ -173,7 +182,8 @@ pub(crate) fn from_json(bytes: &[u8], task: Task, features: usize) -> Result<Ens
                     leaves: &leaves,
                     width: 1,
                     sets: &sets,
-                    ..TreeParts::default()
+                    node_cover: &node_cover,
+                    leaf_cover: &leaf_cover,
                 })
                 .map_err(|error| {
                     Broken::new(
@@ -187,17 +197,27 @@ pub(crate) fn from_json(bytes: &[u8], task: Task, features: usize) -> Result<Ens
     Ok(builder.finish())
 }
 
-type Converted = (Vec<Node>, Vec<f64>, Vec<u32>);
+#[derive(Default)]
+struct Converted {
+    nodes: Vec<Node>,
+    leaves: Vec<f64>,
+    sets: Vec<u32>,
+    /// Empty where the tree does not say it, or says it in three branches.
+    node_cover: Vec<f64>,
+    leaf_cover: Vec<f64>,
+}
 
 /// Every construct of perpetual's trees has its equal here: `v < t` is `v <= ` the number below `t`, a category set is a set
 /// of bits, and a missing value's child is a child of its own, whether it is one of the other two or a third branch.
 fn convert(tree: &StoredTree, features: usize) -> Result<Converted, String> {
     let mut places: BTreeMap<usize, Child> = BTreeMap::new();
-    let (mut splits, mut leaves) = (0, Vec::new());
+    let mut splits = 0;
+    let mut converted = Converted::default();
     for (&number, node) in &tree.nodes {
         if node.is_leaf {
-            places.insert(number, !(leaves.len() as Child));
-            leaves.push(f64::from(node.weight_value));
+            places.insert(number, !(converted.leaves.len() as Child));
+            converted.leaves.push(f64::from(node.weight_value));
+            converted.leaf_cover.push(node.hessian_sum);
         } else {
             places.insert(number, splits);
             splits += 1;
@@ -210,8 +230,6 @@ fn convert(tree: &StoredTree, features: usize) -> Result<Converted, String> {
         Some((0, _)) => {}
         _ => return Err("there is no root".into()),
     }
-    let mut sets = Vec::new();
-    let mut nodes = Vec::new();
     for (&number, node) in tree.nodes.iter().filter(|(_, node)| !node.is_leaf) {
         if node.split_feature >= features {
             return Err(format!(
@@ -224,11 +242,12 @@ fn convert(tree: &StoredTree, features: usize) -> Result<Converted, String> {
             found.ok_or_else(|| format!("node {number} has no child {child} after it"))
         };
         let test = match &node.left_cats {
-            Some(hex) => category_set(hex, &mut sets)
+            Some(hex) => category_set(hex, &mut converted.sets)
                 .ok_or_else(|| format!("node {number} has category set `{hex}`"))?,
             None => Test::AtMost(node.split_value.next_down()),
         };
-        nodes.push(Node {
+        converted.node_cover.push(node.hessian_sum);
+        converted.nodes.push(Node {
             feature: node.split_feature as u32,
             left: child(node.left_child)?,
             right: child(node.right_child)?,
@@ -236,7 +255,15 @@ fn convert(tree: &StoredTree, features: usize) -> Result<Converted, String> {
             test,
         });
     }
-    Ok((nodes, leaves, sets))
+    let known = converted.node_cover.iter().chain(&converted.leaf_cover);
+    let two_ways = |node: &Node| node.missing == node.left || node.missing == node.right;
+    if !known.into_iter().all(|cover| cover.is_finite() && *cover > 0.0)
+        || !converted.nodes.iter().all(two_ways)
+    {
+        converted.node_cover.clear();
+        converted.leaf_cover.clear();
+    }
+    Ok(converted)
 }
 
 /// Perpetual's sets are bytes in hexadecimal, the lowest categories first.

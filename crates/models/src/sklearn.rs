@@ -1,4 +1,4 @@
-//! scikit-learn's trees, as `python/sklearn_trees.py` writes them from a fitted model, into the tree engine. No pickle is read here.
+//! scikit-learn's trees, as `python/tidemill_worker/sklearn_trees.py` writes them from a fitted model, into the tree engine. No pickle is read here.
 //!
 //! Source: scikit-learn 1.9, `sklearn/tree/_tree.pyx`, `sklearn/ensemble/{_forest,_gb,_iforest}.py` and
 //! `sklearn/ensemble/_hist_gradient_boosting/_predictor.pyx`.
@@ -15,7 +15,7 @@ use crate::manifest::ManifestFeature;
 use crate::trees::{Builder, Child, Ensemble, Link, MOST_SET_WORDS, Node, Precision, Test, TreeParts};
 
 /// The program that makes these files, for the user's own Python: `sklearn_trees.py MODEL.joblib OUT.json`, or `convert(model)`.
-pub const SKLEARN_TREES_PY: &str = include_str!("python/sklearn_trees.py");
+pub const SKLEARN_TREES_PY: &str = include_str!("../../../python/tidemill_worker/sklearn_trees.py");
 
 const EXPECTED: &str = "what sklearn_trees.py of this version writes";
 

@@ -80,6 +80,7 @@ impl Trainer for BuiltinTrainer {
             engine: None,
             threads: None,
             library: Some(LIBRARY.into()),
+            serve: None,
         };
         let unwritten = |error: serde_json::Error| {
             PortError::internal(

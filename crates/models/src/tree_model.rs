@@ -157,11 +157,10 @@ impl Model for TreeModel {
         let columns = columns_for(&self.signature.features, rows)?;
         match self.explain(&columns, rows.rows()) {
             Ok(contributions) => Ok(Some(contributions)),
-            Err(NoShap::NoCover) => Ok(None),
-            Err(error @ NoShap::TooDeep(_)) => Err(PortError::caller(
-                "model_mismatch",
-                format!("the model cannot be explained: {error}; train it with fewer leaves"),
-            )),
+            Err(why @ (NoShap::NoCover | NoShap::TooDeep(_))) => {
+                tracing::debug!(%why, "trees cannot tell what contributed");
+                Ok(None)
+            }
         }
     }
 }

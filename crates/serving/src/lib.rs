@@ -4,6 +4,7 @@
 //! - [`coerce`]: the guard at the door; JSON-like values become a typed frame, or an error that names field, row and value.
 //! - [`Server`]: route → guard → champion or canary by sticky position → fallbacks → shadows → log → answer.
 //! - [`Hosting`]: deployments that are asked by tensors or bodies, loaded when needed.
+//! - [`Explanation`]: what each input contributed to an answer, by the model itself or by asking it about mixed rows.
 //! - [`PredictionLog`]: a write-ahead log of prediction batches; what was answered is on disk before the answer leaves.
 //! - [`Metrics`]: counters and a latency histogram, all atomics.
 //!
@@ -15,6 +16,7 @@
 mod answer;
 mod breaker;
 mod error;
+mod explain;
 pub mod graphs;
 mod guard;
 mod hosting;
@@ -34,6 +36,7 @@ mod testing;
 
 pub use answer::{CANARY_FAILED, CHAMPION_FAILED, NO_MODEL_YET, NOT_ASKED, PREVIOUS_FAILED};
 pub use error::ServeError;
+pub use explain::{ExplainOptions, ExplainedInput, Explanation};
 pub use guard::{Finding, MAX_FINDINGS, RawColumn, RawValue, SchemaError, coerce, coerce_by};
 pub use hosting::{
     BanditArm, BanditState, BatchStatistics, BreakerState, BreakerStatistics, Call, CallAnswer, CallAnswers,

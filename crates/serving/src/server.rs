@@ -12,6 +12,7 @@ use tidemill_core::servable::Deadline;
 
 use crate::answer::{self, Answered, Ask};
 use crate::error::ServeError;
+use crate::explain::{self, ExplainOptions, Explanation};
 use crate::guard::{Finding, SchemaError};
 use crate::hosting::{Hosting, VersionStatistics, WeakHosting};
 use crate::log::{Claim, Claimed, PredictionLog, RequestKey};
@@ -191,6 +192,21 @@ impl Server {
         };
         counters.observe_latency(u64::try_from(total.as_micros()).unwrap_or(u64::MAX));
         result
+    }
+
+    /// What each input contributed to what a version of an endpoint would answer, and which version: the champion if none is named.
+    /// Nothing of it is recorded.
+    ///
+    /// # Errors
+    /// If there is no such version, or its answer cannot be explained.
+    pub async fn explain(
+        &self,
+        route: &Route,
+        version: Option<VersionNumber>,
+        rows: Frame,
+        options: &ExplainOptions,
+    ) -> Result<(VersionNumber, Explanation), ServeError> {
+        explain::endpoint::explain(route, version, rows, options).await
     }
 
     /// Records a batch as the endpoint wants it.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use tidemill_core::spec::Span;
+use tidemill_core::spec::{Device, Span};
 
 /// What goes into a bundle.
 #[derive(Debug, Args, Clone, Default)]
@@ -70,6 +70,12 @@ pub struct DeploymentArgs {
     /// A request waits at most this long for others to be answered together with, such as `5ms`.
     #[arg(long, value_name = "TIME")]
     pub batch_delay: Option<Span>,
+    /// Where an ONNX model runs, and which GPUs a Python worker sees: `auto`, `cpu`, `cuda` or `cuda:N`.
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<Device>,
+    /// Answer without Python where the model can be converted and then answers samples as before: tree ensembles.
+    #[arg(long)]
+    pub convert: bool,
     /// More settings, as under `serving` in `tidemill.yaml`: a YAML or JSON file.
     #[arg(long, value_name = "FILE")]
     pub serving: Option<PathBuf>,

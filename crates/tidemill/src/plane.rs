@@ -1,11 +1,13 @@
 //! The API's port onto the loop: each method is one call, each noun one query.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tidemill_api::{ApiError, ControlPlane, ListQuery, Noun, SharedMemory};
+use tidemill_control::batch::Jobs;
 use tidemill_control::delivery::deployments::Deployments;
 use tidemill_control::predictions::{Prediction, Predictions, Replay};
 use tidemill_control::tracking::Tracking;
@@ -28,6 +30,7 @@ pub struct Plane {
     tracking: Tracking,
     deployments: Deployments,
     predictions: Predictions,
+    batch_jobs: Jobs,
     serving: Arc<tidemill_serving::Server>,
     clock: Arc<dyn Clock>,
     shared_memory: Option<Arc<SharedMemory>>,
@@ -35,7 +38,7 @@ pub struct Plane {
 
 impl Plane {
     /// With the loop of a project.
-    pub fn new(control: Control, tracking: Tracking, deployments: Deployments) -> Self {
+    pub fn new(control: Control, tracking: Tracking, deployments: Deployments, batch_jobs: Jobs) -> Self {
         Self {
             serving: Arc::clone(control.serving()),
             clock: Arc::clone(control.clock()),
@@ -43,6 +46,7 @@ impl Plane {
             control: Some(control),
             tracking,
             deployments,
+            batch_jobs,
             shared_memory: None,
         }
     }
@@ -52,6 +56,7 @@ impl Plane {
         tracking: Tracking,
         deployments: Deployments,
         predictions: Predictions,
+        batch_jobs: Jobs,
         serving: Arc<tidemill_serving::Server>,
         clock: Arc<dyn Clock>,
     ) -> Self {
@@ -60,6 +65,7 @@ impl Plane {
             tracking,
             deployments,
             predictions,
+            batch_jobs,
             serving,
             clock,
             shared_memory: None,
@@ -350,12 +356,30 @@ impl ControlPlane for Plane {
         &self.deployments
     }
 
+    fn batch_jobs(&self) -> &Jobs {
+        &self.batch_jobs
+    }
+
     fn tracking(&self) -> &Tracking {
         &self.tracking
     }
 
     fn default_endpoint(&self) -> Option<EndpointName> {
         self.control.as_ref().map(Control::endpoint)
+    }
+
+    async fn usual_inputs(
+        &self,
+        endpoint: &EndpointName,
+        version: VersionNumber,
+    ) -> Result<BTreeMap<String, Value>, ApiError> {
+        let Some(control) = self.control.as_ref() else {
+            return Ok(BTreeMap::new());
+        };
+        if *endpoint != control.endpoint() {
+            return Ok(BTreeMap::new());
+        }
+        control.usual_inputs(version).await.map_err(ApiError::from)
     }
 
     fn key_column(&self, endpoint: &EndpointName) -> Option<String> {

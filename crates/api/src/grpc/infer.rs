@@ -100,7 +100,7 @@ fn read(
     for output in message.outputs {
         let parameters = from_parameters(output.parameters);
         if let Some(place) = place(&parameters)? {
-            shared::of(app)?;
+            shared::of(app)?.check(&place)?;
             places.push((output.name.clone(), place));
         }
         let classes = parameters.get("classification").and_then(Value::as_u64);
@@ -230,7 +230,8 @@ pub(super) fn streamed(
     let (sender, receiver) = mpsc::channel(AT_ONCE);
     let (queue, waiting) = mpsc::channel(AHEAD);
     tokio::spawn(read_ahead(requests, timeout, stop, queue));
-    tokio::spawn(edge::carried(work(app, waiting, sender)));
+    let working = edge::carried(work(app, waiting, sender));
+    tokio::spawn(shared::working_for(shared::caller(), working));
     futures::stream::unfold(receiver, |mut receiver| async {
         let reply = receiver.recv().await?;
         Some((reply, receiver))
@@ -314,7 +315,9 @@ async fn work(app: App, mut requests: mpsc::Receiver<Ahead>, sender: mpsc::Sende
                             });
                         }
                         Ok((asked, true)) => {
-                            streams.spawn(edge::carried(several(app.clone(), asked, id, sender.clone())));
+                            let answering = several(app.clone(), asked, id, sender.clone());
+                            let answering = edge::carried(answering);
+                            streams.spawn(shared::working_for(shared::caller(), answering));
                         }
                         Err(error) => {
                             if sender.send(Ok(failed(&id, &error))).await.is_err() {

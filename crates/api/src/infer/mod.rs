@@ -3,6 +3,7 @@
 //!
 //! - [`predict`]: rows in, the loop's endpoint asked, one answer a row out; [`fast`]: its short way for plain numbers.
 //! - [`ask`]: tensors in, either asked, tensors out; [`table`]: what a table's answer is in tensors.
+//! - [`explain`]: rows in a body, what each input contributed to the answers out.
 //! - [`score`]: rows in a body, either asked; [`forms`]: the forms in which bodies hold rows.
 //! - [`describe`]: what either takes and gives.
 
@@ -10,6 +11,7 @@ pub(crate) mod ask;
 mod cell;
 pub(crate) mod classify;
 pub(crate) mod describe;
+pub(crate) mod explain;
 pub(crate) mod fast;
 pub(crate) mod forms;
 pub(crate) mod score;
@@ -119,6 +121,25 @@ where
     R: FnOnce(&Call) -> Result<Reading<E>, ApiError> + Send + 'static,
     E: Send + 'static,
 {
+    let (route, request, rest) = prepared(call, body_len, read).await?;
+    let response = app.serving().predict(request).await?;
+    Ok(Answer {
+        route,
+        response,
+        rest,
+    })
+}
+
+/// Reads a body into rows of the route's schema.
+async fn prepared<R, E>(
+    call: Call,
+    body_len: usize,
+    read: R,
+) -> Result<(Arc<Route>, InferRequest, E), ApiError>
+where
+    R: FnOnce(&Call) -> Result<Reading<E>, ApiError> + Send + 'static,
+    E: Send + 'static,
+{
     let waits = edge::timeout()?;
     let prepare = move || -> Result<(Arc<Route>, InferRequest, E), ApiError> {
         let Reading {
@@ -148,17 +169,11 @@ where
         };
         Ok((call.route, request, rest))
     };
-    let (route, request, rest) = if body_len > HEAVY_BYTES {
-        off_thread(prepare).await?
+    if body_len > HEAVY_BYTES {
+        off_thread(prepare).await
     } else {
-        prepare()?
-    };
-    let response = app.serving().predict(request).await?;
-    Ok(Answer {
-        route,
-        response,
-        rest,
-    })
+        prepare()
+    }
 }
 
 /// The shorter of two times, where there are two.
@@ -173,7 +188,8 @@ pub(crate) fn shortest(a: Option<Duration>, b: Option<Duration>) -> Option<Durat
 pub(crate) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(work)
+    let caller = shared::caller();
+    tokio::task::spawn_blocking(move || shared::blocking_for(caller, work))
         .await
         .map_err(|error| ApiError::internal("internal", format!("reading the request failed: {error}")))?
 }

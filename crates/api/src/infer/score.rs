@@ -12,7 +12,7 @@ use super::forms::csv::Header;
 use super::forms::{FORMS, Form, csv, json as json_form, parquet};
 use super::target::Hosted;
 use super::values::whole;
-use super::{Cell, Reading, Rows, Target, off_thread, predict};
+use super::{Call, Cell, Reading, Rows, Target, off_thread, predict};
 use crate::control_plane::App;
 use crate::error::ApiError;
 use crate::extract::parse_json;
@@ -59,37 +59,9 @@ pub(crate) enum Scored {
 pub(crate) async fn score(app: &App, target: Target, scoring: Scoring) -> Result<Scored, ApiError> {
     match target {
         Target::Table(call) => {
-            let mut scoring = scoring;
-            if scoring.kind == Kind::Parquet {
-                let body = parquet::as_split(app, scoring.bytes).await?;
-                scoring.bytes = Value::Object(body).to_string().into();
-                scoring.kind = Kind::Json { bare: false };
-            }
+            let scoring = as_text(app, scoring).await?;
             let length = scoring.bytes.len();
-            let answer = predict(app, call, length, move |call| {
-                let bytes = &scoring.bytes;
-                let (columns, own_id) = match scoring.kind {
-                    Kind::Json { bare } if bare && starts_list(bytes) => {
-                        json_form::read(&listed(bytes), call)?
-                    }
-                    Kind::Json { .. } => json_form::read(bytes, call)?,
-                    Kind::JsonLines => json_form::read(&listed(&joined(bytes)?), call)?,
-                    Kind::Csv(header) => (csv::read(bytes, call, header)?, None),
-                    Kind::Parquet | Kind::Opaque => {
-                        return Err(ApiError::unsupported_media_type(format!(
-                            "the content type is `{}`: a model of tables takes `application/json` or `text/csv`",
-                            scoring.content_type
-                        )));
-                    }
-                };
-                Ok(Reading {
-                    rows: Rows::Columns(columns),
-                    request_id: own_id.or(scoring.id),
-                    timeout: scoring.timeout,
-                    rest: (),
-                })
-            })
-            .await?;
+            let answer = predict(app, call, length, move |call| table_rows(scoring, call)).await?;
             Ok(Scored::Table {
                 response: answer.response,
             })
@@ -103,26 +75,58 @@ pub(crate) async fn score(app: &App, target: Target, scoring: Scoring) -> Result
     }
 }
 
+/// Parquet as the JSON that it is read as.
+pub(super) async fn as_text(app: &App, mut scoring: Scoring) -> Result<Scoring, ApiError> {
+    if scoring.kind == Kind::Parquet {
+        let body = parquet::as_split(app, scoring.bytes).await?;
+        scoring.bytes = Value::Object(body).to_string().into();
+        scoring.kind = Kind::Json { bare: false };
+    }
+    Ok(scoring)
+}
+
+/// The rows of a body for an endpoint of the loop.
+pub(super) fn table_rows(scoring: Scoring, call: &Call) -> Result<Reading<()>, ApiError> {
+    let bytes = &scoring.bytes;
+    let (columns, own_id) = match scoring.kind {
+        Kind::Json { bare } if bare && starts_list(bytes) => json_form::read(&listed(bytes), call)?,
+        Kind::Json { .. } => json_form::read(bytes, call)?,
+        Kind::JsonLines => json_form::read(&listed(&joined(bytes)?), call)?,
+        Kind::Csv(header) => (csv::read(bytes, call, header)?, None),
+        Kind::Parquet | Kind::Opaque => {
+            return Err(ApiError::unsupported_media_type(format!(
+                "the content type is `{}`: a model of tables takes `application/json` or `text/csv`",
+                scoring.content_type
+            )));
+        }
+    };
+    Ok(Reading {
+        rows: Rows::Columns(columns),
+        request_id: own_id.or(scoring.id),
+        timeout: scoring.timeout,
+        rest: (),
+    })
+}
+
 /// Asks a deployment for its answers one after another.
 pub(crate) async fn stream(app: &App, hosted: Hosted, scoring: Scoring) -> Result<CallAnswers, ApiError> {
     let call = hosted_call(app, &hosted, scoring).await?;
     Ok(app.serving().hosting().stream(call).await?)
 }
 
-async fn hosted_call(app: &App, hosted: &Hosted, mut scoring: Scoring) -> Result<HostedCall, ApiError> {
+pub(super) async fn hosted_call(
+    app: &App,
+    hosted: &Hosted,
+    mut scoring: Scoring,
+) -> Result<HostedCall, ApiError> {
     let hosting = app.serving().hosting();
     let (_, interface) = hosting.interface(&hosted.name, hosted.version).await?;
     if interface.body && (interface.inputs.is_empty() || scoring.kind == Kind::Opaque) {
-        return call_of(
-            hosted,
-            Payload::Body {
-                content_type: scoring.content_type,
-                bytes: scoring.bytes,
-            },
-            scoring.id,
-            scoring.parameters,
-            scoring.timeout,
-        );
+        let payload = Payload::Body {
+            content_type: scoring.content_type,
+            bytes: scoring.bytes,
+        };
+        return scoring_call(hosted, payload, scoring.id, scoring.parameters, scoring.timeout);
     }
     let parsed = if scoring.kind == Kind::Parquet {
         Some(parquet::as_split(app, scoring.bytes.clone()).await?)
@@ -133,7 +137,23 @@ async fn hosted_call(app: &App, hosted: &Hosted, mut scoring: Scoring) -> Result
     let heavy = scoring.bytes.len() > super::HEAVY_BYTES;
     let read = move || fitted(&interface, scoring, parsed);
     let (payload, own_id, parameters) = if heavy { off_thread(read).await? } else { read()? };
-    call_of(hosted, payload, own_id.or(id), parameters, timeout)
+    scoring_call(hosted, payload, own_id.or(id), parameters, timeout)
+}
+
+/// Here a parameter of the name `timeout` is one of the model's own: only Triton's clients say by it how long they wait.
+fn scoring_call(
+    hosted: &Hosted,
+    payload: Payload,
+    id: Option<String>,
+    mut parameters: Map<String, Value>,
+    timeout: Option<Duration>,
+) -> Result<HostedCall, ApiError> {
+    let own = parameters.shift_remove("timeout");
+    let mut call = call_of(hosted, payload, id, parameters, timeout)?;
+    if let Some(own) = own {
+        call.context.parameters.insert("timeout".to_owned(), own);
+    }
+    Ok(call)
 }
 
 type Fitted = (Payload, Option<String>, Map<String, Value>);

@@ -189,7 +189,12 @@ impl JsonTensor {
             if !takes.fits(cell) {
                 fits = false;
                 let expected = takes.expected(datatype);
-                findings.value(&self.name, i / width, &cell.to_string(), &expected);
+                let shown = match cell {
+                    // With its point, which is what does not fit.
+                    Cell::Float(value) => format!("{value:?}"),
+                    cell => cell.to_string(),
+                };
+                findings.value(&self.name, i / width, &shown, &expected);
             }
         }
         fits.then_some(datatype)

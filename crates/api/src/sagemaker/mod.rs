@@ -1,11 +1,14 @@
 //! The SageMaker runtime, as `boto3.client("sagemaker-runtime", endpoint_url=…)` speaks it: an endpoint's name is ours, a variant is a
 //! version or a role. <https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_Operations_Amazon_SageMaker_Runtime.html>
 //!
-//! - here: what all calls share, and an answer in one piece; [`stream`]: in frames; [`background`]: into a file.
+//! - here: what all calls share, and an answer in one piece; [`stream`]: in frames; [`background`]: into a file; [`explain`]: with
+//!   explanations; [`control`]: batch transform.
 //!
 //! What a container of a model answers to SageMaker itself (`/ping`, `/invocations`) is MLflow's protocol, which is the same.
 
 pub(crate) mod background;
+pub(crate) mod control;
+mod explain;
 pub(crate) mod stream;
 
 use axum::extract::{Path, State};
@@ -41,8 +44,19 @@ pub(crate) async fn invoke(
     let accept = text(&headers, header::ACCEPT.as_str()).unwrap_or_default();
     let content_type = text(&headers, header::CONTENT_TYPE.as_str()).unwrap_or_default();
     let scoring = scoring(&headers, content_type, bytes);
+    let explained = explain::wanted(&headers)?;
+    let again = explained.map(|_| scoring.clone());
     let (variant, scored) = scored(&app, target, scoring).await?;
-    let (kind, body) = answer(scored, accept)?;
+    let version = explain::version(&scored);
+    let (mut kind, mut body) = answer(scored, accept)?;
+    if let Some(scoring) = again {
+        let target = match explained {
+            Some(true) => Some(Target::of(&app, &name, version)?),
+            _ => None,
+        };
+        body = explain::body(&app, target, scoring, (&kind, &body)).await?;
+        "application/json".clone_into(&mut kind);
+    }
     let mut response = ([(header::CONTENT_TYPE, kind)], body).into_response();
     let said = response.headers_mut();
     said.insert(INVOKED, value(&variant));
@@ -127,8 +141,8 @@ fn version(target: &Target, variant: &str) -> Result<Option<VersionNumber>, ApiE
     })
 }
 
-/// The body, and what travels beside it.
-fn scoring(headers: &HeaderMap, content_type: &str, bytes: Bytes) -> Scoring {
+/// How a body of a type is read.
+pub(crate) fn kind(content_type: &str, bytes: &[u8]) -> Kind {
     let bare = content_type.split(';').next().unwrap_or_default().trim();
     let header = content_type.split(';').skip(1).find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;
@@ -136,10 +150,10 @@ fn scoring(headers: &HeaderMap, content_type: &str, bytes: Bytes) -> Scoring {
             .eq_ignore_ascii_case("header")
             .then(|| value.trim().to_owned())
     });
-    let kind = match bare.to_ascii_lowercase().as_str() {
+    match bare.to_ascii_lowercase().as_str() {
         // boto3 names this type where nobody says another.
         "" | "application/json" | "application/octet-stream" | "binary/octet-stream"
-            if starts_json(&bytes) =>
+            if starts_json(bytes) =>
         {
             Kind::Json { bare: true }
         }
@@ -152,13 +166,13 @@ fn scoring(headers: &HeaderMap, content_type: &str, bytes: Bytes) -> Scoring {
         }),
         parquet::MEDIA_TYPE | "application/x-parquet" => Kind::Parquet,
         _ => Kind::Opaque,
-    };
-    let mut parameters = Map::new();
-    for (header, name) in [(ATTRIBUTES, "custom_attributes"), (SESSION, "session_id")] {
-        if let Some(text) = text(headers, header) {
-            parameters.insert(name.to_owned(), json!(text));
-        }
     }
+}
+
+/// The body, and what travels beside it.
+fn scoring(headers: &HeaderMap, content_type: &str, bytes: Bytes) -> Scoring {
+    let kind = kind(content_type, &bytes);
+    let bare = content_type.split(';').next().unwrap_or_default().trim();
     Scoring {
         only_floats: false,
         kind,
@@ -170,8 +184,19 @@ fn scoring(headers: &HeaderMap, content_type: &str, bytes: Bytes) -> Scoring {
         bytes,
         id: text(headers, INFERENCE_ID).map(str::to_owned),
         timeout: None,
-        parameters,
+        parameters: parameters(headers),
     }
+}
+
+/// What goes to the model beside the body.
+fn parameters(headers: &HeaderMap) -> Map<String, Value> {
+    let mut parameters = Map::new();
+    for (header, name) in [(ATTRIBUTES, "custom_attributes"), (SESSION, "session_id")] {
+        if let Some(text) = text(headers, header) {
+            parameters.insert(name.to_owned(), json!(text));
+        }
+    }
+    parameters
 }
 
 fn starts_json(bytes: &[u8]) -> bool {
@@ -193,15 +218,16 @@ async fn scored(app: &App, target: Target, scoring: Scoring) -> Result<(String, 
 }
 
 /// The answer in the type that is accepted: JSON, unless the client wants CSV or lines of JSON.
-fn answer(scored: Scored, accept: &str) -> Result<(String, Bytes), ApiError> {
-    let whole = match scored {
-        Scored::Table { response } => Value::Object(reply::of_table(&response)),
+pub(crate) fn answer(scored: Scored, accept: &str) -> Result<(String, Bytes), ApiError> {
+    let (whole, by_row) = match scored {
+        Scored::Table { response } => (Value::Object(reply::of_table(&response)), None),
         Scored::Hosted(answer) => match answer.payload {
             Payload::Body { content_type, bytes } => return Ok((content_type, bytes)),
-            payload @ Payload::Tensors(_) => reply::whole(&payload)?,
+            payload @ Payload::Tensors(_) => (reply::whole(&payload)?, Some(reply::rows(&payload)?)),
         },
     };
-    let predictions = &whole["predictions"];
+    // A line of an answer is a row of it.
+    let predictions = by_row.as_ref().unwrap_or(&whole["predictions"]);
     let accepted = accept.split([',', ';']).map(str::trim);
     for kind in accepted {
         match kind {

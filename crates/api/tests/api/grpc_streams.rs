@@ -28,6 +28,39 @@ async fn connected() -> SendRequest<tonic::body::Body> {
 }
 
 #[tokio::test]
+async fn a_callers_time_holds_for_each_request_of_a_stream() {
+    let sender = connected().await;
+    let service = tower::service_fn(move |request: Request<tonic::body::Body>| {
+        let mut sender = sender.clone();
+        async move { sender.send_request(request).await }
+    });
+    let origin = "http://127.0.0.1".parse().unwrap();
+    let mut client = GrpcInferenceServiceClient::with_origin(service, origin);
+    for (header, value) in [("x-tidemill-timeout-ms", "150"), ("grpc-timeout", "150m")] {
+        let requests = futures::stream::iter([count("quick", 2), count("slow", 900)]);
+        let mut request = tonic::Request::new(requests);
+        request.metadata_mut().insert(header, value.parse().unwrap());
+        let watch = tidemill_core::clock::Stopwatch::start();
+        let replies = client.model_stream_infer(request).await.unwrap().into_inner();
+        let replies: Vec<_> = replies.map(Result::unwrap).collect().await;
+        assert!(
+            watch.elapsed() < Duration::from_millis(800),
+            "{:?}",
+            watch.elapsed()
+        );
+        let errors: Vec<&str> = replies
+            .iter()
+            .filter(|reply| !reply.error_message.is_empty())
+            .map(|reply| reply.error_message.as_str())
+            .collect();
+        assert!(
+            matches!(errors[..], [error] if error.contains("within the request's time")),
+            "{header}: {errors:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_stream_that_is_far_ahead_of_its_answers_does_not_end_the_connection() {
     const MESSAGES: usize = 1_500;
     let sender = connected().await;

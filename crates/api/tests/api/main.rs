@@ -3,10 +3,12 @@
 
 mod artifacts;
 mod automations;
+mod batch_jobs;
 mod deployments;
 mod errors;
 mod eval_datasets;
 mod events;
+mod explain;
 mod fake;
 mod graphql;
 mod graphs;

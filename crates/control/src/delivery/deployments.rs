@@ -566,6 +566,6 @@ fn fitting_name(model: &str) -> String {
 
 /// The same for deployments that load the same: the bundle, and the settings that a worker is started under.
 fn identity(bundle: Digest, spec: &ServingSpec) -> Option<Digest> {
-    let settings = serde_json::to_vec(&(&spec.worker, spec.timeout)).ok()?;
+    let settings = serde_json::to_vec(&(&spec.worker, spec.timeout, spec.convert, spec.device)).ok()?;
     Some(Digest::of_parts([bundle.as_bytes().as_slice(), &settings]))
 }

@@ -368,6 +368,8 @@ pub enum ExplainMethod {
     Auto,
     /// By sampling: the columns of a row are changed from the baseline's to the row's in random orders.
     Sampling,
+    /// By asking every combination of the row's and the baseline's columns, of which there may be 12.
+    Exact,
 }
 
 /// What each input contributed to a model's answer: `attributions`, FP64 of shape `[rows, inputs]`, and `base`, FP64 of shape `[rows]`.

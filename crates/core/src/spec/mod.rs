@@ -1,5 +1,6 @@
 //! `tidemill.yaml`: one model's whole life, declared. The JSON Schema for editors is generated from these types.
 
+mod device;
 mod endpoint;
 mod graphs;
 mod load;
@@ -14,6 +15,7 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use device::{Device, NoDevice};
 pub use endpoint::{
     DefaultAnswer, EndpointSpec, FallbackStep, InputSpec, LogDurability, LogFailure, LogSpec, NullPolicy,
     RuleAnswer, TextPolicy, UnseenPolicy,

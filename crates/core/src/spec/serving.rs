@@ -4,9 +4,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Span;
 use super::endpoint::LogFailure;
 use super::routing::{BreakerSpec, FallbackSpec, RoutingSpec};
+use super::{Device, Span};
 
 /// How a deployment answers.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -34,6 +34,13 @@ pub struct ServingSpec {
     pub warmup: Vec<WarmupSpec>,
     /// What a worker process may take: for models and functions in Python.
     pub worker: WorkerSpec,
+    /// Where an ONNX model runs; of a Python worker, which GPUs it sees. Default: on a GPU where one can be used.
+    #[serde(skip_serializing_if = "Device::is_auto")]
+    pub device: Device,
+    /// Make a native model of what Python would load, where that answers samples as the original does: tree ensembles. What cannot be
+    /// converted stays in Python.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub convert: bool,
     /// Which version answers which request. Default: the newest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub routing: Option<RoutingSpec>,
@@ -60,6 +67,8 @@ impl Default for ServingSpec {
             versions: VersionPolicy::default(),
             warmup: Vec::new(),
             worker: WorkerSpec::default(),
+            device: Device::Auto,
+            convert: false,
             routing: None,
             breaker: None,
             fallback: Vec::new(),

@@ -9,6 +9,7 @@ use tidemill_core::deployments::BundledModel;
 use tidemill_core::ports::PortError;
 
 use super::has_extension;
+use crate::manifest::MANIFEST_FILE;
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +50,10 @@ pub fn recognise(path: &Path) -> Result<Recognised, PortError> {
                 },
                 python: true,
             });
+        }
+        // A manifest names the file that counts among those beside it.
+        if let Ok(found) = recognise(&path.join(MANIFEST_FILE)) {
+            return Ok(found);
         }
         let entries =
             std::fs::read_dir(path).map_err(|error| unknown(&format!("cannot be listed: {error}")))?;

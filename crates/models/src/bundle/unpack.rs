@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tidemill_core::deployments::{
     BundleManifest, FILES_FOLDER, MANIFEST_FILE, MAX_BUNDLE_BYTES as MAX_BYTES, MAX_BUNDLE_FILES as MAX_FILES,
@@ -26,17 +27,46 @@ fn broken(message: impl Into<String>) -> PortError {
 /// # Errors
 /// If it is broken or hostile, or there is no room.
 pub fn unpack(archive: &Path, folder: &Path) -> Result<BundleManifest, PortError> {
-    let temporary = folder.with_extension("unpacking");
-    // Left behind by a process that was killed.
-    let _ = fs::remove_dir_all(&temporary);
+    remove_left_behind(folder);
+    let temporary = temporary(folder);
     let result = unpack_into(archive, &temporary).and_then(|manifest| {
-        fs::rename(&temporary, folder).map_err(|error| io_error("rename", folder, &error))?;
-        Ok(manifest)
+        match fs::rename(&temporary, folder) {
+            Ok(()) => Ok(manifest),
+            // Another has unpacked the same meanwhile.
+            Err(_) if folder.join(MANIFEST_FILE).is_file() => {
+                let _ = fs::remove_dir_all(&temporary);
+                Ok(manifest)
+            }
+            Err(error) => Err(io_error("rename", folder, &error)),
+        }
     });
     if result.is_err() {
         let _ = fs::remove_dir_all(&temporary);
     }
     result
+}
+
+/// A folder of this call's own, beside the one that is to appear.
+fn temporary(folder: &Path) -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    folder.with_extension(format!("{}-{number}.unpacking", std::process::id()))
+}
+
+/// Removes what processes that were killed have left of the same bundle.
+fn remove_left_behind(folder: &Path) {
+    let (Some(parent), Some(name)) = (folder.parent(), folder.file_stem().and_then(|name| name.to_str()))
+    else {
+        return;
+    };
+    let (start, own) = (format!("{name}."), format!("{name}.{}-", std::process::id()));
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let found = entry.file_name();
+        let found = found.to_str().unwrap_or_default();
+        if found.starts_with(&start) && found.ends_with(".unpacking") && !found.starts_with(&own) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 fn io_error(action: &str, path: &Path, error: &io::Error) -> PortError {
@@ -307,6 +337,29 @@ mod tests {
                 .message
                 .contains("has no `tidemill.json`")
         );
+    }
+
+    #[test]
+    fn several_who_unpack_the_same_do_not_disturb_each_other_and_leave_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let app = dir.path().join("app.py");
+        fs::write(&app, vec![b'#'; 300_000]).unwrap();
+        let archive = dir.path().join("whole");
+        pack(&manifest(), &[("app.py".to_owned(), app)].into(), &archive).unwrap();
+        let out = dir.path().join("unpacked/digest");
+        fs::create_dir_all(out.with_extension("1-0.unpacking/files")).unwrap();
+        std::thread::scope(|scope| {
+            let all: Vec<_> = (0..8).map(|_| scope.spawn(|| unpack(&archive, &out))).collect();
+            for one in all {
+                assert_eq!(one.join().unwrap().unwrap(), manifest());
+            }
+        });
+        let left: Vec<_> = fs::read_dir(dir.path().join("unpacked"))
+            .unwrap()
+            .flatten()
+            .collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+        assert_eq!(fs::read(out.join("files/app.py")).unwrap().len(), 300_000);
     }
 
     #[test]

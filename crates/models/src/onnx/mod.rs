@@ -1,11 +1,13 @@
 //! ONNX: files checked here, run by ONNX Runtime, which is loaded when the first model needs it.
 //!
 //! `proto` and `wire` read a file without copying it, `check`, `sizes` and `ends` refuse what would read other files, fill the memory or not end,
-//! `library` finds ONNX Runtime, `sessions` keeps its sessions, `tensors` moves values between it and us, [`OnnxModel`] answers
+//! `library` finds ONNX Runtime, `sessions` keeps its sessions, `device` says on which processor, `bound` calls a GPU by pinned memory, `tensors` moves values between it and us, [`OnnxModel`] answers
 //! tensors and `table` a table's rows, by our own tree engine where `trees` knows that it gives the same answers.
 
+mod bound;
 mod check;
 mod columns;
+mod device;
 mod ends;
 mod forest;
 mod library;
@@ -52,6 +54,9 @@ pub(crate) enum OnnxError {
          TIDEMILL_ONNXRUNTIME"
     )]
     NoRuntime(String),
+    /// The GPU that was asked for is not here.
+    #[error("cannot run on {0}")]
+    NoDevice(String),
     /// ONNX Runtime did not take it.
     #[error("is refused by ONNX Runtime: {0}")]
     Refused(String),
@@ -67,6 +72,7 @@ impl OnnxError {
         let message = format!("`{file}` {self}");
         match self {
             Self::NoRuntime(_) => PortError::upstream("onnxruntime_missing", message),
+            Self::NoDevice(_) => PortError::upstream("device_missing", message),
             _ => PortError::caller("model_broken", message),
         }
     }

@@ -4,14 +4,15 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use async_trait::async_trait;
-use ort::session::{OutputSelector, RunOptions, SessionInputValue};
 use tidemill_core::ports::{ModelBundle, PortError};
 use tidemill_core::servable::{CallContext, Interface, Payload, Servable, Work};
+use tidemill_core::spec::Device;
 use tidemill_core::tensors::{DataType, Tensor, TensorSpec};
 
+use super::device::Place;
 use super::forest::Forest;
 use super::proto::{self, Graph, Model, Node, ValueInfo};
-use super::sessions::{Sessions, Settings};
+use super::sessions::{RunError, Sessions, Settings};
 use super::table::class_labels;
 use super::wire::Writer;
 use super::{OnnxError, check, tensors};
@@ -47,7 +48,15 @@ impl OnnxModel {
     /// # Errors
     /// If the file is broken or hostile, ONNX Runtime is not here, or does not take it.
     pub fn load(bundle: &ModelBundle, file: &str) -> Result<Self, PortError> {
-        Self::open(bundle, file, true).map_err(|error| error.of(file))
+        Self::load_on(bundle, file, Device::Auto)
+    }
+
+    /// The same on a device. Trees run on our own engine, which knows the processor alone, wherever they are asked to.
+    ///
+    /// # Errors
+    /// As [`OnnxModel::load`], and if the device is not here.
+    pub fn load_on(bundle: &ModelBundle, file: &str, device: Device) -> Result<Self, PortError> {
+        Self::open(bundle, file, true, device).map_err(|error| error.of(file))
     }
 
     /// The same on ONNX Runtime, whatever is in the file.
@@ -55,14 +64,14 @@ impl OnnxModel {
     /// # Errors
     /// As [`OnnxModel::load`].
     pub fn load_on_onnx_runtime(bundle: &ModelBundle, file: &str) -> Result<Self, PortError> {
-        Self::open(bundle, file, false).map_err(|error| error.of(file))
+        Self::open(bundle, file, false, Device::Cpu).map_err(|error| error.of(file))
     }
 
     /// Loads a file of a folder, with the files beside it that hold its weights. Blocks.
     ///
     /// # Errors
     /// As [`OnnxModel::load`], and if a file cannot be read.
-    pub fn load_from(folder: &Path, file: &str) -> Result<Self, PortError> {
+    pub fn load_from(folder: &Path, file: &str, device: Device) -> Result<Self, PortError> {
         let read = |name: &str| {
             std::fs::read(folder.join(name))
                 .map_err(|error| PortError::upstream("bundle_io", format!("cannot read `{name}`: {error}")))
@@ -76,7 +85,7 @@ impl OnnxModel {
         }
         drop(model);
         bundle.insert(file.to_owned(), bytes);
-        Self::load(&bundle, file)
+        Self::load_on(&bundle, file, device)
     }
 
     /// Checks a file without loading it, and says what the model takes and gives. ONNX Runtime is not needed.
@@ -89,7 +98,7 @@ impl OnnxModel {
         checked.map_err(|error| error.of(file))
     }
 
-    fn open(bundle: &ModelBundle, file: &str, native: bool) -> Result<Self, OnnxError> {
+    fn open(bundle: &ModelBundle, file: &str, native: bool, device: Device) -> Result<Self, OnnxError> {
         let bytes = bundle
             .get(file)
             .ok_or_else(|| OnnxError::Wire("there is no such file in the bundle".into()))?;
@@ -125,17 +134,30 @@ impl OnnxModel {
             names.insert(output.name.to_owned(), inside.unwrap_or(output.name).to_owned());
         }
         drop(model);
-        let sessions = Sessions::open(graph, &external, bundle, Settings::default())?;
+        let settings = Settings {
+            device,
+            ..Settings::default()
+        };
+        let sessions = Sessions::open(graph, &external, bundle, settings)?;
         Ok(Self {
             interface,
             bytes: sessions.bytes(),
             engine: Engine::Sessions {
+                // A GPU is waited for.
+                light: sessions.place() == Place::Cpu && bytes.len() + weights <= LIGHT,
                 sessions,
                 names,
-                light: bytes.len() + weights <= LIGHT,
             },
             file: file.to_owned(),
         })
+    }
+
+    /// Where it runs: `cpu`, or `cuda` with its number.
+    pub fn device(&self) -> String {
+        match &self.engine {
+            Engine::Forest(_) => Place::Cpu.to_string(),
+            Engine::Sessions { sessions, .. } => sessions.place().to_string(),
+        }
     }
 
     /// Answers on this thread.
@@ -181,34 +203,19 @@ impl OnnxModel {
         given: &[Tensor],
         wanted: &[(&str, &str)],
     ) -> Result<Vec<Tensor>, PortError> {
-        let inputs = given.iter().map(|tensor| {
-            let value = tensors::to_ort(tensor).map_err(|error| {
-                PortError::caller("bad_payload", format!("input `{}`: {error}", tensor.name))
-            })?;
-            Ok((tensor.name.as_str(), SessionInputValue::from(value)))
-        });
-        let inputs = inputs.collect::<Result<Vec<_>, PortError>>()?;
-        let outputs = sessions
-            .with(|session| {
-                let selector = wanted
-                    .iter()
-                    .fold(OutputSelector::no_default(), |selector, (_, inside)| {
-                        selector.with(*inside)
-                    });
-                let options = RunOptions::new()?.with_outputs(selector);
-                let outputs = session.run_with_options(inputs, &options)?;
-                let read = wanted.iter().map(|(name, inside)| match outputs.get(inside) {
-                    Some(value) => tensors::from_ort(name, value),
-                    None => Err(tensors::ValueError::Type(format!("output `{name}` did not come"))),
-                });
-                read.collect::<Result<Vec<Tensor>, tensors::ValueError>>()
-            })
-            .map_err(|error| error.of(&self.file))?;
-        outputs.map_err(|error| {
-            PortError::caller(
+        let inputs: Vec<(&str, &Tensor)> = given
+            .iter()
+            .map(|tensor| (tensor.name.as_str(), tensor))
+            .collect();
+        sessions.run(&inputs, wanted).map_err(|error| match error {
+            RunError::Session(error) => error.of(&self.file),
+            RunError::Input(name, error) => {
+                PortError::caller("bad_payload", format!("input `{name}`: {error}"))
+            }
+            RunError::Answer(error) => PortError::caller(
                 "bad_payload",
                 format!("`{}` does not answer these inputs: {error}", self.file),
-            )
+            ),
         })
     }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use ort::session::{OutputSelector, RunOptions, SessionInputValue};
 use tidemill_core::frame::{Column, Frame, Scores, Task};
 use tidemill_core::ports::{Model, ModelBundle, ModelSignature, PortError};
 use tidemill_core::tensors::{DataType, Tensor};
@@ -10,8 +9,8 @@ use tidemill_core::tensors::{DataType, Tensor};
 use super::columns::{Input, default_features, fit, inputs, tensor};
 use super::proto::{Graph, Node, ValueInfo};
 use super::servable::{checked, expose, external_files};
-use super::sessions::{Sessions, Settings};
-use super::{OnnxError, tensors, trees};
+use super::sessions::{RunError, Sessions, Settings};
+use super::{OnnxError, trees};
 use crate::encode::{Rounding, RowEncoder, columns_for};
 use crate::error::BundleError;
 use crate::manifest::{self, Manifest, ManifestFeature};
@@ -251,26 +250,11 @@ impl OnnxTable {
         let mut columns = columns.iter();
         let given = self.inputs.iter().map(|input| {
             let mine: Vec<&Column> = columns.by_ref().take(input.width).copied().collect();
-            let value = tensors::to_ort(&tensor(input, &mine, rows)?).map_err(|error| {
-                PortError::caller("features_mismatch", format!("input `{}`: {error}", input.name))
-            })?;
-            Ok((input.name.as_str(), SessionInputValue::from(value)))
+            Ok((input.name.as_str(), tensor(input, &mine, rows)?))
         });
         let given = given.collect::<Result<Vec<_>, PortError>>()?;
-        let read = self
-            .sessions
-            .with(|session| -> Result<Tensor, tensors::ValueError> {
-                let selector = OutputSelector::no_default().with(self.output.name.as_str());
-                let options = RunOptions::new()?.with_outputs(selector);
-                let outputs = session.run_with_options(given, &options)?;
-                match outputs.get(&self.output.name) {
-                    Some(value) => tensors::from_ort(&self.output.name, value),
-                    None => Err(tensors::ValueError::Type(format!(
-                        "output `{}` did not come",
-                        self.output.name
-                    ))),
-                }
-            });
+        let inputs: Vec<(&str, &Tensor)> = given.iter().map(|(name, tensor)| (*name, tensor)).collect();
+        let output = self.output.name.as_str();
         let broken = |what: String| {
             PortError::internal(
                 "model_broken",
@@ -280,9 +264,17 @@ impl OnnxTable {
                 ),
             )
         };
-        let answer = read
-            .map_err(|error| error.of(&self.file))?
-            .map_err(|error| broken(error.to_string()))?;
+        let answer = self.sessions.run(&inputs, &[(output, output)]);
+        let mut answer = answer.map_err(|error| match error {
+            RunError::Session(error) => error.of(&self.file),
+            RunError::Input(name, error) => {
+                PortError::caller("features_mismatch", format!("input `{name}`: {error}"))
+            }
+            RunError::Answer(error) => broken(error.to_string()),
+        })?;
+        let answer = answer
+            .pop()
+            .ok_or_else(|| broken(format!("output `{output}` did not come")))?;
         let values = answer.to_f64().unwrap_or_default();
         if values.len() != rows * self.output.width {
             return Err(broken(format!(

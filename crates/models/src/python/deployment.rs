@@ -68,7 +68,7 @@ pub struct PythonDeployment {
 }
 
 impl PythonDeployment {
-    pub(super) fn threads(&self) -> u32 {
+    pub(crate) fn threads(&self) -> u32 {
         self.worker.cpu.ceil().clamp(1.0, 1_024.0) as u32
     }
 
@@ -85,7 +85,7 @@ impl PythonDeployment {
         self.worker.concurrency.max(1) as usize
     }
 
-    pub(super) fn config(&self) -> Value {
+    pub(crate) fn config(&self) -> Value {
         let mut model = serde_json::to_value(&self.model).unwrap_or_default();
         for key in ["file", "folder"] {
             if let Some(path) = model[key].as_str() {

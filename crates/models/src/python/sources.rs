@@ -11,16 +11,18 @@ macro_rules! files {
     };
 }
 
-const FILES: [(&str, &str); 11] = files![
+const FILES: [(&str, &str); 13] = files![
     "tidemill/__init__.py",
     "tidemill_worker/__init__.py",
     "tidemill_worker/convert.py",
+    "tidemill_worker/convert_model.py",
     "tidemill_worker/inspect_source.py",
     "tidemill_worker/limits.py",
     "tidemill_worker/loading.py",
     "tidemill_worker/mlflow_model.py",
     "tidemill_worker/server.py",
     "tidemill_worker/serving.py",
+    "tidemill_worker/sklearn_trees.py",
     "tidemill_worker/values.py",
     "tidemill_worker/wire.py",
 ];

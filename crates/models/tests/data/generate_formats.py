@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 here = pathlib.Path(__file__).parent
-sys.path.insert(0, str(here.parents[1] / "src/python"))
+sys.path.insert(0, str(here.parents[3] / "python/tidemill_worker"))
 from sklearn_trees import convert  # noqa: E402
 
 rng = np.random.default_rng(4)

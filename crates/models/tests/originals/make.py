@@ -121,7 +121,7 @@ def xgboost_cases():
 
 
 def sklearn_cases():
-    sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "src/python"))
+    sys.path.insert(0, str(pathlib.Path(__file__).parents[4] / "python/tidemill_worker"))
     from sklearn import compose, ensemble, impute, pipeline, preprocessing, tree
     from sklearn_trees import convert
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidemill_core::clock::Stopwatch;
-use tidemill_core::frame::{Scores, Task};
+use tidemill_core::frame::{Frame, Scores, Task};
 use tidemill_core::servable::{Deadline, Payload};
 use tidemill_core::tensors::{DataType, Tensor, TensorData, TensorError};
 
@@ -16,34 +16,7 @@ use crate::server::{InferRequest, Server};
 
 /// The endpoint's answer, in the tensors that the protocols give too.
 pub(super) async fn ask(server: &Server, route: &Arc<Route>, call: Call) -> Result<Payload, ServeError> {
-    let bad = |message: String| ServeError::Payload {
-        endpoint: route.endpoint.clone(),
-        message,
-    };
-    let Payload::Tensors(tensors) = call.payload else {
-        return Err(bad("it takes columns, a body came".to_owned()));
-    };
-    let known = |tensor: &&Tensor| {
-        route
-            .schema
-            .features
-            .iter()
-            .any(|feature| feature.name == tensor.name)
-    };
-    let columns = tensors.iter().filter(known).map(|tensor| {
-        if tensor.elements() != tensor.rows() {
-            let (name, shape) = (&tensor.name, &tensor.shape);
-            return Err(bad(format!(
-                "input `{name}` has shape {shape:?}, expected one value a row"
-            )));
-        }
-        Ok(RawColumn {
-            name: tensor.name.clone(),
-            values: raw(tensor),
-        })
-    });
-    let columns: Vec<RawColumn> = columns.collect::<Result<_, _>>()?;
-    let rows = coerce_by(route.inputs, &route.schema, columns)?;
+    let rows = rows(route, call.payload)?;
     let keys = match &call.context.key {
         Some(key) => vec![Some(Arc::clone(key)); rows.rows()],
         None => Vec::new(),
@@ -71,7 +44,7 @@ pub(super) async fn ask(server: &Server, route: &Arc<Route>, call: Call) -> Resu
             }
         }
     };
-    outputs(&response.scores, response.ids.len())
+    answer_tensors(&response.scores, response.ids.len())
         .map_err(|error| ServeError::Internal(error.to_string()))
         .map(|mut outputs| {
             let ids = response
@@ -88,7 +61,40 @@ pub(super) async fn ask(server: &Server, route: &Arc<Route>, call: Call) -> Resu
         })
 }
 
-fn outputs(scores: &Scores, rows: usize) -> Result<Vec<Tensor>, TensorError> {
+/// The rows of a table that tensors hold, by the endpoint's own rules.
+pub(super) fn rows(route: &Route, payload: Payload) -> Result<Frame, ServeError> {
+    let bad = |message: String| ServeError::Payload {
+        endpoint: route.endpoint.clone(),
+        message,
+    };
+    let Payload::Tensors(tensors) = payload else {
+        return Err(bad("it takes columns, a body came".to_owned()));
+    };
+    let known = |tensor: &&Tensor| {
+        route
+            .schema
+            .features
+            .iter()
+            .any(|feature| feature.name == tensor.name)
+    };
+    let columns = tensors.iter().filter(known).map(|tensor| {
+        if tensor.elements() != tensor.rows() {
+            let (name, shape) = (&tensor.name, &tensor.shape);
+            return Err(bad(format!(
+                "input `{name}` has shape {shape:?}, expected one value a row"
+            )));
+        }
+        Ok(RawColumn {
+            name: tensor.name.clone(),
+            values: raw(tensor),
+        })
+    });
+    let columns: Vec<RawColumn> = columns.collect::<Result<_, _>>()?;
+    Ok(coerce_by(route.inputs, &route.schema, columns)?)
+}
+
+/// An answer in the tensors that the protocols give too.
+pub(crate) fn answer_tensors(scores: &Scores, rows: usize) -> Result<Vec<Tensor>, TensorError> {
     let values = scores.values();
     Ok(match scores {
         Scores::Multiclass { classes, .. } => {

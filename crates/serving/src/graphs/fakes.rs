@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidemill_core::clock::{Stopwatch, WallClock, real_sleep};
 use tidemill_core::ids::VersionNumber;
-use tidemill_core::ports::PortError;
+use tidemill_core::ports::{Contributions, PortError};
 use tidemill_core::servable::{CallContext, Interface, Loader, Payload, Servable, Work};
 use tidemill_core::spec::{GraphSpec, ServingSpec};
 use tidemill_core::tensors::{DataType, Tensor, TensorData, TensorSpec};
@@ -58,9 +58,15 @@ impl Servable for Shared {
             Tensor::of_f64("y", vec![y.len()], &y).unwrap(),
         ]))
     }
-    async fn explain(&self, _payload: Payload, _context: &CallContext) -> Result<Option<Payload>, PortError> {
-        let own = Tensor::of_f64("attributions", vec![1, 1], &[42.0]).unwrap();
-        Ok(self.0.explains.then(|| Payload::Tensors(vec![own])))
+    async fn explain(
+        &self,
+        _payload: Payload,
+        _context: &CallContext,
+    ) -> Result<Option<Contributions>, PortError> {
+        Ok(self.0.explains.then(|| Contributions {
+            outputs: 1,
+            values: vec![42.0, 1.0],
+        }))
     }
 }
 

@@ -25,6 +25,8 @@ use tidemill_core::spec::{Finding, GraphSpec};
 
 use crate::hosting::{Hosted, HostedVersion};
 use crate::server::Server;
+pub(crate) use endpoint::answer_tensors;
+pub(crate) use run::of_serving;
 use servable::GraphLoader;
 
 /// Serves a graph under its name, as version 1 of a deployment; puts another in its place where there is one. Its nodes ask the hosted

@@ -419,7 +419,7 @@ fn of_node(name: &str, mut error: PortError) -> PortError {
     error
 }
 
-pub(super) fn of_serving(error: ServeError) -> PortError {
+pub(crate) fn of_serving(error: ServeError) -> PortError {
     PortError {
         blame: error.blame(),
         code: error.code(),

@@ -9,11 +9,9 @@ use tidemill_core::ids::{self, EndpointName, VersionNumber};
 use tidemill_core::servable::{CallContext, Deadline, Interface, Payload};
 use tidemill_core::spec::{ServingSpec, VersionPolicy};
 
-use super::ask::ready;
 use super::cache::{Cache, RateLimit};
 use super::routing::{Chosen, Kind, Routing};
 use super::statistics::VersionStatistics;
-use super::threads::off_thread;
 use super::version::{Version, duration};
 use super::{Call, CallAnswer, CallTimes, Hosted, IndexEntry, VersionState};
 use crate::error::ServeError;
@@ -139,7 +137,7 @@ impl Host {
         all.filter(|number| self.is_served(*number)).collect()
     }
 
-    fn version(&self, wanted: Option<VersionNumber>) -> Result<&Arc<Version>, ServeError> {
+    pub fn version(&self, wanted: Option<VersionNumber>) -> Result<&Arc<Version>, ServeError> {
         let no_model = || ServeError::NoModel {
             endpoint: self.name.clone(),
         };
@@ -202,18 +200,6 @@ impl Host {
 
     pub fn known_interface(&self, wanted: Option<VersionNumber>) -> Option<Arc<Interface>> {
         self.version(wanted).ok()?.known_interface()
-    }
-
-    pub async fn explain(&self, mut call: Call) -> Result<Option<Payload>, ServeError> {
-        self.check_on()?;
-        let context = self.context(&mut call);
-        let version = self.version(call.version)?;
-        let replica = ready(version, &mut call.payload, &context).await?;
-        let model = Arc::clone(&replica.model);
-        let explained = off_thread(model.work(), async move {
-            model.explain(call.payload, &context).await
-        });
-        explained.await.map_err(|source| version.failed(source))
     }
 
     pub async fn interface(

@@ -8,6 +8,7 @@ mod ask;
 mod batch;
 mod cache;
 mod call;
+mod explain;
 mod fallback;
 mod fit;
 mod host;
@@ -46,10 +47,11 @@ use tidemill_core::digest::Digest;
 use tidemill_core::ids::{EndpointName, VersionNumber};
 #[cfg(doc)]
 use tidemill_core::servable::Servable;
-use tidemill_core::servable::{Interface, Loader, PartStatistics, Payload};
+use tidemill_core::servable::{Interface, Loader, PartStatistics};
 use tidemill_core::spec::ServingSpec;
 
 use crate::error::ServeError;
+use crate::explain::{ExplainOptions, Explanation};
 use crate::log::PredictionLog;
 use crate::pressure::PressureGauge;
 pub use call::{Call, CallAnswer, CallAnswers, CallTimes};
@@ -406,13 +408,17 @@ impl Hosting {
         self.host(name).ok()?.known_interface(version)
     }
 
-    /// What each input contributed to a version's answer, where its model can tell ([`Servable::explain`]); the newest version if none is
-    /// named.
+    /// What each input contributed to a version's answer, and which version; the newest if none is named. The model is asked itself where
+    /// it can tell ([`Servable::explain`]).
     ///
     /// # Errors
-    /// As [`Hosting::call`].
-    pub async fn explain(&self, call: Call) -> Result<Option<Payload>, ServeError> {
-        self.host(&call.endpoint)?.explain(call).await
+    /// As [`Hosting::call`], and if the answer is nothing that can be explained.
+    pub async fn explain(
+        &self,
+        call: Call,
+        options: &ExplainOptions,
+    ) -> Result<(VersionNumber, Explanation), ServeError> {
+        explain::explain(&*self.host(&call.endpoint)?, call, options).await
     }
 
     /// What a version takes and gives; the newest version if none is named. Loads it if that is not known without.

@@ -98,7 +98,7 @@ pub fn run(
 }
 
 /// Writes the archive of what was named.
-fn write(what: &str, name: Option<&str>, args: &BundleArgs, archive: &Path) -> Result<()> {
+pub fn write(what: &str, name: Option<&str>, args: &BundleArgs, archive: &Path) -> Result<()> {
     let planned = plan(what, name, args)?;
     planned.tell();
     Ok(pack(&planned.manifest, &planned.files, archive)?)
@@ -386,6 +386,8 @@ pub fn serving(args: &DeploymentArgs) -> Result<Map<String, Value>> {
         "scaling": { "min": args.min, "max": args.max, "provisioned": args.provisioned, "idle": args.idle },
         "batching": { "max_rows": args.batch, "max_delay": args.batch_delay },
         "timeout": args.timeout,
+        "device": args.device,
+        "convert": args.convert.then_some(true),
     });
     tidemill_core::deployments::merge_settings(&mut whole, &without_nulls(asked));
     Ok(whole)

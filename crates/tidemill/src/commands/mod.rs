@@ -2,6 +2,7 @@
 
 mod backtest;
 mod bundle;
+mod convert;
 mod demo;
 mod deploy;
 mod doctor;
@@ -91,6 +92,8 @@ pub async fn run(cli: Cli) -> Result<Code> {
             endpoint,
             part_rows,
             format,
+            job,
+            detach,
         } => {
             let asked = predict::Args {
                 target: &target,
@@ -100,7 +103,24 @@ pub async fn run(cli: Cli) -> Result<Code> {
                 part_rows,
                 format,
             };
+            if job {
+                return predict::job::start(&asked, detach, json).await;
+            }
             predict::run(asked, json).await
+        }
+        Command::BatchJobs {
+            target,
+            id,
+            wait,
+            cancel,
+        } => {
+            let about = predict::job::About {
+                target: &target,
+                id: id.as_deref(),
+                wait,
+                cancel,
+            };
+            predict::job::about(&about, json).await
         }
         Command::Feedback {
             target,
@@ -152,6 +172,7 @@ pub async fn run(cli: Cli) -> Result<Code> {
             bundle,
             serving,
         } => bundle::run(&what, name.as_deref(), &bundle, &serving, &output, json),
+        Command::Convert { what, to, bundle } => convert::run(&what, &bundle, &to, json).await,
         Command::Serve {
             what,
             listen,

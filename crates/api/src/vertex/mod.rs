@@ -1,5 +1,9 @@
 //! Vertex AI's prediction service, as `google-cloud-aiplatform` speaks it over REST: an endpoint's name is ours; project and location may
-//! be any. <https://cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locations.endpoints>
+//! be any; batch prediction is in [`jobs`]. <https://cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locations.endpoints>
+
+pub(crate) mod jobs;
+
+mod explain;
 
 use axum::Json;
 use axum::body::Body;
@@ -16,12 +20,12 @@ use tidemill_core::ids::VersionNumber;
 use tidemill_core::servable::Payload;
 
 use crate::control_plane::App;
-use crate::error::{ApiError, Kind as ErrorKind, Protocol};
+use crate::error::{ApiError, Protocol};
 use crate::extract::{Inflated, parse_json};
+use crate::infer::Target;
 use crate::infer::forms::csv::Header;
 use crate::infer::forms::{parquet, reply};
 use crate::infer::score::{self, Kind, Scored, Scoring};
-use crate::infer::{Target, labels};
 
 /// Which endpoint, and what is asked of it: `name:predict`.
 #[derive(Deserialize)]
@@ -46,13 +50,7 @@ pub(crate) async fn call(
         "predict" => predict(&app, &path, name, target, body).await,
         "rawPredict" => raw(&app, target, &headers, body).await,
         "streamRawPredict" => stream_raw(&app, target, &headers, body).await,
-        "explain" => Err(ApiError {
-            kind: ErrorKind::NotImplemented,
-            ..ApiError::bad_request(
-                "not_implemented",
-                format!("endpoint `{name}` has no explanations: ask `:predict`"),
-            )
-        }),
+        "explain" => explain::explain(&app, name, target, body).await,
         other => Err(unknown(other)),
     }
 }
@@ -61,7 +59,7 @@ fn unknown(verb: &str) -> ApiError {
     ApiError::not_found(
         "unknown_route",
         format!(
-            "`{verb}` is no call of an endpoint: expected `ENDPOINT:predict`, `:rawPredict` or `:streamRawPredict`"
+            "`{verb}` is no call of an endpoint: expected `ENDPOINT:predict`, `:explain`, `:rawPredict` or `:streamRawPredict`"
         ),
     )
 }
@@ -73,40 +71,11 @@ async fn predict(
     target: Target,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let scoring = Scoring {
-        only_floats: true,
-        kind: Kind::Json { bare: false },
-        content_type: "application/json".to_owned(),
-        bytes: body,
-        id: None,
-        timeout: None,
-        parameters: Map::new(),
-    };
-    let mut metadata = Map::new();
-    let (predictions, version): (Value, VersionNumber) = match score::score(app, target, scoring).await? {
-        Scored::Table { response } => {
-            metadata.insert("predictionIds".to_owned(), json!(response.ids));
-            metadata.insert("modelVersions".to_owned(), json!(response.versions));
-            let scores = &response.scores;
-            let predictions = match (labels(scores), scores) {
-                (Some(_), tidemill_core::frame::Scores::Multiclass { classes, .. }) => (0..scores.rows())
-                    .map(|row| json!({ "classes": classes, "scores": scores.row(row) }))
-                    .collect(),
-                _ => json!(scores.values()),
-            };
-            (
-                predictions,
-                response.versions.first().copied().unwrap_or_default(),
-            )
-        }
-        Scored::Hosted(answer) => {
-            let predictions = match reply::predictions(&answer.payload)? {
-                list @ Value::Array(_) => list,
-                one => Value::Array(vec![one]),
-            };
-            (predictions, answer.version)
-        }
-    };
+    let Predicted {
+        predictions,
+        version,
+        metadata,
+    } = predicted(app, target, body).await?;
     let (project, location) = (&path.project, &path.location);
     Ok(Json(json!({
         "predictions": predictions,
@@ -117,6 +86,44 @@ async fn predict(
         "metadata": metadata,
     }))
     .into_response())
+}
+
+/// An answer to `instances`.
+struct Predicted {
+    predictions: Value,
+    version: VersionNumber,
+    metadata: Map<String, Value>,
+}
+
+fn instances(bytes: Bytes) -> Scoring {
+    Scoring {
+        only_floats: true,
+        kind: Kind::Json { bare: false },
+        content_type: "application/json".to_owned(),
+        bytes,
+        id: None,
+        timeout: None,
+        parameters: Map::new(),
+    }
+}
+
+async fn predicted(app: &App, target: Target, body: Bytes) -> Result<Predicted, ApiError> {
+    let mut metadata = Map::new();
+    let scored = score::score(app, target, instances(body)).await?;
+    let predictions = reply::by_instance(&scored)?;
+    let version = match scored {
+        Scored::Table { response } => {
+            metadata.insert("predictionIds".to_owned(), json!(response.ids));
+            metadata.insert("modelVersions".to_owned(), json!(response.versions));
+            response.versions.first().copied().unwrap_or_default()
+        }
+        Scored::Hosted(answer) => answer.version,
+    };
+    Ok(Predicted {
+        predictions,
+        version,
+        metadata,
+    })
 }
 
 /// A body for the model itself, as it came, or wrapped by Google's client.
