@@ -217,6 +217,24 @@ async fn scored(app: &App, target: Target, scoring: Scoring) -> Result<(String, 
     Ok((variant, scored))
 }
 
+/// What is accepted, the most wanted first, without what is not wanted at all.
+fn by_preference(accept: &str) -> Vec<&str> {
+    let entry = |entry: &'_ str| -> f64 {
+        let quality = entry
+            .split(';')
+            .skip(1)
+            .find_map(|part| part.trim().strip_prefix("q="));
+        quality.and_then(|text| text.trim().parse().ok()).unwrap_or(1.0)
+    };
+    let mut kinds: Vec<(&str, f64)> = accept
+        .split(',')
+        .map(|kind| (kind.split(';').next().unwrap_or_default().trim(), entry(kind)))
+        .filter(|(_, quality)| *quality > 0.0)
+        .collect();
+    kinds.sort_by(|a, b| b.1.total_cmp(&a.1));
+    kinds.into_iter().map(|(kind, _)| kind).collect()
+}
+
 /// The answer in the type that is accepted: JSON, unless the client wants CSV or lines of JSON.
 pub(crate) fn answer(scored: Scored, accept: &str) -> Result<(String, Bytes), ApiError> {
     let (whole, by_row) = match scored {
@@ -228,8 +246,7 @@ pub(crate) fn answer(scored: Scored, accept: &str) -> Result<(String, Bytes), Ap
     };
     // A line of an answer is a row of it.
     let predictions = by_row.as_ref().unwrap_or(&whole["predictions"]);
-    let accepted = accept.split([',', ';']).map(str::trim);
-    for kind in accepted {
+    for kind in by_preference(accept) {
         match kind {
             "text/csv" => return Ok((kind.to_owned(), reply::csv_lines(predictions).into())),
             "application/jsonlines" | "application/x-jsonlines" => {
@@ -240,4 +257,18 @@ pub(crate) fn answer(scored: Scored, accept: &str) -> Result<(String, Bytes), Ap
         }
     }
     Ok(("application/json".to_owned(), whole.to_string().into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_accepted_comes_by_its_quality_and_then_by_its_place() {
+        assert_eq!(
+            by_preference("application/json;q=0.2, text/csv; header=absent;q=0.9, a/b;q=0, c/d;q=0.2"),
+            ["text/csv", "application/json", "c/d"]
+        );
+        assert_eq!(by_preference("text/csv"), ["text/csv"]);
+    }
 }

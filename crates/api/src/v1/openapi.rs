@@ -296,8 +296,9 @@ mod tests {
                 .iter()
                 .any(|start| route.path.starts_with(start));
             let changes = [axum::http::Method::POST, axum::http::Method::PATCH].contains(&route.method);
-            // Asking for the next trial of a sweep says nothing but which sweep; forgetting a region or stopping a job nothing but which.
-            let says_only_which = ["/next", "/unregister", "/cancel"]
+            // Asking for the next trial of a sweep says nothing but which sweep; forgetting a region, stopping a job or replaying a
+            // prediction nothing but which.
+            let says_only_which = ["/next", "/unregister", "/cancel", "/replay"]
                 .iter()
                 .any(|end| route.path.ends_with(end));
             let takes_body = changes && !says_only_which;

@@ -328,6 +328,11 @@ impl Counted {
         }
     }
 
+    /// Whether it has neither been answered nor failed.
+    pub fn is_open(&self) -> bool {
+        !self.ended
+    }
+
     /// It is counted elsewhere.
     pub fn passed_on(mut self) {
         self.ended = true;

@@ -118,7 +118,6 @@ impl InPieces {
     fn fail(&mut self, error: ServeError) -> Poll<Option<Result<CallAnswer, ServeError>>> {
         self.note(Piece::Failed);
         self.counted.failed(&error);
-        self.answers = None;
         Poll::Ready(Some(Err(error)))
     }
 
@@ -141,6 +140,7 @@ impl Stream for InPieces {
         // Before the pieces: a model that always has one ready would go on for ever.
         if this.over.as_mut().poll(context).is_ready() {
             let late = this.version.late("its answer was not over in time");
+            this.answers = None;
             return this.fail(late);
         }
         match std::task::ready!(answers.as_mut().poll_next(context)) {
@@ -152,16 +152,19 @@ impl Stream for InPieces {
                     ..this.model.clone()
                 })))
             }
+            // Others may follow; the call has failed all the same.
             Some(Err(source)) => {
                 let error = this.version.failed(source);
                 this.fail(error)
             }
             None => {
-                this.note(Piece::Over);
-                let infer = this.began.nanos();
-                this.version.counts.answered_alone(this.rows, this.queue, infer);
-                this.counted.answered(this.clock.now().as_millis() as u64);
                 this.answers = None;
+                if this.counted.is_open() {
+                    this.note(Piece::Over);
+                    let infer = this.began.nanos();
+                    this.version.counts.answered_alone(this.rows, this.queue, infer);
+                    this.counted.answered(this.clock.now().as_millis() as u64);
+                }
                 Poll::Ready(None)
             }
         }
@@ -171,7 +174,7 @@ impl Stream for InPieces {
 impl Drop for InPieces {
     fn drop(&mut self) {
         // That the caller went away is counted with the call.
-        if self.answers.is_some() {
+        if self.answers.is_some() && self.counted.is_open() {
             self.note(Piece::Cancelled);
         }
     }
