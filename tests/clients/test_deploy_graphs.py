@@ -84,11 +84,21 @@ def test_what_a_bandit_has_learnt_survives_the_end_of_the_server(server, tmp_pat
         for version, outcome in [(1, 0), (2, 1)]:
             told = {"version": version, "outcome": outcome, "prediction_id": f"p{version}-{at}"}
             assert requests.post(f"{path}/outcomes", json=told).status_code == 200
-    again = requests.post(f"{path}/outcomes", json={"version": 1, "outcome": 0, "prediction_id": "p1-3"})
-    state = again.json()["bandit"]
-    assert state["outcomes"] == 60 and [arm["failures"] for arm in state["arms"]] == [30, 0]
+    again = requests.post(f"{path}/outcomes", json={"version": 1, "outcome": 0, "prediction_id": "p1-3"}).json()
+    state = again["bandit"]
+    assert not again["counted"] and state["outcomes"] == 60
+    assert [arm["failures"] for arm in state["arms"]] == [30, 0]
     restart(server)
-    after = requests.get(f"{server.url}/api/v1/deployments/ads/routing").json()["statistics"]["arms"]
+    path = f"{server.url}/api/v1/deployments/ads"
+    after = requests.get(f"{path}/routing").json()["statistics"]["arms"]
     assert after["outcomes"] == 60
     assert [(arm["version"], arm["successes"], arm["failures"]) for arm in after["arms"]] == [(1, 0, 30), (2, 30, 0)]
     assert after["arms"][1]["share"] == 0.9
+    # The log knows which version gave an answer.
+    answer = requests.post(f"{server.url}/invocations/ads", json={"x": 1.0})
+    prediction = answer.headers["x-tidemill-prediction-id"]
+    version = 1 if answer.json()["predictions"]["y"] == 2 else 2
+    told = requests.post(f"{path}/outcomes", json={"prediction_id": prediction, "outcome": 0.5}).json()
+    assert told["counted"] and told["bandit"]["outcomes"] == 61
+    assert told["bandit"]["arms"][version - 1]["successes"] == (0.5 if version == 1 else 30.5)
+    assert requests.post(f"{path}/outcomes", json={"outcome": 1}).status_code == 400

@@ -1,10 +1,13 @@
 """The SageMaker runtime as boto3 speaks it."""
 
 import json
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import boto3
 import pytest
+import requests
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
@@ -114,5 +117,53 @@ def test_an_asynchronous_request_is_answered_into_a_file(tmp_path, numbers_folde
                 time.sleep(0.1)
         assert len(body["predictions"]) == 2
         assert answer["FailureLocation"].endswith("job-1.error")
+    finally:
+        project.stop()
+
+
+def test_accepted_requests_are_answered_though_the_server_is_killed(tmp_path, numbers_folder):
+    from conftest import Project
+
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "in.json").write_text(json.dumps(ROWS))
+    project = Project(numbers_folder, "numbers").up("--artifacts-destination", str(files))
+    try:
+        client = connect(project)
+
+        def ask(i):
+            answer = client.invoke_endpoint_async(
+                EndpointName="numbers", ContentType="application/json", InputLocation=f"file://{files}/in.json",
+                InferenceId=f"kill-{i}", RequestTTLSeconds=60, InvocationTimeoutSeconds=60,
+            )
+            return answer["OutputLocation"].removeprefix("file://")
+
+        with ThreadPoolExecutor(16) as pool:
+            outputs = list(pool.map(ask, range(64)))
+        project.process.kill()
+        project.process.wait()
+        there = sum(os.path.exists(path) for path in outputs)
+        project.up("--artifacts-destination", str(files))
+        for path in outputs:
+            for _ in range(300):
+                if os.path.exists(path):
+                    break
+                time.sleep(0.1)
+            assert len(json.loads(open(path).read())["predictions"]) == 2
+        print(f"{there} of {len(outputs)} were answered when the server was killed")
+        # What is answered is forgotten.
+        for _ in range(100):
+            items = requests.get(f"{project.url}/api/v1/batch-jobs?kind=invoke").json()["items"]
+            if not items:
+                break
+            time.sleep(0.1)
+        assert not items
+        refused = requests.post(
+            f"{project.url}/endpoints/numbers/async-invocations",
+            headers={
+                "X-Amzn-SageMaker-InputLocation": f"file://{files}/in.json", "X-Amzn-SageMaker-RequestTTLSeconds": "30",
+            },
+        )
+        assert refused.status_code == 400 and "expected 60 to 21600 seconds" in refused.json()["Message"]
     finally:
         project.stop()

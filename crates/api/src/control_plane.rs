@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tidemill_control::batch::Jobs;
 use tidemill_control::delivery::deployments::Deployments;
 use tidemill_control::predictions::Replay;
 use tidemill_control::tracking::Tracking;
@@ -142,6 +143,8 @@ pub trait ControlPlane: Send + Sync + 'static {
     fn serving(&self) -> &Arc<tidemill_serving::Server>;
     /// Bundles and registered models that answer under a name.
     fn deployments(&self) -> &Deployments;
+    /// Files that are predicted into files, in the background.
+    fn batch_jobs(&self) -> &Jobs;
     /// Shared memory of this machine that clients may hand tensors over by; `None` where the operator has not allowed it.
     fn shared_memory(&self) -> Option<&SharedMemory> {
         None

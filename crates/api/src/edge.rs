@@ -15,6 +15,7 @@ use tracing::Instrument as _;
 
 use crate::control_plane::App;
 use crate::error::{ApiError, Kind, Protocol};
+use crate::sagemaker::control;
 
 const REQUEST_ID: &str = "x-request-id";
 /// The longest id that is taken over from a client's header.
@@ -145,9 +146,24 @@ pub(crate) async fn method_not_allowed(method: axum::http::Method, uri: Uri) -> 
     ApiError::method_not_allowed(method.as_str(), uri.path())
 }
 
+/// Clients of AWS send every call of a control plane to `/`, where the page is, and name it in a header.
+fn control_plane_of_aws(mut request: Request) -> Request {
+    let of_sagemaker = request.uri().path() == "/"
+        && *request.method() == axum::http::Method::POST
+        && request
+            .headers()
+            .get(control::TARGET_HEADER)
+            .is_some_and(|target| target.as_bytes().starts_with(control::TARGET.as_bytes()));
+    if of_sagemaker {
+        *request.uri_mut() = Uri::from_static(control::PATH);
+    }
+    request
+}
+
 /// A path that begins with several slashes is the one with a single one: clients join their server's address and a path carelessly,
 /// and MLflow's own server takes it so. Before routing.
-pub(crate) fn one_slash(mut request: Request) -> Request {
+pub(crate) fn one_slash(request: Request) -> Request {
+    let mut request = control_plane_of_aws(request);
     let uri = request.uri();
     if !uri.path().starts_with("//") {
         return request;

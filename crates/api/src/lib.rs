@@ -5,6 +5,7 @@
 //!   client; `sagemaker` and `vertex`: the runtimes of AWS and Google.
 //! - `grpc`: the Open Inference Protocol and gRPC's health, on the same port.
 //! - `infer`: the way that all prediction protocols share: a name is resolved, `tidemill_serving` asked, tensors or rows come out.
+//! - `batch`: the requests of batch jobs, which go the same way.
 //! - `auth`: who sends a request and what they may do, one rule a route; [`security`]: what a browser may be made to send.
 //! - [`control_plane`]: the port behind which the rest of the house stands; [`error`]: errors, and each protocol's shape of them.
 //! - `page` and `docs`: the embedded page and error pages; `prometheus`: `/metrics`; [`server`]: listening and stopping.
@@ -13,6 +14,7 @@
 //! writes the answer.
 
 mod auth;
+mod batch;
 pub mod control_plane;
 mod docs;
 mod edge;
@@ -33,6 +35,7 @@ mod v1;
 mod vertex;
 mod wandb;
 
+pub use batch::asks;
 pub use control_plane::{ControlPlane, ListQuery, Noun};
 pub use error::{ApiError, Kind};
 pub use infer::shared::SharedMemory;

@@ -436,9 +436,15 @@ fn own_routes() -> Vec<Route> {
         post("/endpoints/{endpoint}/invocations", sagemaker::invoke, "Predict, as the SageMaker runtime is asked").body("ScoringRequest"),
         post("/endpoints/{endpoint}/invocations-response-stream", sagemaker::stream::invoke, "Predict, and get the answer in event-stream frames").body("ScoringRequest"),
         post("/endpoints/{endpoint}/async-invocations", sagemaker::background::invoke, "Predict from a file into a file"),
+        post(sagemaker::control::PATH, sagemaker::control::call, "Batch transform: where `POST /` with an `X-Amz-Target` of SageMaker's control plane is led").body("Fields"),
 
         // Vertex AI's prediction service
         post("/v1/projects/{project}/locations/{location}/endpoints/{call}", vertex::call, "Predict, as Vertex AI is asked: `ENDPOINT:predict`, `:explain`, `:rawPredict`, `:streamRawPredict`").body("VertexRequest"),
+        post("/v1/projects/{project}/locations/{location}/batchPredictionJobs", vertex::jobs::create, "Predict files into files, as Vertex AI is asked").body("Fields"),
+        get("/v1/projects/{project}/locations/{location}/batchPredictionJobs", vertex::jobs::list, "Batch prediction jobs, newest first").query(&["filter", "pageSize", "pageToken"]),
+        get("/v1/projects/{project}/locations/{location}/batchPredictionJobs/{call}", vertex::jobs::get, "A batch prediction job"),
+        post("/v1/projects/{project}/locations/{location}/batchPredictionJobs/{call}", vertex::jobs::call, "Stop a batch prediction job: `ID:cancel`"),
+        delete("/v1/projects/{project}/locations/{location}/batchPredictionJobs/{call}", vertex::jobs::delete, "Forget a batch prediction job that has ended"),
 
         // Our own protocol
         get("/api/v1/status", status::status, "The server at a glance"),
@@ -476,6 +482,11 @@ fn own_routes() -> Vec<Route> {
         delete("/api/v1/deployments/{name}", crate::v1::deployments::delete, "Take a deployment away"),
         get("/api/v1/deployments/{name}/routing", crate::v1::deployment_routing::show, "How requests find their way in a deployment or a graph"),
         post("/api/v1/deployments/{name}/outcomes", crate::v1::deployment_routing::tell, "Say how an answer turned out, for a bandit").body("Outcome"),
+        post("/api/v1/batch-jobs", crate::v1::batch_jobs::create, "Predict files into files, in the background").body("BatchJob"),
+        get("/api/v1/batch-jobs", crate::v1::batch_jobs::list, "Batch jobs, newest first").query(&["kind", "after", "limit"]),
+        get("/api/v1/batch-jobs/{id}", crate::v1::batch_jobs::get, "A batch job, and how far it is"),
+        post("/api/v1/batch-jobs/{id}/cancel", crate::v1::batch_jobs::cancel, "Stop a batch job"),
+        delete("/api/v1/batch-jobs/{id}", crate::v1::batch_jobs::delete, "Forget a batch job that has ended; its output stays"),
         post("/api/v1/feedback", feedback::record, "Say what was true of predictions").body("FeedbackBody"),
         post("/api/v1/tracking/import/known", import::known, "Which things an import has brought whole").body("ImportMarks"),
         post("/api/v1/tracking/import/marks", import::mark, "Remember that an import has brought things whole").body("ImportMarks"),

@@ -6,12 +6,14 @@
 //! - [`delivery`]: gates, rollouts, the registry's aliases, routes.
 //! - [`predictions`]: the prediction log, in segments and in Parquet.
 //! - [`feedback`]: what clients say of predictions, and the join of predictions with labels.
+//! - [`batch`]: jobs that predict the rows of files, in the background.
 //! - [`tracking`]: experiments, runs, registry and artifacts, as MLflow's clients know them.
 //! - [`users`]: who may do what to those.
 //! - [`view`]: what the API and the page show.
 //!
 //! Deliberately absent: SQL (in `store`), DataFusion and trainers (behind `core::ports`), HTTP (in `api`), formulas (in `stats`).
 
+pub mod batch;
 mod context;
 mod control;
 pub mod delivery;

@@ -70,7 +70,10 @@ impl RecordedTensor {
                 Some(numbers) => ("data", Value::Array(numbers)),
                 None => ("hex", json!(hex(&bytes.0))),
             },
-            RecordedValues::Strings(strings) => ("data", strings.iter().map(text_json).collect()),
+            RecordedValues::Strings(strings) => (
+                "data",
+                strings.iter().map(|text| text_json(text.as_ref())).collect(),
+            ),
             RecordedValues::Redacted => ("redacted", json!(true)),
         };
         object.insert(key.to_owned(), values);
@@ -86,7 +89,7 @@ impl RecordedTensor {
             RecordedValues::Fixed(Raw(unhex(digits)?))
         } else if datatype == DataType::Bytes {
             let texts = value["data"].as_array()?.iter().map(text_of);
-            RecordedValues::Strings(texts.collect::<Option<_>>()?)
+            RecordedValues::Strings(texts.collect::<Result<_, _>>().ok()?)
         } else {
             let mut bytes = Vec::new();
             for number in value["data"].as_array()? {
@@ -127,7 +130,7 @@ pub enum CallColumnValues {
     Texts(Vec<Option<String>>),
 }
 
-fn text_json(raw: &Option<Raw>) -> Value {
+fn text_json(raw: Option<&Raw>) -> Value {
     match raw {
         None => Value::Null,
         Some(raw) => match str::from_utf8(&raw.0) {
@@ -137,12 +140,18 @@ fn text_json(raw: &Option<Raw>) -> Value {
     }
 }
 
-fn text_of(value: &Value) -> Option<Option<Raw>> {
-    Some(match value {
-        Value::Null => None,
-        Value::String(text) => Some(Raw(Bytes::copy_from_slice(text.as_bytes()))),
-        other => Some(Raw(unhex(other["hex"].as_str()?)?)),
-    })
+/// A value that is no text of a tensor.
+struct NoText;
+
+fn text_of(value: &Value) -> Result<Option<Raw>, NoText> {
+    match value {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(Raw(Bytes::copy_from_slice(text.as_bytes())))),
+        other => match other["hex"].as_str().and_then(unhex) {
+            Some(bytes) => Ok(Some(Raw(bytes))),
+            None => Err(NoText),
+        },
+    }
 }
 
 /// The elements as JSON numbers, if each of them comes back from its number bit by bit.

@@ -5,11 +5,13 @@
 //! - [`frame`]: a typed columnar batch, the currency between protocols, models and the prediction log.
 //! - [`ports`]: object-safe traits behind which DataFusion and the model runtimes stand.
 //! - [`deployments`]: what a bundle says of itself, and the port that unpacks and loads it.
+//! - [`batches`]: the port to files whose rows are predicted.
 //! - [`tensors`], [`servable`]: named tensors, and the port of the models that are asked by them.
 //! - [`predictions`], [`calls`]: what the prediction log holds, of endpoints of the loop and of deployments.
 //!
 //! Deliberately absent: SQL, object stores, HTTP, statistics, model code. A type that one crate alone uses lives there.
 
+pub mod batches;
 pub mod calls;
 mod calls_json;
 pub mod clock;

@@ -4,6 +4,7 @@
 //! - `sources/` finds the files of `data.source` and reads them as one table; its errors name file, line, column and value.
 //! - `query` turns the spec's time, label and `known_at` into expressions; `rows`, `replay` and `inspect` read with them.
 //! - `snapshots/` builds, profiles, writes and loads content-addressed Parquet; `predictions/` is the codec of the prediction log.
+//! - `batches/` cuts files into parts for batch jobs and writes their answers, behind [`tidemill_core::batches::BatchEngine`].
 //! - `tables/` turns tables that clients keep into Parquet, and answers pages and SQL that only reads.
 //! - `expectations/` validates in one scan, in Great Expectations' terms and JSON: one file per expectation, one line in a registry.
 //!
@@ -28,7 +29,7 @@ mod snapshots;
 mod sources;
 mod tables;
 
-pub use batches::{Added, BatchInput, Part};
+pub use batches::Batches;
 pub use engine::DataFusionEngine;
 pub use error::DataError;
 pub use predictions::PredictionFiles;

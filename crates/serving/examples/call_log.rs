@@ -2,6 +2,8 @@
 //!
 //! One thread asks a model that takes no time, with one row of ten numbers, as one tensor and as ten columns; with the log and without.
 
+#![allow(clippy::print_stdout, reason = "it prints what it measured")]
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

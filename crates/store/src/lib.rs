@@ -29,6 +29,7 @@ mod writer;
 pub mod alerts;
 pub mod automations;
 pub mod bandits;
+pub mod batch_jobs;
 pub mod decisions;
 pub mod deployments;
 pub mod endpoints;

@@ -3,6 +3,8 @@
 //! Writes that many requests of one row of ten numbers, as the quickest callers send them, then compacts them on one thread, and tells
 //! predictions a second and the largest memory meanwhile.
 
+#![allow(clippy::print_stdout, reason = "it prints what it measured")]
+
 use std::sync::Arc;
 
 use anyhow::Result;

@@ -69,6 +69,13 @@ pub struct ServingArgs {
     /// they name.
     #[arg(long)]
     pub shared_memory: bool,
+    /// Batch jobs may read and write below this folder; may be given several times, and relative places start at the first. Default:
+    /// `batches` in the data folder.
+    #[arg(long, value_name = "DIR")]
+    pub batch_root: Vec<PathBuf>,
+    /// What stands for a bucket of Google Cloud Storage in batch jobs: a folder, or `s3://bucket/prefix`.
+    #[arg(long, value_name = "BUCKET=PLACE")]
+    pub gs_bucket: Vec<String>,
     /// MiB that the loaded models of deployments may take together; above, those that were not asked for longest are put to sleep.
     /// Default: all the memory there is.
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..))]
@@ -283,6 +290,26 @@ pub enum Command {
         /// How files in an output folder are written. Default: as the input's.
         #[arg(long, value_enum)]
         format: Option<crate::commands::predict::OutputFormat>,
+        /// Leave the work to the server, as a batch job: `--input` and `--output` are places of the server then, below its folder of
+        /// batch jobs (`--batch-root` of `up`), or URIs such as `s3://bucket/rows/`.
+        #[arg(long)]
+        job: bool,
+        /// Do not wait for the job's end.
+        #[arg(long, requires = "job")]
+        detach: bool,
+    },
+    /// Batch jobs of the server, newest first; or one of them.
+    BatchJobs {
+        #[command(flatten)]
+        target: Target,
+        /// The job's id.
+        id: Option<String>,
+        /// Wait for its end.
+        #[arg(long, requires = "id")]
+        wait: bool,
+        /// Stop it.
+        #[arg(long, requires = "id")]
+        cancel: bool,
     },
     /// Tell what was true of predictions.
     Feedback {

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use tidemill_api::{ControlPlane as _, Security};
+use tidemill_control::batch::{Jobs, PlaceOptions, Places};
 use tidemill_control::delivery::deployments::Deployments;
 use tidemill_control::predictions::Predictions;
 use tidemill_control::tracking::{Tracking, TrackingOptions};
 use tidemill_control::{Control, Parts};
 use tidemill_core::clock::{Clock, Timestamp, VirtualClock, WallClock};
 use tidemill_core::spec::{self, LogDurability, Spec};
-use tidemill_data::{DataFusionEngine, PredictionFiles, Tables};
+use tidemill_data::{Batches, DataFusionEngine, PredictionFiles, Tables};
 use tidemill_models::{BuiltinTrainer, Deployer, Runtime};
 use tidemill_serving::{Durability, LogOptions, PredictionLog, Router, Server};
 use tidemill_store::{Database, Store};
@@ -38,6 +39,8 @@ pub struct Settings {
     pub grpc_port: Option<u16>,
     /// Whether clients may hand tensors over by shared memory.
     pub shared_memory: bool,
+    /// Where batch jobs may read and write.
+    pub batches: PlaceOptions,
     /// Bytes that loaded models of deployments may take together.
     pub model_memory: Option<u64>,
 }
@@ -144,8 +147,9 @@ pub async fn open(project: &ProjectFiles, choice: ClockChoice) -> Result<App> {
     let tracking = Tracking::new(store, clock, settings.tracking.clone());
     tracking.answer_tables(Arc::new(Tables::default()));
     tracking.prepare_users().await?;
-    let plane =
-        Arc::new(Plane::new(control.clone(), tracking, deployments).sharing_memory(settings.shared_memory));
+    let batch_jobs = open_batch_jobs(&tracking, settings);
+    let plane = Plane::new(control.clone(), tracking, deployments, batch_jobs);
+    let plane = Arc::new(plane.sharing_memory(settings.shared_memory));
     Ok(App {
         control: Some(control),
         spec: Some(Arc::clone(&project.spec)),
@@ -166,11 +170,12 @@ pub async fn open_without_project(data: &Path, settings: &Settings) -> Result<Ap
     let tracking = Tracking::new(store, Arc::clone(&clock), settings.tracking.clone());
     tracking.answer_tables(Arc::new(Tables::default()));
     tracking.prepare_users().await?;
+    let batch_jobs = open_batch_jobs(&tracking, settings);
     Ok(App {
         control: None,
         spec: None,
         plane: Arc::new(
-            Plane::without_project(tracking, deployments, predictions, serving, clock)
+            Plane::without_project(tracking, deployments, predictions, batch_jobs, serving, clock)
                 .sharing_memory(settings.shared_memory),
         ),
         data: data.to_owned(),
@@ -228,6 +233,15 @@ fn open_deployments(
     Deployments::new(store.clone(), Arc::clone(serving), engine, Arc::clone(clock))
 }
 
+fn open_batch_jobs(tracking: &Tracking, settings: &Settings) -> Jobs {
+    let mut options = settings.batches.clone();
+    if options.roots.is_empty() {
+        options.roots.push(tracking.store().data_dir().join("batches"));
+    }
+    let places = Places::new(tracking.clone(), options);
+    Jobs::new(tracking.clone(), places, Arc::new(Batches))
+}
+
 /// A server that listens, until it is stopped.
 pub struct Running {
     /// Where.
@@ -247,6 +261,7 @@ pub struct Running {
     gauge: tokio::task::JoinHandle<()>,
     /// Where no loop compacts the prediction log.
     log: Option<(Predictions, tokio::task::JoinHandle<()>)>,
+    batches: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
@@ -273,6 +288,8 @@ impl Running {
         self.housekeeping.abort();
         self.hosting.abort();
         self.gauge.abort();
+        // A job that is under way goes on at the next start.
+        self.batches.abort();
         if let Some(looping) = &self.looping {
             looping.abort();
         }
@@ -335,6 +352,9 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
             gauge.watch().await;
         }
     });
+    let batch_jobs = app.plane.batch_jobs().clone();
+    let asks = tidemill_api::asks(Arc::clone(&app.plane) as Arc<dyn tidemill_api::ControlPlane>);
+    let batches = tokio::spawn(async move { batch_jobs.work(asks).await });
     let router = tidemill_api::router_with(app.plane, app.security);
     let (grpc, grpc_server) = match app.grpc_port {
         None => (address, None),
@@ -375,5 +395,6 @@ pub async fn serve(app: App, address: SocketAddr, with_loop: bool) -> Result<Run
         hosting,
         gauge,
         log,
+        batches,
     })
 }

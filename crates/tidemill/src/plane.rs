@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tidemill_api::{ApiError, ControlPlane, ListQuery, Noun, SharedMemory};
+use tidemill_control::batch::Jobs;
 use tidemill_control::delivery::deployments::Deployments;
 use tidemill_control::predictions::{Prediction, Predictions, Replay};
 use tidemill_control::tracking::Tracking;
@@ -29,6 +30,7 @@ pub struct Plane {
     tracking: Tracking,
     deployments: Deployments,
     predictions: Predictions,
+    batch_jobs: Jobs,
     serving: Arc<tidemill_serving::Server>,
     clock: Arc<dyn Clock>,
     shared_memory: Option<Arc<SharedMemory>>,
@@ -36,7 +38,7 @@ pub struct Plane {
 
 impl Plane {
     /// With the loop of a project.
-    pub fn new(control: Control, tracking: Tracking, deployments: Deployments) -> Self {
+    pub fn new(control: Control, tracking: Tracking, deployments: Deployments, batch_jobs: Jobs) -> Self {
         Self {
             serving: Arc::clone(control.serving()),
             clock: Arc::clone(control.clock()),
@@ -44,6 +46,7 @@ impl Plane {
             control: Some(control),
             tracking,
             deployments,
+            batch_jobs,
             shared_memory: None,
         }
     }
@@ -53,6 +56,7 @@ impl Plane {
         tracking: Tracking,
         deployments: Deployments,
         predictions: Predictions,
+        batch_jobs: Jobs,
         serving: Arc<tidemill_serving::Server>,
         clock: Arc<dyn Clock>,
     ) -> Self {
@@ -61,6 +65,7 @@ impl Plane {
             tracking,
             deployments,
             predictions,
+            batch_jobs,
             serving,
             clock,
             shared_memory: None,
@@ -349,6 +354,10 @@ impl ControlPlane for Plane {
 
     fn deployments(&self) -> &Deployments {
         &self.deployments
+    }
+
+    fn batch_jobs(&self) -> &Jobs {
+        &self.batch_jobs
     }
 
     fn tracking(&self) -> &Tracking {

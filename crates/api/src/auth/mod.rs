@@ -24,6 +24,7 @@ use tidemill_control::users::{Principal, ServerRole};
 use crate::control_plane::App;
 use crate::error::ApiError;
 use crate::extract::Body as ReadBody;
+use crate::infer::shared;
 use crate::mlflow::tracking::{Fields, User, named_workspace, workspaces};
 
 pub(crate) use graphql::may_ask;
@@ -184,7 +185,8 @@ async fn checked(guard: &Guard, mut request: Request, next: Next) -> Result<Resp
             .unwrap_or(DEFAULT_WORKSPACE)
             .to_owned(),
     };
-    allowed(app, rule, &known, &caller, request, next).await
+    let user = known.name.clone();
+    shared::working_for(user, allowed(app, rule, &known, &caller, request, next)).await
 }
 
 /// Refuses a workspace that is not there. What the server can do is told whatever the workspace is.

@@ -140,7 +140,13 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("POST", "/endpoints/{}/invocations-response-stream", User),
     // Reads and writes files that others may not be shown.
     ("POST", "/endpoints/{}/async-invocations", EDITOR),
+    ("POST", "/sagemaker/control", EDITOR),
     ("POST", "/v1/projects/{}/locations/{}/endpoints/{}", User),
+    ("POST", "/v1/projects/{}/locations/{}/batchPredictionJobs", EDITOR),
+    ("GET", "/v1/projects/{}/locations/{}/batchPredictionJobs", EDITOR),
+    ("GET", "/v1/projects/{}/locations/{}/batchPredictionJobs/{}", EDITOR),
+    ("POST", "/v1/projects/{}/locations/{}/batchPredictionJobs/{}", EDITOR),
+    ("DELETE", "/v1/projects/{}/locations/{}/batchPredictionJobs/{}", EDITOR),
     // The same over gRPC
     ("POST", "/inference.GRPCInferenceService/ServerLive", Public),
     ("POST", "/inference.GRPCInferenceService/ServerReady", Public),
@@ -173,6 +179,12 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("POST", "/api/v1/deployments/{}/outcomes", EDITOR),
     ("POST", "/api/v1/predictions/{}/replay", EDITOR),
     ("POST", "/api/v1/feedback", EDITOR),
+    // They read and write files that others may not be shown, and their errors tell of rows.
+    ("POST", "/api/v1/batch-jobs", EDITOR),
+    ("GET", "/api/v1/batch-jobs", EDITOR),
+    ("GET", "/api/v1/batch-jobs/{}", EDITOR),
+    ("POST", "/api/v1/batch-jobs/{}/cancel", EDITOR),
+    ("DELETE", "/api/v1/batch-jobs/{}", EDITOR),
     ("POST", "/api/v1/models/{}/versions/{}/requests", On(Update, ModelInPath)),
     ("POST", "/api/v1/models/{}/versions/{}/requests/{}/approve", On(Manage, ModelInPath)),
     ("POST", "/api/v1/models/{}/versions/{}/requests/{}/reject", On(Manage, ModelInPath)),

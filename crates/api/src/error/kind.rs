@@ -158,6 +158,22 @@ impl Kind {
         }
     }
 
+    /// The status and name of an error of SageMaker's control plane.
+    pub(super) fn aws_control(self) -> (StatusCode, &'static str) {
+        match self {
+            Self::NotFound => (StatusCode::BAD_REQUEST, "ResourceNotFound"),
+            Self::Conflict | Self::AlreadyExists => (StatusCode::BAD_REQUEST, "ResourceInUse"),
+            Self::Unauthenticated | Self::Denied => (StatusCode::BAD_REQUEST, "AccessDeniedException"),
+            Self::TooMany => (StatusCode::BAD_REQUEST, "ThrottlingException"),
+            Self::NotImplemented => (StatusCode::BAD_REQUEST, "UnknownOperationException"),
+            Self::Unavailable | Self::Timeout | Self::InsufficientStorage => {
+                (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable")
+            }
+            Self::Internal | Self::InvalidState => (StatusCode::INTERNAL_SERVER_ERROR, "InternalFailure"),
+            _ => (StatusCode::BAD_REQUEST, "ValidationException"),
+        }
+    }
+
     /// MLflow's own word for it (`mlflow.protos.databricks_pb2.ErrorCode`).
     pub(super) fn mlflow_code(self) -> &'static str {
         match self {

@@ -28,6 +28,8 @@ pub(crate) enum Protocol {
     MlflowRest,
     /// The SageMaker runtime.
     SageMaker,
+    /// SageMaker's control plane.
+    SageMakerControl,
     /// Vertex AI's prediction service.
     Vertex,
     /// gRPC, whose errors stand in headers under a status of 200.
@@ -45,6 +47,7 @@ impl Protocol {
             crate::grpc::INFERENCE | crate::grpc::HEALTH => Some(Self::Grpc),
             "invocations" | "ping" | "health" | "version" => Some(Self::Mlflow),
             "endpoints" if is_invocation(path) => Some(Self::SageMaker),
+            "sagemaker" if path == crate::sagemaker::control::PATH => Some(Self::SageMakerControl),
             "v1" if path.trim_start_matches('/').starts_with("v1/projects/") => Some(Self::Vertex),
             "ajax-api" | "get-artifact" | "model-versions" | "graphql" => Some(Self::MlflowRest),
             "api" if !path.trim_start_matches('/').starts_with("api/v1") => Some(Self::MlflowRest),
@@ -75,6 +78,11 @@ impl Protocol {
                 }
                 body
             }
+            Self::SageMakerControl => json!({
+                "__type": error.kind.aws_control().1,
+                "message": error.message,
+                "Message": error.message,
+            }),
             Self::Vertex => json!({
                 "error": {
                     "code": error.kind.status().as_u16(),
@@ -102,6 +110,12 @@ impl Protocol {
         let body = self.error_body(error).to_string();
         if self == Self::SageMaker {
             let (status, name) = error.kind.sagemaker(error.code);
+            *response.status_mut() = status;
+            let name = HeaderValue::from_static(name);
+            response.headers_mut().insert("x-amzn-errortype", name);
+        }
+        if self == Self::SageMakerControl {
+            let (status, name) = error.kind.aws_control();
             *response.status_mut() = status;
             let name = HeaderValue::from_static(name);
             response.headers_mut().insert("x-amzn-errortype", name);
@@ -224,6 +238,16 @@ mod tests {
                 .to_owned();
             assert_eq!(name == "ModelError", rendered.status() == 424, "{kind:?}");
             assert_eq!(Protocol::SageMaker.error_body(&error)["Message"], "`x` is wrong");
+            let rendered = Protocol::SageMakerControl.render(&error, kind.status().into_response());
+            let body = Protocol::SageMakerControl.error_body(&error);
+            assert_eq!(
+                body["__type"],
+                rendered.headers()["x-amzn-errortype"].to_str().unwrap()
+            );
+            assert_eq!(
+                rendered.status().is_server_error(),
+                kind.aws_control().0.is_server_error()
+            );
             assert_eq!(
                 Protocol::MlflowRest.error_body(&error),
                 json!({"error_code": mlflow, "message": "`x` is wrong"})

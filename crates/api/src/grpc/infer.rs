@@ -85,7 +85,7 @@ fn read(app: &App, message: proto::ModelInferRequest, timeout: Option<Duration>)
     for output in message.outputs {
         let parameters = from_parameters(output.parameters);
         if let Some(place) = place(&parameters)? {
-            shared::of(app)?;
+            shared::of(app)?.check(&place)?;
             places.push((output.name.clone(), place));
         }
         let classes = parameters.get("classification").and_then(Value::as_u64);
@@ -213,7 +213,8 @@ pub(super) fn streamed(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> BoxStream<'static, Result<Reply, Status>> {
     let (sender, receiver) = mpsc::channel(AT_ONCE);
-    tokio::spawn(work(app, requests, timeout, stop, sender));
+    let working = work(app, requests, timeout, stop, sender);
+    tokio::spawn(shared::working_for(shared::caller(), working));
     futures::stream::unfold(receiver, |mut receiver| async {
         let reply = receiver.recv().await?;
         Some((reply, receiver))
@@ -254,7 +255,8 @@ async fn work(
                             });
                         }
                         Ok((asked, true)) => {
-                            streams.spawn(several(app.clone(), asked, id, sender.clone()));
+                            let answering = several(app.clone(), asked, id, sender.clone());
+                            streams.spawn(shared::working_for(shared::caller(), answering));
                         }
                         Err(error) => {
                             if sender.send(Ok(failed(&id, &error))).await.is_err() {

@@ -188,7 +188,8 @@ pub(crate) fn shortest(a: Option<Duration>, b: Option<Duration>) -> Option<Durat
 pub(crate) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(work)
+    let caller = shared::caller();
+    tokio::task::spawn_blocking(move || shared::blocking_for(caller, work))
         .await
         .map_err(|error| ApiError::internal("internal", format!("reading the request failed: {error}")))?
 }

@@ -2,6 +2,8 @@
 //!
 //! A region is a file of the system's shared memory, read and written at its offsets. It is not mapped: another process could shrink
 //! a mapped file under us, and one copy costs less than a fault.
+//!
+//! A region belongs to the user who registered it: to every other it is not there. Where nobody has to say who they are, all are one user.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -26,7 +28,27 @@ const MAX_BYTES: u64 = 1 << 30;
 #[derive(Debug)]
 pub struct SharedMemory {
     folder: PathBuf,
-    regions: RwLock<BTreeMap<String, Arc<Region>>>,
+    /// By whose they are and what they are called.
+    regions: RwLock<BTreeMap<(String, String), Arc<Region>>>,
+}
+
+tokio::task_local! {
+    static CALLER: String;
+}
+
+/// Who sends the request that is being answered; empty where nobody has to say so.
+pub(crate) fn caller() -> String {
+    CALLER.try_with(Clone::clone).unwrap_or_default()
+}
+
+/// Works for a user.
+pub(crate) async fn working_for<F: Future>(caller: String, work: F) -> F::Output {
+    CALLER.scope(caller, work).await
+}
+
+/// The same on a thread that may block.
+pub(crate) fn blocking_for<T>(caller: String, work: impl FnOnce() -> T) -> T {
+    CALLER.sync_scope(caller, work)
 }
 
 /// A part of a shared file.
@@ -121,7 +143,8 @@ impl SharedMemory {
         let file =
             open().map_err(|error| refused(format!("shared memory `{key}` cannot be used: {error}")))?;
         let mut regions = self.regions.write().unwrap_or_else(PoisonError::into_inner);
-        if regions.contains_key(name) {
+        let own = (caller(), name.to_owned());
+        if regions.contains_key(&own) {
             return Err(refused(format!(
                 "shared memory region `{name}` is registered already"
             )));
@@ -138,39 +161,50 @@ impl SharedMemory {
             byte_size,
             file,
         };
-        regions.insert(name.to_owned(), Arc::new(region));
+        regions.insert(own, Arc::new(region));
         Ok(())
     }
 
-    /// Forgets a region, or all. One that is not there is no error, as in Triton.
+    /// Forgets a region of the caller, or all of theirs. One that is not there is no error, as in Triton.
     pub(crate) fn unregister(&self, name: Option<&str>) {
         let mut regions = self.regions.write().unwrap_or_else(PoisonError::into_inner);
         match name {
             Some(name) => {
-                regions.remove(name);
+                regions.remove(&(caller(), name.to_owned()));
             }
-            None => regions.clear(),
+            None => {
+                let own = caller();
+                regions.retain(|(owner, _), _| *owner != own);
+            }
         }
     }
 
-    /// One region, or all.
+    /// One region of the caller, or all of theirs.
     pub(crate) fn list(&self, name: Option<&str>) -> Result<Vec<Arc<Region>>, ApiError> {
         match name {
             Some(name) => Ok(vec![self.region(name)?]),
             None => {
                 let regions = self.regions.read().unwrap_or_else(PoisonError::into_inner);
-                Ok(regions.values().cloned().collect())
+                let own = caller();
+                let of_caller = regions.iter().filter(|((owner, _), _)| *owner == own);
+                Ok(of_caller.map(|(_, region)| Arc::clone(region)).collect())
             }
         }
     }
 
     fn region(&self, name: &str) -> Result<Arc<Region>, ApiError> {
         let regions = self.regions.read().unwrap_or_else(PoisonError::into_inner);
-        regions.get(name).cloned().ok_or_else(|| {
+        let found = regions.get(&(caller(), name.to_owned())).cloned();
+        found.ok_or_else(|| {
             refused(format!(
                 "there is no shared memory region `{name}`: register it first"
             ))
         })
+    }
+
+    /// Refuses a place that is not there, before anything is done for it.
+    pub(crate) fn check(&self, place: &Place) -> Result<(), ApiError> {
+        self.place(place).map(|_| ())
     }
 
     fn place(&self, place: &Place) -> Result<(Arc<Region>, u64), ApiError> {
@@ -282,5 +316,39 @@ mod tests {
         assert_eq!(memory.list(None).unwrap()[0].key, "/area");
         memory.unregister(Some("r"));
         assert!(memory.list(Some("r")).is_err());
+    }
+
+    #[test]
+    fn a_region_is_its_users_own() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let memory = SharedMemory::under(dir.path());
+        std::fs::write(dir.path().join("area"), [0_u8; 32]).unwrap();
+        let place = Place {
+            region: "r".to_owned(),
+            offset: 0,
+            byte_size: 8,
+        };
+        let (ada, bob) = (|| "ada".to_owned(), || "bob".to_owned());
+        blocking_for(ada(), || memory.register("r", "/area", 0, 8)).unwrap();
+        let tensor = Tensor::of_f32("x", vec![2], &[1.5, 2.5]).unwrap();
+        blocking_for(bob(), || {
+            for error in [
+                memory.check(&place).unwrap_err(),
+                memory.read(&place, &mut 64).unwrap_err(),
+                memory.write(&place, &tensor).unwrap_err(),
+            ] {
+                assert!(
+                    error.message.contains("there is no shared memory region"),
+                    "{error}"
+                );
+            }
+            assert!(memory.list(None).unwrap().is_empty());
+            // The same name is free for another user, and forgetting all forgets one's own.
+            memory.register("r", "/area", 8, 8).unwrap();
+            memory.unregister(None);
+            assert!(memory.list(None).unwrap().is_empty());
+        });
+        assert!(memory.check(&place).is_err(), "nor is it there for nobody");
+        blocking_for(ada(), || memory.check(&place)).unwrap();
     }
 }

@@ -124,6 +124,9 @@ pub(super) fn read(
         outputs: outputs.into_iter().map(output).collect::<Result<_, _>>()?,
         binary: flag(&parameters, "binary_data_output")?.unwrap_or(false),
     };
+    for place in plan.outputs.iter().filter_map(|output| output.place.as_ref()) {
+        allowed(shared)?.check(place)?;
+    }
     let request = TensorRequest {
         id: request.id,
         parameters,

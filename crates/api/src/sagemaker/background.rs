@@ -1,111 +1,83 @@
 //! `POST /endpoints/{name}/async-invocations`: the request's body is a file, and so is its answer. Files are those that the operator lets
-//! this server read and write: the buckets of `--artifact-roots` and what `--artifacts-destination` names.
+//! this server read and write: the buckets of `--artifact-roots` and what `--artifacts-destination` names. An accepted request is stored
+//! before it is acknowledged, and answered by those who work on batch jobs.
 
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
+use tidemill_control::batch::{Invoke, NewJob, Shape};
 use tidemill_control::tracking::{Destination, Tracking};
-use tidemill_core::ids::{self, EndpointName};
-use tidemill_store::objects::{Bucket, Folder};
-use tokio::sync::Semaphore;
+use tidemill_core::clock::Timestamp;
+use tidemill_core::ids::{self, EndpointName, VersionNumber};
+use tidemill_store::objects::Bucket;
 
-use super::{INFERENCE_ID, answer, scored, scoring, target, text, value, wrong};
+use super::{INFERENCE_ID, parameters, target, text, value, wrong};
 use crate::control_plane::App;
 use crate::error::ApiError;
-use crate::extract::BODY_LIMIT;
+use crate::infer::Target;
+use crate::infer::target::Hosted;
+use crate::mlflow::tracking::Called;
 
-/// So many requests wait or are worked on; more are refused.
-static PLACES: Semaphore = Semaphore::const_new(256);
+/// How long the model has, in seconds: where nothing is said, and at most.
+const TIMEOUT: (u64, u64) = (900, 3_600);
+/// How long a request may wait, in seconds: at least, and at most, which is also where nothing is said.
+const TTL: (u64, u64) = (60, 21_600);
 
-/// Where files are.
-#[derive(Clone)]
-enum Place {
-    Bucket(Bucket),
-    Folder(Folder),
-}
-
-impl Place {
-    /// The place that a location lies in, and its path there.
-    fn of(tracking: &Tracking, location: &str) -> Result<(Self, String), ApiError> {
-        let options = tracking.options();
-        let mut buckets: Vec<&Bucket> = options.buckets.iter().collect();
-        match &options.artifacts_destination {
-            Some(Destination::Bucket(bucket)) => buckets.push(bucket),
-            Some(Destination::Folder(root)) => {
-                let path = location.strip_prefix("file://").and_then(|path| {
-                    let path = std::path::Path::new(path).strip_prefix(root).ok()?;
-                    path.to_str().map(str::to_owned)
-                });
-                if let Some(path) = path {
-                    return Ok((Self::Folder(Folder::at(root)), path));
-                }
-            }
-            None => {}
-        }
-        for bucket in buckets {
-            if let Some(path) = bucket.path_of(location) {
-                return Ok((Self::Bucket(bucket.clone()), path));
+/// Where the answers to requests that are read at a location go.
+fn root(tracking: &Tracking, location: &str) -> Result<String, ApiError> {
+    let options = tracking.options();
+    let mut buckets: Vec<&Bucket> = options.buckets.iter().collect();
+    match &options.artifacts_destination {
+        Some(Destination::Bucket(bucket)) => buckets.push(bucket),
+        Some(Destination::Folder(root)) => {
+            let path = location.strip_prefix("file://").map(std::path::Path::new);
+            if path.is_some_and(|path| path.starts_with(root)) {
+                return Ok(format!("file://{}", root.display()));
             }
         }
-        Err(wrong(format!(
+        None => {}
+    }
+    let bucket = buckets
+        .into_iter()
+        .find(|bucket| bucket.path_of(location).is_some());
+    let uri = bucket.map(|bucket| bucket.uri().trim_end_matches('/').to_owned());
+    uri.ok_or_else(|| {
+        wrong(format!(
             "`X-Amzn-SageMaker-InputLocation` is `{location}`, which this server may not read: it reads where `--artifact-roots` and \
              `--artifacts-destination` say"
-        )))
-    }
+        ))
+    })
+}
 
-    /// The location of a path.
-    fn location(&self, path: &str) -> String {
-        match self {
-            Self::Bucket(bucket) => format!("{}/{path}", bucket.uri().trim_end_matches('/')),
-            Self::Folder(folder) => format!("file://{}/{path}", folder.root().display()),
-        }
-    }
+/// A number of seconds in a header.
+fn seconds(headers: &HeaderMap, name: &str, usual: u64, most: (u64, u64)) -> Result<u64, ApiError> {
+    let Some(said) = text(headers, name) else {
+        return Ok(usual);
+    };
+    let number = said
+        .parse()
+        .ok()
+        .filter(|number| (most.0..=most.1).contains(number));
+    number.ok_or_else(|| {
+        wrong(format!(
+            "`{name}` is `{said}`, expected {} to {} seconds",
+            most.0, most.1
+        ))
+    })
+}
 
-    async fn read(&self, path: &str) -> Result<Bytes, ApiError> {
-        let file = match self {
-            Self::Bucket(bucket) => bucket.open_file(path).await?,
-            Self::Folder(folder) => folder.open(path).await?,
-        };
-        let Some(file) = file else {
-            return Err(wrong(format!("there is no file `{}`", self.location(path))));
-        };
-        match file.rest(BODY_LIMIT as u64).await? {
-            Some(bytes) => Ok(bytes.into()),
-            None => Err(ApiError::too_large(BODY_LIMIT)),
-        }
-    }
-
-    async fn write(&self, tracking: &Tracking, path: &str, bytes: Bytes) -> Result<(), ApiError> {
-        match self {
-            Self::Bucket(bucket) => {
-                let mut upload = tracking.store().upload_to(bucket, path)?;
-                upload.write(bytes).await?;
-                upload.finish().await?;
-            }
-            Self::Folder(folder) => {
-                let mut incoming = folder.incoming().await?;
-                incoming.write(bytes).await?;
-                let arrived = incoming.finish().await?;
-                if folder.keep(arrived, path).await?.is_err() {
-                    return Err(ApiError::internal(
-                        "internal",
-                        format!(
-                            "`{path}` cannot be a file's name in `{}`",
-                            folder.root().display()
-                        ),
-                    ));
-                }
-            }
-        }
-        Ok(())
+fn version(target: &Target) -> Option<VersionNumber> {
+    match target {
+        Target::Table(call) => call.version,
+        Target::Hosted(Hosted { version, .. }) => *version,
     }
 }
 
 /// Takes a request, and answers where its answer will be.
 pub(crate) async fn invoke(
     State(app): State<App>,
+    Called(caller): Called,
     Path(name): Path<EndpointName>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -116,7 +88,7 @@ pub(crate) async fn invoke(
                 .to_owned(),
         ));
     };
-    let (place, path) = Place::of(app.tracking(), input)?;
+    let root = root(app.tracking(), input)?;
     let id = match text(&headers, INFERENCE_ID) {
         Some(id) if is_name(id) => id.to_owned(),
         Some(id) => {
@@ -126,52 +98,44 @@ pub(crate) async fn invoke(
         }
         None => ids::fresh(app.now()),
     };
-    let Ok(permit) = PLACES.try_acquire() else {
-        return Err(tidemill_serving::ServeError::Overloaded {
-            endpoint: name,
-            why: "too many asynchronous requests wait".to_owned(),
-        }
-        .into());
+    let timeout_s = seconds(
+        &headers,
+        "x-amzn-sagemaker-invocationtimeoutseconds",
+        TIMEOUT.0,
+        (1, TIMEOUT.1),
+    )?;
+    let ttl_s = seconds(&headers, "x-amzn-sagemaker-requestttlseconds", TTL.1, TTL)?;
+    let output = format!("{root}/async-inference/{name}/{id}.out");
+    let failure = format!("{root}/async-inference/{name}/{id}.error");
+    let said = |header: &str| text(&headers, header).unwrap_or_default().to_owned();
+    let new = NewJob {
+        name: Some(format!("{name}/{id}")),
+        version: version(&target),
+        endpoint: name,
+        shape: Shape::Invoke(Invoke {
+            input: input.to_owned(),
+            output: output.clone(),
+            failure: failure.clone(),
+            content_type: said("x-amzn-sagemaker-content-type"),
+            accept: said("x-amzn-sagemaker-accept"),
+            id: id.clone(),
+            parameters: parameters(&headers),
+            timeout_s,
+            expires_at: Timestamp::from_micros(app.now().as_micros() + ttl_s.cast_signed() * 1_000_000),
+        }),
+        said: Value::Null,
     };
-    let (output, failure) = (
-        format!("async-inference/{name}/{id}.out"),
-        format!("async-inference/{name}/{id}.error"),
-    );
+    match app.batch_jobs().submit(&caller, new).await {
+        // The same request again, whose answer is on its way.
+        Err(error) if error.code == "conflict" => {}
+        submitted => {
+            submitted?;
+        }
+    }
     let mut response = (StatusCode::ACCEPTED, axum::Json(json!({ "InferenceId": id }))).into_response();
     let said = response.headers_mut();
-    said.insert("x-amzn-sagemaker-outputlocation", value(&place.location(&output)));
-    said.insert(
-        "x-amzn-sagemaker-failurelocation",
-        value(&place.location(&failure)),
-    );
-
-    let content_type = text(&headers, "x-amzn-sagemaker-content-type")
-        .unwrap_or_default()
-        .to_owned();
-    let accept = text(&headers, "x-amzn-sagemaker-accept")
-        .unwrap_or_default()
-        .to_owned();
-    tokio::spawn(async move {
-        let _permit = permit;
-        let work = async {
-            let body = place.read(&path).await?;
-            let asked = scoring(&headers, &content_type, body);
-            let (_, scored) = scored(&app, target, asked).await?;
-            let (_, body) = answer(scored, &accept)?;
-            Ok::<_, ApiError>(body)
-        };
-        let (path, body) = match work.await {
-            Ok(body) => (output, body),
-            Err(error) => {
-                tracing::warn!(%error, endpoint = %name, id, "an asynchronous request failed");
-                let body = json!({ "Message": error.message, "ErrorCode": error.code });
-                (failure, body.to_string().into())
-            }
-        };
-        if let Err(error) = place.write(app.tracking(), &path, body).await {
-            tracing::error!(%error, path, "the answer to an asynchronous request could not be stored");
-        }
-    });
+    said.insert("x-amzn-sagemaker-outputlocation", value(&output));
+    said.insert("x-amzn-sagemaker-failurelocation", value(&failure));
     Ok(response)
 }
 

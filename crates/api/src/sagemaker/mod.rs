@@ -1,12 +1,13 @@
 //! The SageMaker runtime, as `boto3.client("sagemaker-runtime", endpoint_url=…)` speaks it: an endpoint's name is ours, a variant is a
 //! version or a role. <https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_Operations_Amazon_SageMaker_Runtime.html>
 //!
-//! - here: what all calls share, and an answer in one piece; [`stream`]: in frames; [`background`]: into a file;
-//!   [`explain`]: with explanations.
+//! - here: what all calls share, and an answer in one piece; [`stream`]: in frames; [`background`]: into a file; [`explain`]: with
+//!   explanations; [`control`]: batch transform.
 //!
 //! What a container of a model answers to SageMaker itself (`/ping`, `/invocations`) is MLflow's protocol, which is the same.
 
 pub(crate) mod background;
+pub(crate) mod control;
 mod explain;
 pub(crate) mod stream;
 
@@ -140,8 +141,8 @@ fn version(target: &Target, variant: &str) -> Result<Option<VersionNumber>, ApiE
     })
 }
 
-/// The body, and what travels beside it.
-fn scoring(headers: &HeaderMap, content_type: &str, bytes: Bytes) -> Scoring {
+/// How a body of a type is read.
+pub(crate) fn kind(content_type: &str, bytes: &[u8]) -> Kind {
     let bare = content_type.split(';').next().unwrap_or_default().trim();
     let header = content_type.split(';').skip(1).find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;
@@ -149,10 +150,10 @@ fn scoring(headers: &HeaderMap, content_type: &str, bytes: Bytes) -> Scoring {
             .eq_ignore_ascii_case("header")
             .then(|| value.trim().to_owned())
     });
-    let kind = match bare.to_ascii_lowercase().as_str() {
+    match bare.to_ascii_lowercase().as_str() {
         // boto3 names this type where nobody says another.
         "" | "application/json" | "application/octet-stream" | "binary/octet-stream"
-            if starts_json(&bytes) =>
+            if starts_json(bytes) =>
         {
             Kind::Json { bare: true }
         }
@@ -165,13 +166,13 @@ fn scoring(headers: &HeaderMap, content_type: &str, bytes: Bytes) -> Scoring {
         }),
         parquet::MEDIA_TYPE | "application/x-parquet" => Kind::Parquet,
         _ => Kind::Opaque,
-    };
-    let mut parameters = Map::new();
-    for (header, name) in [(ATTRIBUTES, "custom_attributes"), (SESSION, "session_id")] {
-        if let Some(text) = text(headers, header) {
-            parameters.insert(name.to_owned(), json!(text));
-        }
     }
+}
+
+/// The body, and what travels beside it.
+fn scoring(headers: &HeaderMap, content_type: &str, bytes: Bytes) -> Scoring {
+    let kind = kind(content_type, &bytes);
+    let bare = content_type.split(';').next().unwrap_or_default().trim();
     Scoring {
         kind,
         content_type: if bare.is_empty() {
@@ -182,8 +183,19 @@ fn scoring(headers: &HeaderMap, content_type: &str, bytes: Bytes) -> Scoring {
         bytes,
         id: text(headers, INFERENCE_ID).map(str::to_owned),
         timeout: None,
-        parameters,
+        parameters: parameters(headers),
     }
+}
+
+/// What goes to the model beside the body.
+fn parameters(headers: &HeaderMap) -> Map<String, Value> {
+    let mut parameters = Map::new();
+    for (header, name) in [(ATTRIBUTES, "custom_attributes"), (SESSION, "session_id")] {
+        if let Some(text) = text(headers, header) {
+            parameters.insert(name.to_owned(), json!(text));
+        }
+    }
+    parameters
 }
 
 fn starts_json(bytes: &[u8]) -> bool {
@@ -205,7 +217,7 @@ async fn scored(app: &App, target: Target, scoring: Scoring) -> Result<(String, 
 }
 
 /// The answer in the type that is accepted: JSON, unless the client wants CSV or lines of JSON.
-fn answer(scored: Scored, accept: &str) -> Result<(String, Bytes), ApiError> {
+pub(crate) fn answer(scored: Scored, accept: &str) -> Result<(String, Bytes), ApiError> {
     let whole = match scored {
         Scored::Table { response } => Value::Object(reply::of_table(&response)),
         Scored::Hosted(answer) => match answer.payload {

@@ -15,8 +15,9 @@ use crate::extract::Json;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Told {
-    /// The version that gave the answer.
-    version: u32,
+    /// The version that gave the answer; known by the prediction where that is recorded.
+    #[serde(default)]
+    version: Option<u32>,
     /// From 0, the worst, to 1.
     outcome: f64,
     /// The prediction that it was: its outcome counts once.
@@ -57,7 +58,15 @@ pub(crate) async fn tell(
         return Err(ApiError::bad_request("invalid_parameter_value", message)
             .with_details(json!({ "field": "outcome", "value": told.outcome })));
     }
-    let version = VersionNumber(told.version);
+    let version = match (told.version, &told.prediction_id) {
+        (Some(version), _) => VersionNumber(version),
+        (None, Some(id)) => answered(&app, &name, id).await?,
+        (None, None) => {
+            let message = "say which answer turned out so: expected `prediction_id`, or `version`";
+            return Err(ApiError::bad_request("invalid_parameter_value", message)
+                .with_details(json!({ "field": "prediction_id" })));
+        }
+    };
     let deployments = app.deployments();
     let learnt = deployments
         .tell_outcome(&name, version, told.outcome, told.prediction_id)
@@ -67,13 +76,31 @@ pub(crate) async fn tell(
     ))
 }
 
+/// The version that gave a recorded answer.
+async fn answered(app: &App, name: &EndpointName, id: &PredictionId) -> Result<VersionNumber, ApiError> {
+    let recorded = app.prediction(id).await?;
+    let by = recorded["answered_by"].as_str().or(recorded["endpoint"].as_str());
+    let version = recorded["version"]
+        .as_u64()
+        .and_then(|version| u32::try_from(version).ok());
+    match version {
+        Some(version) if by == Some(name.as_str()) => Ok(VersionNumber(version)),
+        _ => {
+            let by = by.unwrap_or("nobody");
+            let message = format!("prediction `{id}` was answered by `{by}`, not by `{name}`");
+            Err(ApiError::bad_request("invalid_parameter_value", message)
+                .with_details(json!({ "field": "prediction_id", "value": id })))
+        }
+    }
+}
+
 /// The schema of the body, for the OpenAPI document.
 pub(crate) fn schema() -> (&'static str, Value) {
     let schema = json!({
         "type": "object",
-        "required": ["version", "outcome"],
+        "required": ["outcome"],
         "properties": {
-            "version": { "type": "integer", "description": "The version that gave the answer" },
+            "version": { "type": "integer", "description": "The version that gave the answer; known by the prediction where that is recorded" },
             "prediction_id": { "type": "string", "description": "The prediction that it was: its outcome counts once" },
             "outcome": { "type": "number", "minimum": 0, "maximum": 1, "description": "How it turned out, from 0, the worst, to 1" },
         },

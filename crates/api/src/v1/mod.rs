@@ -1,6 +1,7 @@
 //! Our own protocol, `/api/v1`: what the page, the CLI and scripts speak. One file a noun.
 
 pub(crate) mod automations;
+pub(crate) mod batch_jobs;
 pub(crate) mod clock;
 pub(crate) mod deployment_routing;
 pub(crate) mod deployments;

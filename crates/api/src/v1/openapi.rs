@@ -34,7 +34,7 @@ fn operation(route: &Route) -> Value {
         Some(Protocol::OpenInference) => ("Open Inference Protocol v2", "OpenInferenceError"),
         Some(Protocol::Mlflow) => ("MLflow scoring", "MlflowError"),
         Some(Protocol::MlflowRest) => ("MLflow tracking", "MlflowError"),
-        Some(Protocol::SageMaker) => ("SageMaker runtime", "SageMakerError"),
+        Some(Protocol::SageMaker | Protocol::SageMakerControl) => ("SageMaker runtime", "SageMakerError"),
         Some(Protocol::Vertex) => ("Vertex AI prediction", "VertexError"),
         Some(Protocol::V1 | Protocol::Grpc) | None => ("Tidemill", "Error"),
     };
@@ -124,6 +124,7 @@ fn all_schemas() -> Value {
     }
     for (name, schema) in [
         super::automations::schema(),
+        super::batch_jobs::schema(),
         super::deployments::schema(),
         super::deployment_routing::schema(),
         super::explain::schema(),
@@ -295,9 +296,11 @@ mod tests {
                 .iter()
                 .any(|start| route.path.starts_with(start));
             let changes = [axum::http::Method::POST, axum::http::Method::PATCH].contains(&route.method);
-            // Asking for the next trial of a sweep says nothing but which sweep; forgetting a region nothing but which region.
-            let takes_body =
-                changes && !route.path.ends_with("/next") && !route.path.ends_with("/unregister");
+            // Asking for the next trial of a sweep says nothing but which sweep; forgetting a region or stopping a job nothing but which.
+            let says_only_which = ["/next", "/unregister", "/cancel"]
+                .iter()
+                .any(|end| route.path.ends_with(end));
+            let takes_body = changes && !says_only_which;
             assert!(route.body.is_some() == takes_body || !ours, "{}", route.path);
         }
     }

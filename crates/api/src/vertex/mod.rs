@@ -1,5 +1,7 @@
 //! Vertex AI's prediction service, as `google-cloud-aiplatform` speaks it over REST: an endpoint's name is ours; project and location may
-//! be any. <https://cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locations.endpoints>
+//! be any; batch prediction is in [`jobs`]. <https://cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locations.endpoints>
+
+pub(crate) mod jobs;
 
 mod explain;
 
@@ -20,10 +22,10 @@ use tidemill_core::servable::Payload;
 use crate::control_plane::App;
 use crate::error::{ApiError, Protocol};
 use crate::extract::{Inflated, parse_json};
+use crate::infer::Target;
 use crate::infer::forms::csv::Header;
 use crate::infer::forms::{parquet, reply};
 use crate::infer::score::{self, Kind, Scored, Scoring};
-use crate::infer::{Target, labels};
 
 /// Which endpoint, and what is asked of it: `name:predict`.
 #[derive(Deserialize)]
@@ -106,31 +108,16 @@ fn instances(bytes: Bytes) -> Scoring {
 
 async fn predicted(app: &App, target: Target, body: Bytes) -> Result<Predicted, ApiError> {
     let mut metadata = Map::new();
-    let (predictions, version): (Value, VersionNumber) =
-        match score::score(app, target, instances(body)).await? {
-            Scored::Table { response } => {
-                metadata.insert("predictionIds".to_owned(), json!(response.ids));
-                metadata.insert("modelVersions".to_owned(), json!(response.versions));
-                let scores = &response.scores;
-                let predictions = match (labels(scores), scores) {
-                    (Some(_), tidemill_core::frame::Scores::Multiclass { classes, .. }) => (0..scores.rows())
-                        .map(|row| json!({ "classes": classes, "scores": scores.row(row) }))
-                        .collect(),
-                    _ => json!(scores.values()),
-                };
-                (
-                    predictions,
-                    response.versions.first().copied().unwrap_or_default(),
-                )
-            }
-            Scored::Hosted(answer) => {
-                let predictions = match reply::predictions(&answer.payload)? {
-                    list @ Value::Array(_) => list,
-                    one => Value::Array(vec![one]),
-                };
-                (predictions, answer.version)
-            }
-        };
+    let scored = score::score(app, target, instances(body)).await?;
+    let predictions = reply::by_instance(&scored)?;
+    let version = match scored {
+        Scored::Table { response } => {
+            metadata.insert("predictionIds".to_owned(), json!(response.ids));
+            metadata.insert("modelVersions".to_owned(), json!(response.versions));
+            response.versions.first().copied().unwrap_or_default()
+        }
+        Scored::Hosted(answer) => answer.version,
+    };
     Ok(Predicted {
         predictions,
         version,

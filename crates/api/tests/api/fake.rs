@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidemill_api::{ApiError, ControlPlane, ListQuery, Noun, SharedMemory};
+use tidemill_control::batch::{Jobs, PlaceOptions, Places};
 use tidemill_control::delivery::deployments::Deployments;
 use tidemill_control::predictions::Replay;
 use tidemill_control::tracking::{Tracking, TrackingOptions};
@@ -71,8 +72,9 @@ pub struct Fake {
     pub only: Mutex<Option<EndpointName>>,
     tracking: Tracking,
     deployments: Deployments,
+    batch_jobs: Jobs,
     pub shared: Option<SharedMemory>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 fn schema(features: &[(&str, FeatureKind)]) -> Arc<FeatureSchema> {
@@ -141,9 +143,16 @@ impl Fake {
         let clocks = Arc::new(clock.clone());
         let deployments = Deployments::new(store.clone(), Arc::clone(&serving), Arc::new(Unpacker), clocks);
         let tracking = Tracking::new(store, Arc::new(clock.clone()), tracking);
+        let places = PlaceOptions {
+            roots: vec![dir.path().join("batches")],
+            ..PlaceOptions::default()
+        };
+        let places = Places::new(tracking.clone(), places);
+        let batch_jobs = Jobs::new(tracking.clone(), places, Arc::new(crate::batch_jobs::Lines));
         Arc::new(Self {
             serving,
             deployments,
+            batch_jobs,
             clock,
             events: Mutex::default(),
             sender: broadcast::channel(4).0,
@@ -152,7 +161,7 @@ impl Fake {
             only: Mutex::new(Some("flights".into())),
             tracking,
             shared: None,
-            _dir: dir,
+            dir,
         })
     }
 
@@ -180,6 +189,20 @@ impl Fake {
     fn clock_now(&self) -> Timestamp {
         use tidemill_core::clock::Clock as _;
         self.clock.now()
+    }
+
+    /// The folder of batch jobs.
+    pub fn batches(&self) -> std::path::PathBuf {
+        self.dir.path().join("batches")
+    }
+
+    /// Works on batch jobs until it is dropped.
+    pub fn work(self: &Arc<Self>) -> tokio::task::JoinHandle<()> {
+        let (jobs, asks) = (
+            self.batch_jobs.clone(),
+            tidemill_api::asks(Arc::clone(self) as Arc<dyn ControlPlane>),
+        );
+        tokio::spawn(async move { jobs.work(asks).await })
     }
 
     /// Unloads a deployment.
@@ -332,6 +355,9 @@ impl ControlPlane for Fake {
     }
     fn deployments(&self) -> &Deployments {
         &self.deployments
+    }
+    fn batch_jobs(&self) -> &Jobs {
+        &self.batch_jobs
     }
     fn tracking(&self) -> &Tracking {
         &self.tracking

@@ -3,6 +3,7 @@
 
 mod artifacts;
 mod automations;
+mod batch_jobs;
 mod deployments;
 mod errors;
 mod eval_datasets;

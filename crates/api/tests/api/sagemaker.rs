@@ -225,6 +225,7 @@ async fn an_asynchronous_request_reads_and_writes_only_where_it_may() {
         ..TrackingOptions::default()
     };
     let app = App::of(Fake::with(options));
+    let _working = app.fake.work();
     std::fs::write(root.join("in.json"), "[[1, 2]]").unwrap();
     std::fs::write(root.join("bad.json"), "[[").unwrap();
     let path = "/endpoints/prices/async-invocations";

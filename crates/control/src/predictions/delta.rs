@@ -95,7 +95,11 @@ impl Predictions {
 
     /// Writes the next entry and returns its number. An entry that is there already was written before a crash; the new one follows it.
     async fn write_entry(&self, table: &PredictionTable, lines: &[Value]) -> Result<i64> {
-        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let mut text = String::new();
+        for line in lines {
+            text.push_str(&line.to_string());
+            text.push('\n');
+        }
         let mut version = table.version + 1;
         loop {
             let key = ObjectKey::PredictionTableEntry {

@@ -100,10 +100,9 @@ impl Predictions {
             real_sleep(LOOK_EVERY).await;
             let stats = self.log().live_stats();
             let waited = stats.oldest.map(|oldest| self.inner.clock.now() - oldest);
-            if stats.rows >= MANY || waited.is_some_and(|waited| waited >= LONG) {
-                if let Err(error) = self.compact().await {
-                    tracing::error!(%error, "the prediction log could not be moved into Parquet; it is tried again");
-                }
+            let due = stats.rows >= MANY || waited.is_some_and(|waited| waited >= LONG);
+            if due && let Err(error) = self.compact().await {
+                tracing::error!(%error, "the prediction log could not be moved into Parquet; it is tried again");
             }
         }
     }

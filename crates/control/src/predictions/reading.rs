@@ -1,5 +1,6 @@
 //! Finding predictions again: by time, and by id.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -281,10 +282,11 @@ impl Predictions {
                     let Some((at, half)) = ids::parts(&id) else {
                         continue;
                     };
-                    if !at_once.contains_key(&(at, after)) {
-                        at_once.insert((at, after), index::files_at(tx, at, after)?);
-                    }
-                    for file in at_once.get(&(at, after)).into_iter().flatten() {
+                    let files = match at_once.entry((at, after)) {
+                        Entry::Occupied(files) => files.into_mut(),
+                        Entry::Vacant(place) => place.insert(index::files_at(tx, at, after)?),
+                    };
+                    for file in files {
                         let entry = by_file
                             .entry(file.id)
                             .or_insert_with(|| (file.clone(), Vec::new()));

@@ -68,8 +68,8 @@ fn gone<T>(id: &PredictionId, what: &str) -> Result<T> {
 /// Asks the version that answered a row.
 pub(crate) async fn of_row(ctx: &Context, batch: &PredictionBatch, row: usize) -> Result<Replay> {
     let (id, version) = (&batch.ids[row], batch.versions[row]);
-    if batch.roles[row] == Role::Default || version == VersionNumber::DEFAULT {
-        return no_model(id, "the endpoint's default");
+    if matches!(batch.roles[row], Role::Default | Role::Abstained) || version == VersionNumber::DEFAULT {
+        return no_model(id, "the endpoint's default, a rule or nobody");
     }
     let redacted = &ctx.spec.endpoint.log.redact;
     if !redacted.is_empty() {
@@ -123,13 +123,11 @@ pub(crate) async fn of_call(store: &Store, hosting: &Hosting, call: &CallRecord)
     let endpoint = facts.by.clone().unwrap_or_else(|| facts.endpoint.clone());
     let mut notes = Vec::new();
     check_bundle(store, hosting, call, &endpoint, &mut notes).await?;
-    let pieces = facts.streamed.then(|| {
-        if facts.cut_short {
-            call.answers.len()
-        } else {
-            usize::MAX
-        }
-    });
+    let pieces = match (facts.streamed, facts.cut_short) {
+        (false, _) => None,
+        (true, true) => Some(call.answers.len()),
+        (true, false) => Some(usize::MAX),
+    };
     let context = CallContext {
         request_id: facts.request_id.clone(),
         parameters: serde_json::from_str(&facts.parameters).unwrap_or_default(),

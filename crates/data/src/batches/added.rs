@@ -14,7 +14,7 @@ use crate::error::Result;
 
 /// A column of answers.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Added {
+pub(super) enum Added {
     /// Yes or no.
     Bools(Vec<Option<bool>>),
     /// Whole numbers.
@@ -81,7 +81,7 @@ impl Added {
 }
 
 /// The rows with every nested column as text, for formats that have none.
-pub fn flat(rows: &RecordBatch) -> Result<RecordBatch> {
+pub(super) fn flat(rows: &RecordBatch) -> Result<RecordBatch> {
     let mut fields = Vec::new();
     let mut columns = Vec::new();
     for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {

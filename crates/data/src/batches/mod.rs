@@ -13,8 +13,11 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Field, Schema, SchemaRef};
+use async_trait::async_trait;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::Value;
+use tidemill_core::batches::{BatchEngine, BatchFiles, BatchPart, BatchParts};
 use tidemill_core::digest::Digest;
 use tidemill_core::ports::PortError;
 use tidemill_core::spec::DataFormat;
@@ -22,73 +25,60 @@ use tidemill_core::spec::DataFormat;
 use crate::error::{DataError, Result};
 use crate::parquet_file::properties;
 use crate::sources::{Source, csv_reader};
-pub use added::Added;
+use added::Added;
+
+/// Files on this machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Batches;
+
+#[async_trait]
+impl BatchEngine for Batches {
+    async fn open(&self, root: &Path, pattern: &str) -> Result<Arc<dyn BatchFiles>, PortError> {
+        let source = Source::open(&crate::sources::SchemaCache::default(), root, pattern, None).await?;
+        Ok(Arc::new(Files { source }))
+    }
+}
 
 /// Files to be predicted.
-#[derive(Debug)]
-pub struct BatchInput {
+struct Files {
     source: Source,
 }
 
 /// Some rows of a file.
-#[derive(Debug)]
-pub struct Part {
+struct Part {
     rows: RecordBatch,
 }
 
-impl BatchInput {
-    /// Finds the files that `pattern` means (a file, a folder or a glob) and reads their columns.
-    ///
-    /// # Errors
-    /// If there are none, they differ in their columns, or one cannot be read.
-    pub async fn open(pattern: &str) -> Result<Self, PortError> {
-        let root = std::env::current_dir().map_err(|e| DataError::io(Path::new("."), e))?;
-        let source = Source::open(&crate::sources::SchemaCache::default(), &root, pattern, None).await?;
-        Ok(Self { source })
-    }
-
-    /// The files, sorted by path.
-    pub fn files(&self) -> &[PathBuf] {
+impl BatchFiles for Files {
+    fn files(&self) -> &[PathBuf] {
         &self.source.files.files
     }
 
-    /// How they are written.
-    pub fn format(&self) -> DataFormat {
+    fn format(&self) -> DataFormat {
         self.source.files.format
     }
 
-    /// The names, sizes and modification marks of the files, as one digest.
-    ///
-    /// # Errors
-    /// If a file is gone.
-    pub fn digest(&self) -> Result<Digest, PortError> {
+    fn digest(&self) -> Result<Digest, PortError> {
         Ok(self.source.files.digest(Path::new("/"))?)
     }
 
-    /// The parts of a file, `rows` in each but the last. Blocking.
-    ///
-    /// # Errors
-    /// If the file cannot be opened; what goes wrong later is an item.
-    pub fn parts(
-        &self,
-        file: usize,
-        rows: usize,
-    ) -> Result<impl Iterator<Item = Result<Part, PortError>> + Send + use<>, PortError> {
+    fn parts(&self, file: usize, rows: usize) -> Result<BatchParts, PortError> {
         let path = self.source.files.files[file].clone();
         let batches = read(&path, self.format(), &self.source.schema, rows)?;
-        Ok(Regular {
+        Ok(Box::new(Regular {
             batches,
             rows: rows.max(1),
             left: None,
             path,
             format: self.format(),
-        })
+        }))
     }
 }
 
-type Batches = Box<dyn Iterator<Item = std::result::Result<RecordBatch, arrow::error::ArrowError>> + Send>;
+type RecordBatches =
+    Box<dyn Iterator<Item = std::result::Result<RecordBatch, arrow::error::ArrowError>> + Send>;
 
-fn read(path: &Path, format: DataFormat, schema: &SchemaRef, rows: usize) -> Result<Batches> {
+fn read(path: &Path, format: DataFormat, schema: &SchemaRef, rows: usize) -> Result<RecordBatches> {
     let open = || File::open(path).map_err(|e| DataError::io(path, e));
     Ok(match format {
         DataFormat::Parquet => {
@@ -108,7 +98,7 @@ fn read(path: &Path, format: DataFormat, schema: &SchemaRef, rows: usize) -> Res
 
 /// Cuts what a reader gives into parts of equal size.
 struct Regular {
-    batches: Batches,
+    batches: RecordBatches,
     rows: usize,
     left: Option<RecordBatch>,
     path: PathBuf,
@@ -149,42 +139,33 @@ impl Regular {
 }
 
 impl Iterator for Regular {
-    type Item = Result<Part, PortError>;
+    type Item = Result<Box<dyn BatchPart>, PortError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.next_part().map_err(PortError::from).transpose()
+        let part = self.next_part().map_err(PortError::from).transpose()?;
+        Some(part.map(|part| Box::new(part) as Box<dyn BatchPart>))
     }
 }
 
-impl Part {
-    /// How many rows.
-    pub fn rows(&self) -> usize {
+impl BatchPart for Part {
+    fn rows(&self) -> usize {
         self.rows.num_rows()
     }
 
-    /// The names of its columns.
-    pub fn columns(&self) -> Vec<String> {
+    fn columns(&self) -> Vec<String> {
         let schema = self.rows.schema();
         schema.fields().iter().map(|field| field.name().clone()).collect()
     }
 
-    /// The rows `from..until` as a JSON list of lists. A number that is not a number is null, as missing values are in data frames.
-    ///
-    /// # Errors
-    /// If a number is infinite, which JSON cannot say.
-    pub fn json(&self, from: usize, until: usize) -> Result<String, PortError> {
+    fn json(&self, from: usize, until: usize) -> Result<String, PortError> {
         Ok(cells::json(&self.rows.slice(from, until - from), from)?)
     }
 
-    /// Writes the rows with the answers beside them: whole, or not at all.
-    ///
-    /// # Errors
-    /// If the file cannot be written, or an answer has the name of a column.
-    pub fn write(
+    fn write(
         &self,
         path: &Path,
         format: DataFormat,
-        answers: &[(String, Added)],
+        answers: &[(String, Vec<Value>)],
     ) -> Result<(), PortError> {
         let rows = self.with(answers)?;
         let partial = path.with_extension("partial");
@@ -195,18 +176,20 @@ impl Part {
         });
         Ok(moved.map_err(|e| DataError::io(path, e))?)
     }
+}
 
-    fn with(&self, answers: &[(String, Added)]) -> Result<RecordBatch> {
+impl Part {
+    fn with(&self, answers: &[(String, Vec<Value>)]) -> Result<RecordBatch> {
         let schema = self.rows.schema();
         let mut fields: Vec<Arc<Field>> = schema.fields().iter().cloned().collect();
         let mut columns = self.rows.columns().to_vec();
-        for (name, added) in answers {
+        for (name, values) in answers {
             // An input that was an output before keeps its column.
             let mut free = name.clone();
             while fields.iter().any(|field| *field.name() == free) {
                 free.push('_');
             }
-            let array = added.array();
+            let array = Added::of(values).array();
             fields.push(Arc::new(Field::new(free, array.data_type().clone(), true)));
             columns.push(array);
         }
@@ -266,7 +249,10 @@ mod tests {
     #[tokio::test]
     async fn parts_have_equal_sizes_and_come_again_as_they_were() {
         let (_dir, path) = csv(25);
-        let input = BatchInput::open(path.to_str().unwrap()).await.unwrap();
+        let input = Batches
+            .open(Path::new("/"), path.to_str().unwrap())
+            .await
+            .unwrap();
         let sizes = || -> Vec<usize> {
             let parts = input.parts(0, 10).unwrap();
             parts.map(|part| part.unwrap().rows()).collect()
@@ -281,26 +267,29 @@ mod tests {
     #[tokio::test]
     async fn answers_stand_beside_their_rows_in_every_format() {
         let (dir, path) = csv(4);
-        let input = BatchInput::open(path.to_str().unwrap()).await.unwrap();
+        let input = Batches
+            .open(Path::new("/"), path.to_str().unwrap())
+            .await
+            .unwrap();
         let part = input.parts(0, 10).unwrap().next().unwrap().unwrap();
         let answers = [
             (
                 "prediction".to_owned(),
-                Added::of(&[json!(0.25), json!(1), json!(null), json!(0.5)]),
+                vec![json!(0.25), json!(1), json!(null), json!(0.5)],
             ),
             (
                 "id".to_owned(),
-                Added::of(&[json!("a"), json!("b"), json!("c"), json!("d")]),
+                vec![json!("a"), json!("b"), json!("c"), json!("d")],
             ),
             (
                 "probabilities".to_owned(),
-                Added::of(&[json!([0.1, 0.9]), json!([1, 0]), json!([0, 1]), json!([0.5, 0.5])]),
+                vec![json!([0.1, 0.9]), json!([1, 0]), json!([0, 1]), json!([0.5, 0.5])],
             ),
         ];
         for format in [DataFormat::Parquet, DataFormat::Csv, DataFormat::Jsonl] {
             let out = dir.path().join(format!("out-{format:?}.{}", extension(format)));
             part.write(&out, format, &answers).unwrap();
-            let again = BatchInput::open(out.to_str().unwrap()).await.unwrap();
+            let again = Batches.open(Path::new("/"), out.to_str().unwrap()).await.unwrap();
             let rows = again.parts(0, 10).unwrap().next().unwrap().unwrap();
             assert_eq!(
                 rows.columns(),

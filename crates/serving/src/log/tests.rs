@@ -181,12 +181,12 @@ async fn a_disk_that_fails_to_keep_what_it_was_given_is_given_it_again_and_nothi
     log.append(any_batch(0, 3)).await.unwrap();
     let forced = log.metrics().fsyncs;
     while log.metrics().fsyncs == forced {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tidemill_core::clock::real_sleep(Duration::from_millis(1)).await;
     }
     failures.store(u64::MAX, Ordering::SeqCst);
     log.append(any_batch(1, 3)).await.unwrap();
     let error = loop {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tidemill_core::clock::real_sleep(Duration::from_millis(1)).await;
         // Acknowledged until the failure is seen, refused from then on.
         match log.append(any_batch(2, 3)).await {
             Ok(()) => {}
@@ -197,7 +197,7 @@ async fn a_disk_that_fails_to_keep_what_it_was_given_is_given_it_again_and_nothi
     let held = all(&log).await.len();
     failures.store(0, Ordering::SeqCst);
     while log.append(any_batch(3, 3)).await.is_err() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tidemill_core::clock::real_sleep(Duration::from_millis(1)).await;
     }
     assert!(log.metrics().rewritten_bytes > 0);
     let mut expected = all(&log).await;

@@ -21,6 +21,7 @@ const MIGRATIONS: &[(u32, &str)] = &[
     (9, include_str!("../../migrations/0009_eval_datasets.sql")),
     (10, include_str!("../../migrations/0010_deployments.sql")),
     (11, include_str!("../../migrations/0011_prediction_files.sql")),
+    (12, include_str!("../../migrations/0012_batch_jobs.sql")),
     (13, include_str!("../../migrations/0013_bandits.sql")),
 ];
 

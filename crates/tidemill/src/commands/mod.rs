@@ -92,6 +92,8 @@ pub async fn run(cli: Cli) -> Result<Code> {
             endpoint,
             part_rows,
             format,
+            job,
+            detach,
         } => {
             let asked = predict::Args {
                 target: &target,
@@ -101,7 +103,24 @@ pub async fn run(cli: Cli) -> Result<Code> {
                 part_rows,
                 format,
             };
+            if job {
+                return predict::job::start(&asked, detach, json).await;
+            }
             predict::run(asked, json).await
+        }
+        Command::BatchJobs {
+            target,
+            id,
+            wait,
+            cancel,
+        } => {
+            let about = predict::job::About {
+                target: &target,
+                id: id.as_deref(),
+                wait,
+                cancel,
+            };
+            predict::job::about(&about, json).await
         }
         Command::Feedback {
             target,

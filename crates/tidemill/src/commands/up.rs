@@ -1,10 +1,12 @@
 //! `tidemill up`: the server.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use tidemill_api::Security;
+use tidemill_control::batch::PlaceOptions;
 use tidemill_control::tracking::{Destination, TrackingOptions};
 use tidemill_control::users::AuthOptions;
 use tidemill_core::clock::Timestamp;
@@ -36,6 +38,7 @@ pub async fn run(
     let settings = Settings {
         grpc_port: serving.grpc_port,
         shared_memory: serving.shared_memory,
+        batches: batches(serving)?,
         model_memory: serving.model_memory.map(|mib| mib << 20),
         ..settings(tracking)?
     };
@@ -75,6 +78,23 @@ pub async fn run(
     stop_signal().await;
     running.stop().await?;
     Ok(Code::Success)
+}
+
+/// Where batch jobs may read and write.
+fn batches(serving: &ServingArgs) -> Result<PlaceOptions> {
+    let mut gs = BTreeMap::new();
+    for text in &serving.gs_bucket {
+        match text.split_once('=') {
+            Some((name, place)) if !name.is_empty() && !place.is_empty() => {
+                gs.insert(name.to_owned(), place.to_owned());
+            }
+            _ => bad_input!("`--gs-bucket {text}`: expected BUCKET=FOLDER or BUCKET=s3://BUCKET/PREFIX"),
+        }
+    }
+    Ok(PlaceOptions {
+        roots: serving.batch_root.clone(),
+        gs,
+    })
 }
 
 fn bucket(uri: &str) -> Result<Bucket> {

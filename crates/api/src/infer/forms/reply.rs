@@ -7,6 +7,7 @@ use tidemill_core::tensors::{DataType, Tensor, TensorData};
 use tidemill_serving::InferResponse;
 
 use crate::error::ApiError;
+use crate::infer::score::Scored;
 use crate::infer::{any_degraded, labels};
 
 /// The predictions of an answer: what a model's own JSON holds under `predictions`, or else all of it; the values of the only tensor;
@@ -66,6 +67,25 @@ pub(crate) fn of_table(response: &InferResponse) -> Map<String, Value> {
         answer.insert("degraded".to_owned(), json!(response.degraded));
     }
     answer
+}
+
+/// A prediction for each instance, as Vertex AI answers: classes with their scores, or what the model said.
+pub(crate) fn by_instance(scored: &Scored) -> Result<Value, ApiError> {
+    match scored {
+        Scored::Table { response } => {
+            let scores = &response.scores;
+            Ok(match (labels(scores), scores) {
+                (Some(_), Scores::Multiclass { classes, .. }) => (0..scores.rows())
+                    .map(|row| json!({ "classes": classes, "scores": scores.row(row) }))
+                    .collect(),
+                _ => json!(scores.values()),
+            })
+        }
+        Scored::Hosted(answer) => Ok(match predictions(&answer.payload)? {
+            list @ Value::Array(_) => list,
+            one => Value::Array(vec![one]),
+        }),
+    }
 }
 
 /// Predictions as lines of CSV: a row each, its values separated by commas.

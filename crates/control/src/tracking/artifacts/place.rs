@@ -137,6 +137,11 @@ impl Tracking {
         buckets
     }
 
+    /// Whether this server reads and writes artifacts in a folder of this machine.
+    pub(crate) fn is_readable_folder(&self, folder: &Path) -> bool {
+        self.check_readable(folder).is_ok()
+    }
+
     /// The server touches folders only below those that whoever started it named: an experiment's artifact location is a client's
     /// own word, and could as well be `/etc`.
     fn check_readable(&self, folder: &Path) -> Result<()> {

@@ -1,29 +1,29 @@
 //! `tidemill predict`: the rows of files, through the same code path as online.
 //!
 //! Without a folder to write to, the answers are JSON lines. Into a folder they go part by part, each file whole or not at all, so that a
-//! job that was cut short goes on where it stood ([`folder`]).
+//! job that was cut short goes on where it stood ([`folder`]). The same can be left to the server ([`job`]).
 
 mod folder;
+pub mod job;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
-use futures::StreamExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use tidemill_core::digest::Digest;
+use tidemill_control::batch::rows::{Asked, REQUEST_ROWS};
+use tidemill_core::batches::{BatchEngine as _, BatchFiles};
 use tidemill_core::spec::DataFormat;
-use tidemill_data::{Added, BatchInput, Part};
+use tidemill_data::Batches;
 use tidemill_store::Database;
 
 use crate::cli::Target;
-use crate::client::{Client, encoded};
+use crate::client::Client;
 use crate::exit::Code;
 use crate::session::Session;
 
-/// Rows in one request.
-const REQUEST_ROWS: usize = 500;
 /// Requests that are under way at once.
 const AT_ONCE: usize = 4;
 
@@ -62,27 +62,27 @@ impl From<OutputFormat> for DataFormat {
 }
 
 /// Whom to ask.
-struct Asked {
+struct Server {
     client: Client,
     endpoint: String,
 }
 
 pub async fn run(args: Args<'_>, json: bool) -> Result<Code> {
-    let input = BatchInput::open(args.input).await?;
+    let input = Batches.open(&std::env::current_dir()?, args.input).await?;
     let session = Session::open_tracking(args.target, &Database::default()).await?;
     let done = predict(&args, &input, &session.client, json).await;
     session.close().await?;
     done
 }
 
-async fn predict(args: &Args<'_>, input: &BatchInput, client: &Client, json: bool) -> Result<Code> {
-    let asked = Asked {
+async fn predict(args: &Args<'_>, input: &Arc<dyn BatchFiles>, client: &Client, json: bool) -> Result<Code> {
+    let server = Server {
         client: client.clone(),
         endpoint: endpoint(args, client).await?,
     };
     match args.output {
-        Some(output) if is_folder(output) => folder::run(args, input, &asked, output, json).await,
-        output => lines(input, &asked, output, json).await,
+        Some(output) if is_folder(output) => folder::run(args, input, &server, output, json).await,
+        output => lines(input, &server, output, json).await,
     }
 }
 
@@ -128,7 +128,12 @@ fn bar() -> ProgressBar {
 }
 
 /// JSON lines, to a file or to standard output.
-async fn lines(input: &BatchInput, asked: &Asked, output: Option<&Path>, json: bool) -> Result<Code> {
+async fn lines(
+    input: &Arc<dyn BatchFiles>,
+    server: &Server,
+    output: Option<&Path>,
+    json: bool,
+) -> Result<Code> {
     let mut sink: Box<dyn Write> = match output {
         Some(path) => Box::new(std::io::BufWriter::new(
             std::fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?,
@@ -137,10 +142,18 @@ async fn lines(input: &BatchInput, asked: &Asked, output: Option<&Path>, json: b
     };
     let bar = bar();
     let mut row = 0;
-    for file in 0..input.files().len() {
-        for part in input.parts(file, REQUEST_ROWS * AT_ONCE)? {
+    for (number, file) in input.files().iter().enumerate() {
+        let mut first_row = 0;
+        for part in input.parts(number, REQUEST_ROWS * AT_ONCE)? {
             let part = part?;
-            for answer in answers(asked, &part, None).await? {
+            let asked = Asked {
+                ask: server,
+                file,
+                first_row,
+                at_once: AT_ONCE,
+            };
+            first_row += part.rows();
+            for answer in asked.answers(part.as_ref(), None).await? {
                 for line in answer.lines(&mut row)? {
                     writeln!(sink, "{line}")?;
                 }
@@ -154,127 +167,4 @@ async fn lines(input: &BatchInput, asked: &Asked, output: Option<&Path>, json: b
         println!("{row} rows predicted");
     }
     Ok(Code::Success)
-}
-
-/// What one request was answered.
-struct Answer {
-    rows: usize,
-    body: Value,
-}
-
-/// The answers to the rows of a part, in order. `job` and the part's name make a repeated request the same request.
-async fn answers(asked: &Asked, part: &Part, job: Option<(&Digest, &str)>) -> Result<Vec<Answer>> {
-    let head = json!(part.columns());
-    let mut requests = Vec::new();
-    for from in (0..part.rows()).step_by(REQUEST_ROWS) {
-        let until = (from + REQUEST_ROWS).min(part.rows());
-        let body = format!(
-            r#"{{"dataframe_split":{{"columns":{head},"data":{}}}}}"#,
-            part.json(from, until)?
-        );
-        let id = job.map(|(job, name)| format!("batch-{}-{name}-{from}", &job.to_string()[..16]));
-        requests.push((until - from, body, id));
-    }
-    let path = format!("/invocations/{}", encoded(&asked.endpoint, false));
-    let sent = requests.into_iter().map(|(rows, body, id)| {
-        let path = &path;
-        async move {
-            let body: Value = asked.client.post_json(path, body, id.as_deref()).await?;
-            Ok::<Answer, anyhow::Error>(Answer { rows, body })
-        }
-    });
-    let mut stream = futures::stream::iter(sent).buffered(AT_ONCE);
-    let mut found = Vec::new();
-    while let Some(answer) = stream.next().await {
-        found.push(answer?);
-    }
-    Ok(found)
-}
-
-impl Answer {
-    /// The answer as columns: predictions, and what the endpoint says beside them.
-    fn columns(&self) -> Result<Vec<(String, Vec<Value>)>> {
-        let mut columns = Vec::new();
-        match &self.body["predictions"] {
-            Value::Array(values) => columns.push(("prediction".to_owned(), values.clone())),
-            Value::Object(outputs) => {
-                for (name, values) in outputs {
-                    let values = values.as_array().cloned().unwrap_or_default();
-                    columns.push((name.clone(), values));
-                }
-            }
-            other => columns.push(("prediction".to_owned(), vec![other.clone(); self.rows])),
-        }
-        for (key, column) in [
-            ("probabilities", "probabilities"),
-            ("prediction_ids", "prediction_id"),
-            ("model_versions", "model_version"),
-            ("degraded", "degraded"),
-        ] {
-            if let Some(values) = self.body[key].as_array() {
-                columns.push((column.to_owned(), values.clone()));
-            }
-        }
-        for (name, values) in &columns {
-            if values.len() != self.rows {
-                bail!(
-                    "{} rows were sent, `{name}` has {} answers; an endpoint for files answers each row",
-                    self.rows,
-                    values.len()
-                );
-            }
-        }
-        Ok(columns)
-    }
-
-    fn lines(&self, row: &mut usize) -> Result<Vec<Value>> {
-        let columns = self.columns()?;
-        let mut lines = Vec::with_capacity(self.rows);
-        for i in 0..self.rows {
-            let mut line = json!({ "row": *row });
-            for (name, values) in &columns {
-                line[name] = values[i].clone();
-            }
-            lines.push(line);
-            *row += 1;
-        }
-        Ok(lines)
-    }
-}
-
-/// The columns of several answers, one after the other.
-fn joined(answers: &[Answer]) -> Result<Vec<(String, Added)>> {
-    let mut all: Vec<(String, Vec<Value>)> = Vec::new();
-    let mut rows = 0;
-    for answer in answers {
-        for (name, values) in answer.columns()? {
-            match all.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, column)) => column.extend(values),
-                // Only degraded answers say so: those before were not.
-                None => {
-                    let mut column = vec![Value::Null; rows];
-                    column.extend(values);
-                    all.push((name, column));
-                }
-            }
-        }
-        rows += answer.rows;
-        for (_, column) in &mut all {
-            column.resize(rows, Value::Null);
-        }
-    }
-    Ok(all
-        .into_iter()
-        .map(|(name, values)| (name, Added::of(&values)))
-        .collect())
-}
-
-/// The name of a part's file.
-fn part_file(folder: &Path, file: usize, part: usize, format: DataFormat) -> PathBuf {
-    let ending = match format {
-        DataFormat::Parquet => "parquet",
-        DataFormat::Csv => "csv",
-        DataFormat::Jsonl => "jsonl",
-    };
-    folder.join(format!("part-{file:05}-{part:05}.{ending}"))
 }
