@@ -212,17 +212,30 @@ async fn scored(app: &App, target: Target, scoring: Scoring) -> Result<(String, 
             .roles
             .first()
             .map_or_else(String::new, |role| role.name().to_owned()),
-        Scored::Hosted(answer) => answer.version.to_string(),
+        Scored::Hosted { answer, .. } => answer.version.to_string(),
     };
     Ok((variant, scored))
+}
+
+/// Whether another way of writing predictions than JSON is accepted.
+fn wants_lines(accept: &str) -> bool {
+    accept.split([',', ';']).any(|kind| {
+        matches!(
+            kind.trim(),
+            "text/csv" | "application/jsonlines" | "application/x-jsonlines"
+        )
+    })
 }
 
 /// The answer in the type that is accepted: JSON, unless the client wants CSV or lines of JSON.
 pub(crate) fn answer(scored: Scored, accept: &str) -> Result<(String, Bytes), ApiError> {
     let (whole, by_row) = match scored {
         Scored::Table { response } => (Value::Object(reply::of_table(&response)), None),
-        Scored::Hosted(answer) => match answer.payload {
-            Payload::Body { content_type, bytes } => return Ok((content_type, bytes)),
+        Scored::Hosted { answer, whole } => match answer.payload {
+            Payload::Body { content_type, bytes } if !whole || !wants_lines(accept) => {
+                return Ok((content_type, bytes));
+            }
+            payload @ Payload::Body { .. } => (reply::whole(&payload)?, None),
             payload @ Payload::Tensors(_) => (reply::whole(&payload)?, Some(reply::rows(&payload)?)),
         },
     };
