@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import inspect
+import io
 import types
 import typing
 
@@ -152,6 +153,21 @@ def frame_of(arrays):
         else:
             columns[name] = array
     return pandas_or_refuse().DataFrame(columns)
+
+
+def table_of(body, content_type):
+    """CSV or Parquet as a data frame; None for another content type."""
+    kind = content_type.partition(";")[0].strip().lower()
+    reader = {"text/csv": "read_csv", "application/vnd.apache.parquet": "read_parquet", "application/x-parquet": "read_parquet"}.get(kind)
+    if reader is None:
+        return None
+    pandas = pandas_or_refuse()
+    try:
+        return getattr(pandas, reader)(io.BytesIO(body))
+    except ImportError as error:
+        raise Refused(f"a body of `{kind}` cannot be read here: {error}") from None
+    except Exception as error:
+        raise BadInput(f"the body is not `{kind}`: {error}") from None
 
 
 def frame_of_json(value, name):

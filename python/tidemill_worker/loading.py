@@ -11,7 +11,7 @@ import warnings
 
 from tidemill_worker import values
 from tidemill_worker.convert import (
-    Refused, bare, convert, frame_of, frame_of_json, is_array, is_frame, kind_of, pandas_or_refuse,
+    Refused, bare, convert, frame_of, frame_of_json, is_array, is_frame, kind_of, pandas_or_refuse, table_of,
 )
 from tidemill_worker.values import BadInput
 
@@ -222,6 +222,8 @@ class FunctionModel(Model):
 
     def _of_body(self, call):
         if "json" not in call.content_type and call.content_type:
+            if self.frame is not None and (table := table_of(call.body, call.content_type)) is not None:
+                return {self.frame: table}
             if len(self.required) == 1:
                 annotation = bare(self.annotations[self.required[0]])
                 if annotation is bytes:
@@ -363,6 +365,9 @@ class EstimatorModel(Model):
         return (arrays[0] if len(arrays) == 1 else values.np.column_stack(arrays),), {}
 
     def _of_json(self, call):
+        table = table_of(call.body, call.content_type)
+        if table is not None:
+            return self._of_frame(table)
         try:
             body = values.json.loads(call.body)
         except ValueError as error:
@@ -373,14 +378,16 @@ class EstimatorModel(Model):
         if isinstance(body, dict):
             body = body if any(isinstance(v, list) for v in body.values()) else [body]
         if isinstance(body, dict) or body and isinstance(body, list) and isinstance(body[0], dict):
-            frame = frame_of_json(body, "the body")
-            missing = [name for name in self.names if name not in frame.columns]
-            if missing and self.columns:
-                raise BadInput(f"`{missing[0]}` is missing; the model takes {', '.join(f'`{n}`' for n in self.names)}")
-            frame = frame[self.names] if self.columns else frame
-            return frame.to_numpy() if self.matrix else frame
+            return self._of_frame(frame_of_json(body, "the body"))
         matrix = values.np.asarray(body)
         matrix = matrix.reshape(1, -1) if matrix.ndim == 1 else matrix
         if self.matrix or not self.columns:
             return matrix
         return pandas_or_refuse().DataFrame(matrix, columns=self.names)
+
+    def _of_frame(self, frame):
+        missing = [name for name in self.names if name not in frame.columns]
+        if missing and self.columns:
+            raise BadInput(f"`{missing[0]}` is missing; the model takes {', '.join(f'`{n}`' for n in self.names)}")
+        frame = frame[self.names] if self.columns else frame
+        return frame.to_numpy() if self.matrix else frame

@@ -4,10 +4,9 @@ import importlib
 import importlib.util
 import os
 
-from tidemill_worker import values
-from tidemill_worker.convert import Refused, frame_of, frame_of_json, pandas_or_refuse
-from tidemill_worker.loading import Model, form_of, unpickle
-from tidemill_worker.values import BadInput
+from tidemill_worker import scoring, values
+from tidemill_worker.convert import Refused, frame_of, pandas_or_refuse
+from tidemill_worker.loading import Call, Model, unpickle
 
 
 #: MLflow's column types -> (datatype, pandas')
@@ -38,7 +37,7 @@ def load(model):
         def predict(data, params=None):
             return pyfunc.predict(data, params=params) if takes_params and params else pyfunc.predict(data)
 
-        return MlflowModel(predict, model)
+        return MlflowModel(predict, model, scoring.by_mlflow(pyfunc))
     for flavor, load_flavor in (("sklearn", _sklearn), ("xgboost", _xgboost), ("lightgbm", _lightgbm), ("pytorch", _pytorch)):
         if flavor in flavors:
             return MlflowModel(load_flavor(path, flavors[flavor], flavors.get("python_function") or {}), model)
@@ -103,11 +102,17 @@ def _pytorch(path, flavor, pyfunc):
     return predict
 
 
-class MlflowModel(Model):
-    """A model that mlflow wrote, asked as `mlflow.pyfunc` would ask it."""
+def _is_text_tensor(column):
+    return column.get("type") == "tensor" and column["tensor-spec"]["dtype"] == "str"
 
-    def __init__(self, predict, model):
+
+class MlflowModel(Model):
+    """A model that mlflow wrote, asked as `mlflow.pyfunc` would ask it: with tensors, or with bodies of its scoring protocol."""
+
+    def __init__(self, predict, model, score=None):
         signature = model.get("signature") or {}
+        self.score = score or scoring.by_predict(predict, signature)
+        self.predict = predict
         inputs, self.kinds = [], {}
         for i, column in enumerate(signature.get("inputs") or []):
             inputs.append(self._spec(column, i, self.kinds))
@@ -117,8 +122,9 @@ class MlflowModel(Model):
         outputs = [] if None in outputs else outputs
         self.table = not tensors
         # Whatever the signature's names are, an answer without any has the only one's.
-        interface = {"inputs": inputs, "outputs": outputs, "batches": True, "columns": self.table, "body": not signature.get("inputs")}
-        super().__init__(predict, interface)
+        interface = {"inputs": inputs, "outputs": outputs, "batches": True, "columns": self.table, "body": True, "scores": True}
+        super().__init__(self._answer, interface)
+        self.texts = {c.get("name") or "input" for c in signature.get("inputs") or [] if _is_text_tensor(c)} if tensors else set()
         self.unnamed = tensors and len(inputs) == 1
         self.declared = {}
 
@@ -133,26 +139,32 @@ class MlflowModel(Model):
         if kind not in _COLUMN_TYPES:
             return None
         name = column.get("name") or str(position)
-        datatype, kinds[name] = _COLUMN_TYPES[kind]
+        datatype, dtype = _COLUMN_TYPES[kind]
+        kinds[name] = (kind, dtype)
         optional = column.get("required") is False or column.get("optional") is True
         return {"name": name, "datatype": datatype, "shape": [-1], "optional": optional}
 
+    def _answer(self, data, params=None):
+        if isinstance(data, Call):
+            import tidemill
+
+            return tidemill.Response(self.score(data), "application/json")
+        return self.predict(data, params=params)
+
     def arguments(self, call):
-        params = {"params": call.parameters} if call.parameters else {}
         if not call.tensors:
-            try:
-                body = values.json.loads(call.body)
-            except ValueError as error:
-                raise BadInput(f"the body is not JSON: {error}") from None
-            form = form_of(body)
-            if form is not None:
-                body = form[0]
-                params = {"params": form[1]} if form[1] else params
-            return (frame_of_json(body, "the body") if isinstance(body, (dict, list)) else body,), params
+            return (call,), {}
+        params = {"params": call.parameters} if call.parameters else {}
         arrays = values.decode(call.described, call.body)
         if not self.table:
+            for name in self.texts & set(arrays):
+                arrays[name] = arrays[name].astype(str)
             return (next(iter(arrays.values())) if self.unnamed else arrays,), params
-        for name, kind in self.kinds.items():
-            if kind == "datetime64[ns]" and name in arrays:
+        for name, (kind, dtype) in self.kinds.items():
+            if name not in arrays:
+                continue
+            if dtype == "datetime64[ns]":
                 arrays[name] = pandas_or_refuse().to_datetime(pandas_or_refuse().Series(arrays[name]))
+            elif kind == "binary":
+                arrays[name] = [item.encode() if isinstance(item, str) else item for item in arrays[name]]
         return (frame_of(arrays),), params

@@ -114,7 +114,7 @@ def main():
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # So that forking a worker pays for none of these.
-    from tidemill_worker import convert, limits, loading, mlflow_model, serving, values, wire  # noqa: F401
+    from tidemill_worker import convert, limits, loading, mlflow_model, scoring, serving, values, wire  # noqa: F401
 
     gc.collect()
     gc.freeze()

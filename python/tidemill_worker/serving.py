@@ -9,7 +9,7 @@ import sys
 import threading
 import traceback
 
-from tidemill_worker import limits, loading, values, wire
+from tidemill_worker import limits, loading, scoring, values, wire
 from tidemill_worker.values import BadInput
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
@@ -134,8 +134,10 @@ class _Worker:
         self.send(kind, call.id, {"t": described}, wire.TENSORS, parts)
 
     def failed(self, call, error):
+        error = scoring.fault_of(error) or error
         if isinstance(error, (BadInput, self.tidemill.BadRequest)):
-            self.send(wire.ERROR, call.id, {"code": "arguments", "message": str(error)})
+            said = {"code": "arguments", "message": str(error), "error_code": getattr(error, "error_code", "")}
+            self.send(wire.ERROR, call.id, said)
         elif isinstance(error, MemoryError):
             # What is left of the process is not to be trusted with the next call.
             self.send(wire.ERROR, call.id, {"code": "memory", "message": _headline(error)})

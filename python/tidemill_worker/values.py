@@ -36,6 +36,8 @@ if np is not None:
     NAMES = {DTYPES[name]: name for name in FIXED if name != "BF16"}
 
 _MISSING = 0xFFFFFFFF
+#: What is a text of JSON where a tensor of texts holds it.
+_STRUCTURES = (dict, list, tuple)
 
 
 class BadInput(Exception):
@@ -133,7 +135,7 @@ def _tensor(name, value, wanted):
         elif hasattr(array, "to_numpy"):
             array = array.to_numpy()
         else:
-            array = np.asarray(array)
+            array = _array(array)
     if array.dtype.kind in "Mm":
         array = np.datetime_as_string(array) if array.dtype.kind == "M" else array.astype("<i8")
     if array.dtype.kind in "OUSV" or array.dtype.name.startswith("str"):
@@ -153,6 +155,20 @@ def _tensor(name, value, wanted):
     return datatype, shape, memoryview(array.reshape(-1)).cast("B") if array.size else b""
 
 
+def _array(value):
+    """Rows of different lengths, or objects, are an array of what they are."""
+    if isinstance(value, (dict, bytes)):
+        value = [value]
+    try:
+        return np.asarray(value)
+    except ValueError:
+        if not isinstance(value, (list, tuple)):
+            raise
+    array = np.empty(len(value), dtype=object)
+    array[:] = [list(item) if isinstance(item, np.ndarray) else item for item in value]
+    return array
+
+
 def _object_tensor(name, array, wanted):
     flat = array.reshape(-1).tolist()
     if wanted in (None, "BYTES"):
@@ -170,11 +186,14 @@ def _bytes(flat, shape):
     pandas = sys.modules.get("pandas")
     missing = (None, pandas.NA) if pandas is not None else (None,)
     for item in flat:
+        if isinstance(item, _STRUCTURES) or np is not None and isinstance(item, np.ndarray):
+            raw = to_json(item)
         # pandas marks a missing text with a number that is none.
-        if any(item is nothing for nothing in missing) or item != item:
+        elif any(item is nothing for nothing in missing) or item != item:
             lengths.append(_MISSING)
             continue
-        raw = item if isinstance(item, bytes) else str(item).encode()
+        else:
+            raw = item if isinstance(item, bytes) else str(item).encode()
         lengths.append(len(raw))
         raws.append(raw)
     return "BYTES", shape, struct.pack(f"<{len(lengths)}I", *lengths) + b"".join(raws)
@@ -251,14 +270,14 @@ def to_json(value):
         if "JSON compliant" not in str(error):
             raise
     loose = json.loads(json.dumps(value, default=jsonable))
-    return _encoder.encode(_finite(loose)).encode()
+    return _encoder.encode(finite(loose)).encode()
 
 
-def _finite(value):
+def finite(value):
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, list):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     return value

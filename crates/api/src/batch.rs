@@ -52,7 +52,7 @@ async fn answered(app: &App, asking: Asking) -> Result<Given, ApiError> {
             let scoring = scoring(Kind::Json { bare: false }, JSON, body.into(), parameters);
             Given::Json(match score(app, target, scoring).await? {
                 Scored::Table { response } => Value::Object(reply::of_table(&response)),
-                Scored::Hosted(answer) => reply::whole(&answer.payload)?,
+                Scored::Hosted { answer, .. } => reply::whole(&answer.payload)?,
             })
         }
         AskBody::Instances(instances, asked) => {

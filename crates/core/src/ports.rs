@@ -38,6 +38,8 @@ pub struct PortError {
     pub code: &'static str,
     /// What happened, where, and what to do.
     pub message: String,
+    /// Where in a user's code it was raised, for whoever may see that.
+    pub trace: Option<Arc<str>>,
 }
 
 impl PortError {
@@ -47,6 +49,7 @@ impl PortError {
             blame: Blame::Caller,
             code,
             message: message.into(),
+            trace: None,
         }
     }
 
@@ -56,6 +59,7 @@ impl PortError {
             blame: Blame::Us,
             code,
             message: message.into(),
+            trace: None,
         }
     }
 
@@ -65,6 +69,7 @@ impl PortError {
             blame: Blame::Upstream,
             code,
             message: message.into(),
+            trace: None,
         }
     }
 }

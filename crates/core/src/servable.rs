@@ -103,6 +103,9 @@ pub struct Interface {
     /// Whether it takes and gives a body of its own (JSON).
     #[serde(default)]
     pub body: bool,
+    /// Whether it reads the bodies of MLflow's scoring protocol itself, and answers them with whole bodies of that protocol.
+    #[serde(default)]
+    pub scores: bool,
     /// Whether it may give several answers to a request, or none.
     #[serde(default)]
     pub decoupled: bool,

@@ -247,6 +247,7 @@ impl From<DataError> for PortError {
             blame: error.blame(),
             code: error.code(),
             message: error.to_string(),
+            trace: None,
         }
     }
 }

@@ -142,7 +142,11 @@ impl RowEncoder {
             read: match feature.kind {
                 FeatureKind::Numeric => Read::Number,
                 FeatureKind::Categorical => Read::Texts {
-                    codes: codes(&feature.categories, coding.first_code),
+                    codes: if coding.most_levels.is_none() {
+                        spelt(&feature.categories, coding.first_code)
+                    } else {
+                        codes(&feature.categories, coding.first_code)
+                    },
                     missing: f64::NAN,
                     unknown: f64::NAN,
                 },
@@ -263,6 +267,34 @@ pub(crate) fn codes(levels: &[String], first: u32) -> Codes {
         .collect()
 }
 
+/// As [`codes`], and where all levels are numbers or truth values of pandas, in the other ways that these are written: `3` for `3.0`,
+/// `True` for `true`.
+fn spelt(levels: &[String], first: u32) -> Codes {
+    let mut codes = codes(levels, first);
+    let truths = levels
+        .iter()
+        .all(|level| matches!(level.as_str(), "true" | "false"));
+    let numbers = levels
+        .iter()
+        .all(|level| level.parse::<f64>().is_ok_and(f64::is_finite));
+    for (level, code) in levels.iter().zip(first..) {
+        let mut add = |text: String| {
+            codes.entry(text.into()).or_insert(f64::from(code));
+        };
+        if truths {
+            add(if level == "true" {
+                "True".to_owned()
+            } else {
+                "False".to_owned()
+            });
+        } else if numbers && let Ok(number) = level.parse::<f64>() {
+            add(format!("{number}"));
+            add(format!("{number:?}"));
+        }
+    }
+    codes
+}
+
 /// A level's code; NaN if it is missing or unknown.
 pub(crate) fn code_of(codes: &Codes, level: Option<&str>) -> f64 {
     level
@@ -310,5 +342,20 @@ pub(crate) fn kind_name(kind: FeatureKind) -> &'static str {
     match kind {
         FeatureKind::Numeric => "numeric",
         FeatureKind::Categorical => "categorical",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_truth_values_among_levels_are_known_however_they_are_written() {
+        let levels = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let codes = spelt(&levels(&["1.5", "3.0"]), 0);
+        assert_eq!([codes["3"], codes["3.0"], codes["1.5"]], [1.0, 1.0, 0.0]);
+        assert_eq!(spelt(&levels(&["4", "7"]), 0)["7.0"], 1.0);
+        assert_eq!(spelt(&levels(&["false", "true"]), 0)["True"], 1.0);
+        assert!(!spelt(&levels(&["3", "x"]), 0).contains_key("3.0"));
     }
 }

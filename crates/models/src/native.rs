@@ -58,9 +58,10 @@ fn read(folder: &Path, name: &str) -> Result<Vec<u8>, PortError> {
 }
 
 /// The format and the model file beside, where this is a manifest (`model.json`) that names one by a plain name.
-fn manifest_of(bytes: &[u8]) -> Option<(String, String)> {
+pub(crate) fn manifest_of(bytes: &[u8]) -> Option<(String, String)> {
+    // A large file that does not begin so is a model, and not parsed to find that out.
     let head = bytes.get(..bytes.len().min(256))?;
-    if !String::from_utf8_lossy(head).contains("\"format\"") {
+    if bytes.len() > 1 << 20 && !String::from_utf8_lossy(head).contains("\"format\"") {
         return None;
     }
     let manifest: serde_json::Value = serde_json::from_slice(bytes).ok()?;

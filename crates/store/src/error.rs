@@ -270,6 +270,7 @@ impl From<StoreError> for PortError {
             blame: error.blame(),
             code: error.code(),
             message: error.to_string(),
+            trace: None,
         }
     }
 }

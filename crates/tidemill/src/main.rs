@@ -19,6 +19,7 @@ use std::io::IsTerminal;
 use clap::Parser;
 
 fn main() -> std::process::ExitCode {
+    end_with_the_reader();
     allocator::give_memory_back();
     webhooks::choose_tls();
     let cli = cli::Cli::parse();
@@ -39,6 +40,20 @@ fn main() -> std::process::ExitCode {
             exit::code_of(&error).into()
         }
     }
+}
+
+/// `tidemill … | head`: once nobody reads any more there is nothing left to say, and that is no failure. `println!` knows only to panic.
+fn end_with_the_reader() {
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let unread = panic.payload_as_str().is_some_and(|text| {
+            text.starts_with("failed printing to stdout") && text.contains("Broken pipe")
+        });
+        if unread {
+            std::process::exit(0);
+        }
+        told(panic);
+    }));
 }
 
 fn init_tracing(verbose: u8) {

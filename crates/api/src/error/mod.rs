@@ -113,6 +113,11 @@ impl ApiError {
         }
     }
 
+    /// Where in the model's own code it was raised: MLflow's scoring protocol has a place for that.
+    fn stack_trace(&self) -> Option<&str> {
+        self.details.as_ref()?["stack_trace"].as_str()
+    }
+
     /// Adds what machines may want to know.
     pub fn with_details(mut self, details: Value) -> Self {
         self.details = Some(details);
@@ -234,6 +239,9 @@ impl From<ServeError> for ApiError {
             ServeError::Overloaded { .. } => Kind::TooMany,
             ServeError::DeadlinePassed { .. } => Kind::Timeout,
             ServeError::Model { source, .. } if source.code == "worker_timeout" => Kind::Timeout,
+            ServeError::Model { source, .. } if source.code == "invalid_parameter_value" => {
+                Kind::InvalidParameter
+            }
             ServeError::Load { source, .. } | ServeError::Model { source, .. } => match source.blame {
                 Blame::Caller => Kind::BadRequest,
                 Blame::Us => Kind::Internal,

@@ -63,7 +63,7 @@ impl Protocol {
             Self::Mlflow => json!({
                 "error_code": error.kind.mlflow_code(),
                 "message": error.message,
-                "stack_trace": null,
+                "stack_trace": error.stack_trace(),
             }),
             Self::MlflowRest => json!({
                 "error_code": error.kind.mlflow_code(),

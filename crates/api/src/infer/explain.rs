@@ -52,7 +52,8 @@ pub(crate) async fn explain(
                 .await?
         }
         Target::Hosted(hosted) => {
-            let call = hosted_call(app, &hosted, scoring).await?;
+            // What is explained are tensors.
+            let (call, _) = hosted_call(app, &hosted, scoring, false).await?;
             app.serving().hosting().explain(call, &options).await?
         }
     };

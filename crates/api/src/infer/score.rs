@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
+use tidemill_core::ids::VersionNumber;
 use tidemill_core::servable::{Interface, Payload};
-use tidemill_serving::{Call as HostedCall, CallAnswer, CallAnswers, InferResponse};
+use tidemill_serving::{Call as HostedCall, CallAnswer, CallAnswers, InferResponse, ServeError};
 
 use super::ask::call_of;
 use super::forms::csv::Header;
@@ -51,8 +52,14 @@ pub(crate) enum Kind {
 
 /// What came back.
 pub(crate) enum Scored {
-    Table { response: InferResponse },
-    Hosted(CallAnswer),
+    Table {
+        response: InferResponse,
+    },
+    Hosted {
+        answer: CallAnswer,
+        /// Whether the model itself wrote the whole of it, as MLflow's own server would have.
+        whole: bool,
+    },
 }
 
 /// Asks.
@@ -67,10 +74,12 @@ pub(crate) async fn score(app: &App, target: Target, scoring: Scoring) -> Result
             })
         }
         Target::Hosted(hosted) => {
-            let call = hosted_call(app, &hosted, scoring).await?;
-            let answer = app.serving().hosting().call(call).await?;
+            let (call, whole) = hosted_call(app, &hosted, scoring, true).await?;
+            let asked = app.serving().hosting().call(call).await;
+            let answer = asked.map_err(|error| if whole { traced(error) } else { error.into() })?;
             crate::edge::note_prediction(answer.prediction_id.as_ref());
-            Ok(Scored::Hosted(answer))
+            let whole = whole && answer.version != VersionNumber::DEFAULT;
+            Ok(Scored::Hosted { answer, whole })
         }
     }
 }
@@ -110,23 +119,50 @@ pub(super) fn table_rows(scoring: Scoring, call: &Call) -> Result<Reading<()>, A
 
 /// Asks a deployment for its answers one after another.
 pub(crate) async fn stream(app: &App, hosted: Hosted, scoring: Scoring) -> Result<CallAnswers, ApiError> {
-    let call = hosted_call(app, &hosted, scoring).await?;
+    let (call, _) = hosted_call(app, &hosted, scoring, true).await?;
     Ok(app.serving().hosting().stream(call).await?)
 }
 
+/// What a model said of its failure, with the place in its code.
+fn traced(error: ServeError) -> ApiError {
+    let trace = match &error {
+        ServeError::Model { source, .. } => source.trace.clone(),
+        _ => None,
+    };
+    let error = ApiError::from(error);
+    match trace {
+        Some(trace) => error.with_details(json!({ "stack_trace": &*trace })),
+        None => error,
+    }
+}
+
+/// The call, and whether the model reads the body itself and answers with a whole one, where it may.
 pub(super) async fn hosted_call(
     app: &App,
     hosted: &Hosted,
     mut scoring: Scoring,
-) -> Result<HostedCall, ApiError> {
+    whole: bool,
+) -> Result<(HostedCall, bool), ApiError> {
     let hosting = app.serving().hosting();
     let (_, interface) = hosting.interface(&hosted.name, hosted.version).await?;
-    if interface.body && (interface.inputs.is_empty() || scoring.kind == Kind::Opaque) {
-        let payload = Payload::Body {
-            content_type: scoring.content_type,
-            bytes: scoring.bytes,
-        };
-        return scoring_call(hosted, payload, scoring.id, scoring.parameters, scoring.timeout);
+    let scores = whole && interface.scores && hosting.scores(&hosted.name, hosted.version);
+    if scores {
+        scoring = as_mlflow(scoring, &interface)?;
+    } else if interface.body && interface.inputs.is_empty() && matches!(scoring.kind, Kind::Csv(_)) {
+        scoring = with_header(scoring, &interface)?;
+    }
+    if scores || interface.body && (interface.inputs.is_empty() || scoring.kind == Kind::Opaque) {
+        let call = scoring_call(
+            hosted,
+            Payload::Body {
+                content_type: scoring.content_type,
+                bytes: scoring.bytes,
+            },
+            scoring.id,
+            scoring.parameters,
+            scoring.timeout,
+        );
+        return Ok((call?, scores));
     }
     let parsed = if scoring.kind == Kind::Parquet {
         Some(parquet::as_split(app, scoring.bytes.clone()).await?)
@@ -137,7 +173,8 @@ pub(super) async fn hosted_call(
     let heavy = scoring.bytes.len() > super::HEAVY_BYTES;
     let read = move || fitted(&interface, scoring, parsed);
     let (payload, own_id, parameters) = if heavy { off_thread(read).await? } else { read()? };
-    scoring_call(hosted, payload, own_id.or(id), parameters, timeout)
+    let call = scoring_call(hosted, payload, own_id.or(id), parameters, timeout)?;
+    Ok((call, false))
 }
 
 /// Here a parameter of the name `timeout` is one of the model's own: only Triton's clients say by it how long they wait.
@@ -154,6 +191,49 @@ fn scoring_call(
         call.context.parameters.insert("timeout".to_owned(), own);
     }
     Ok(call)
+}
+
+/// A body that MLflow's own server would take, saying the same.
+fn as_mlflow(scoring: Scoring, interface: &Interface) -> Result<Scoring, ApiError> {
+    let json = |bytes: Vec<u8>, scoring: Scoring| Scoring {
+        kind: Kind::Json { bare: false },
+        content_type: "application/json".to_owned(),
+        bytes: bytes.into(),
+        ..scoring
+    };
+    match scoring.kind {
+        Kind::Csv(_) => with_header(scoring, interface),
+        Kind::JsonLines => Ok(json(listed(&joined(&scoring.bytes)?), scoring)),
+        Kind::Json { bare: true } if starts_list(&scoring.bytes) => Ok(json(listed(&scoring.bytes), scoring)),
+        // boto3 says `application/octet-stream` where its user says nothing.
+        Kind::Json { bare: true } => Ok(json(scoring.bytes.to_vec(), scoring)),
+        Kind::Parquet => Ok(Scoring {
+            content_type: parquet::MEDIA_TYPE.to_owned(),
+            ..scoring
+        }),
+        Kind::Json { bare: false } => Ok(scoring),
+        Kind::Opaque => Err(ApiError::unsupported_media_type(format!(
+            "the content type is `{}`: the model takes `application/json`, `text/csv` or `{}`",
+            scoring.content_type,
+            parquet::MEDIA_TYPE
+        ))),
+    }
+}
+
+/// CSV whose first line holds names, as pandas reads it.
+fn with_header(scoring: Scoring, interface: &Interface) -> Result<Scoring, ApiError> {
+    let header = match scoring.kind {
+        Kind::Csv(header) => csv::missing_header(&scoring.bytes, interface, header)?,
+        _ => None,
+    };
+    Ok(Scoring {
+        content_type: "text/csv".to_owned(),
+        bytes: match header {
+            Some(line) => [line.as_slice(), &scoring.bytes].concat().into(),
+            None => scoring.bytes.clone(),
+        },
+        ..scoring
+    })
 }
 
 type Fitted = (Payload, Option<String>, Map<String, Value>);

@@ -12,7 +12,7 @@ use tidemill_core::ids::EndpointName;
 use tidemill_core::servable::Payload;
 
 use crate::control_plane::App;
-use crate::error::ApiError;
+use crate::error::{ApiError, Kind as ErrorKind};
 use crate::extract::{Inflated, media_type};
 use crate::infer::Target;
 use crate::infer::forms::csv::Header;
@@ -75,15 +75,26 @@ pub(crate) async fn invoke(
         parameters: Map::new(),
     };
     let target = Target::of(&app, &endpoint, None)?;
-    match score(&app, target, scoring).await? {
+    match score(&app, target, scoring).await.map_err(as_mlflow)? {
         Scored::Table { response } => Ok(Json(reply::of_table(&response)).into_response()),
-        Scored::Hosted(answer) => match answer.payload {
+        Scored::Hosted { answer, whole } => match answer.payload {
             // What is no JSON is the model's to name.
-            Payload::Body { content_type, bytes } if !content_type.contains("json") => {
+            Payload::Body { content_type, bytes } if whole || !content_type.contains("json") => {
                 Ok(([(header::CONTENT_TYPE, content_type)], bytes).into_response())
             }
             payload => Ok(Json(reply::whole(&payload)?).into_response()),
         },
+    }
+}
+
+/// MLflow's own server takes what a model raises for the caller's fault, and says where it was raised.
+fn as_mlflow(error: ApiError) -> ApiError {
+    match &error.details {
+        Some(details) if error.code == "function_raised" && details["stack_trace"].is_string() => ApiError {
+            kind: ErrorKind::BadRequest,
+            ..error
+        },
+        _ => error,
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) fn wanted(headers: &HeaderMap) -> Result<Option<bool>, ApiError> {
 pub(super) fn version(scored: &Scored) -> Option<VersionNumber> {
     let version = match scored {
         Scored::Table { response } => response.versions.first().copied(),
-        Scored::Hosted(answer) => Some(answer.version),
+        Scored::Hosted { answer, .. } => Some(answer.version),
     };
     version.filter(|version| *version != VersionNumber::DEFAULT)
 }

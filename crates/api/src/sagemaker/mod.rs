@@ -212,14 +212,14 @@ async fn scored(app: &App, target: Target, scoring: Scoring) -> Result<(String, 
             .roles
             .first()
             .map_or_else(String::new, |role| role.name().to_owned()),
-        Scored::Hosted(answer) => answer.version.to_string(),
+        Scored::Hosted { answer, .. } => answer.version.to_string(),
     };
     Ok((variant, scored))
 }
 
 /// What is accepted, the most wanted first, without what is not wanted at all.
 fn by_preference(accept: &str) -> Vec<&str> {
-    let entry = |entry: &'_ str| -> f64 {
+    let quality_of = |entry: &str| -> f64 {
         let quality = entry
             .split(';')
             .skip(1)
@@ -228,19 +228,41 @@ fn by_preference(accept: &str) -> Vec<&str> {
     };
     let mut kinds: Vec<(&str, f64)> = accept
         .split(',')
-        .map(|kind| (kind.split(';').next().unwrap_or_default().trim(), entry(kind)))
+        .map(|kind| {
+            (
+                kind.split(';').next().unwrap_or_default().trim(),
+                quality_of(kind),
+            )
+        })
         .filter(|(_, quality)| *quality > 0.0)
         .collect();
     kinds.sort_by(|a, b| b.1.total_cmp(&a.1));
     kinds.into_iter().map(|(kind, _)| kind).collect()
 }
 
+/// Whether another way of writing predictions than JSON is wanted.
+fn wants_lines(accept: &str) -> bool {
+    let known = [
+        "text/csv",
+        "application/jsonlines",
+        "application/x-jsonlines",
+        "application/json",
+    ];
+    let wanted = by_preference(accept)
+        .into_iter()
+        .find(|kind| known.contains(kind));
+    wanted.is_some_and(|kind| kind != "application/json")
+}
+
 /// The answer in the type that is accepted: JSON, unless the client wants CSV or lines of JSON.
 pub(crate) fn answer(scored: Scored, accept: &str) -> Result<(String, Bytes), ApiError> {
     let (whole, by_row) = match scored {
         Scored::Table { response } => (Value::Object(reply::of_table(&response)), None),
-        Scored::Hosted(answer) => match answer.payload {
-            Payload::Body { content_type, bytes } => return Ok((content_type, bytes)),
+        Scored::Hosted { answer, whole } => match answer.payload {
+            Payload::Body { content_type, bytes } if !whole || !wants_lines(accept) => {
+                return Ok((content_type, bytes));
+            }
+            payload @ Payload::Body { .. } => (reply::whole(&payload)?, None),
             payload @ Payload::Tensors(_) => (reply::whole(&payload)?, Some(reply::rows(&payload)?)),
         },
     };

@@ -120,7 +120,9 @@ pub(crate) fn schema() -> (&'static str, Value) {
                         `serving` in the query.",
         "properties": {
             "graph": { "type": "object", "description": "A graph as in `tidemill.yaml`, instead of a source; its `name` is needed then" },
-            "source": { "type": "string", "description": "`models:/NAME/VERSION` or `models:/NAME@ALIAS`" },
+            "source": { "type": "string", "description": "`models:/NAME/VERSION`, `models:/NAME@ALIAS`, `models:/m-ID` or `runs:/RUN/PATH`" },
+            "python": { "type": "object", "description": "In which Python a source is loaded: `interpreter`, `preload` (a list), `environment` (variables)" },
+            "requirements": { "type": "string", "description": "The text of a requirements file from which an environment is made for a source" },
             "name": { "type": "string" },
             "serving": { "type": "object", "description": "Parts of the settings of serving, as in `tidemill.yaml`" },
         },

@@ -117,7 +117,7 @@ async fn predicted(app: &App, target: Target, body: Bytes) -> Result<Predicted, 
             metadata.insert("modelVersions".to_owned(), json!(response.versions));
             response.versions.first().copied().unwrap_or_default()
         }
-        Scored::Hosted(answer) => answer.version,
+        Scored::Hosted { answer, .. } => answer.version,
     };
     Ok(Predicted {
         predictions,
@@ -192,7 +192,7 @@ fn answer(scored: Scored) -> Result<(String, Bytes), ApiError> {
             let whole = Value::Object(reply::of_table(&response));
             Ok(("application/json".to_owned(), whole.to_string().into()))
         }
-        Scored::Hosted(answer) => written(answer.payload),
+        Scored::Hosted { answer, .. } => written(answer.payload),
     }
 }
 

@@ -29,6 +29,7 @@ fn port(error: BatchError) -> PortError {
         blame: error.blame,
         code: error.code,
         message: error.message,
+        trace: None,
     }
 }
 

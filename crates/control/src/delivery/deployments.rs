@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tidemill_core::clock::Clock;
 use tidemill_core::deployments::{
-    BUNDLE_FORMAT, BundleManifest, BundledModel, Deploying, DeploymentEngine, MANIFEST_FILE,
+    BUNDLE_FORMAT, BundleManifest, BundledModel, BundledPython, Deploying, DeploymentEngine, MANIFEST_FILE,
     MAX_BUNDLE_BYTES, merge_settings,
 };
 use tidemill_core::digest::Digest;
@@ -28,6 +28,9 @@ use super::shelf::{Place, Underway, archive_name};
 use crate::error::{ControlError, Result};
 use crate::tracking::{Caller, Tracking};
 
+/// The requirements that a request brings, among a model's files.
+const REQUIREMENTS: &str = "deployment-requirements.txt";
+
 /// What a client says of a bundle that it sends, or of a model that it names.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -38,12 +41,50 @@ pub struct DeployRequest {
     /// Parts of a [`ServingSpec`] that go before everything else.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub serving: Map<String, Value>,
-    /// A version in the registry: `models:/name/version` or `models:/name@alias`.
+    /// A model that is kept here: `models:/name/version`, `models:/name@alias`, `models:/m-id` or `runs:/id/path`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// In which Python that is loaded. Its `lock` is not read: [`DeployRequest::requirements`] is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub python: Option<BundledPython>,
+    /// The text of a requirements file from which an environment is made for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requirements: Option<String>,
     /// A graph, as it stands in `tidemill.yaml`, instead of a source.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub graph: Option<Value>,
+}
+
+/// The Python of a model that is kept here, as the request wants it.
+fn python_of(
+    needed: Option<BundledPython>,
+    request: &DeployRequest,
+    files: &Path,
+) -> Result<Option<BundledPython>> {
+    let asked = request.python.is_some() || request.requirements.is_some();
+    let refused = |message: &str| ControlError::Refused {
+        code: "bad_model_source",
+        message: message.to_owned(),
+    };
+    match needed {
+        None if asked => Err(refused(
+            "the model needs no Python, so none can be chosen for it; leave out `python` and `requirements`",
+        )),
+        None => Ok(None),
+        Some(own) => {
+            let mut python = request.python.clone().unwrap_or(own);
+            if python.lock.is_some() {
+                return Err(refused("send `requirements` as text instead of `python.lock`"));
+            }
+            if let Some(text) = &request.requirements {
+                // Not under the name that MLflow's own has: that one is kept as it was logged.
+                let path = files.join(REQUIREMENTS);
+                std::fs::write(&path, text).map_err(|error| io("write", &path, &error))?;
+                python.lock = Some(REQUIREMENTS.to_owned());
+            }
+            Ok(Some(python))
+        }
+    }
 }
 
 /// A deployment as it is shown.
@@ -189,7 +230,7 @@ impl Deployments {
             .0
             .join("work")
             .join(tidemill_core::ids::fresh(self.clock.now()));
-        let packed = self.pack_model(tracking, caller, &found, &work).await;
+        let packed = self.pack_model(tracking, caller, &found, &request, &work).await;
         // It only held copies.
         let _ = std::fs::remove_dir_all(&work);
         let (arrived, name) = packed?;
@@ -206,12 +247,14 @@ impl Deployments {
         tracking: &Tracking,
         caller: &Caller,
         found: &artifacts::Located,
+        request: &DeployRequest,
         work: &Path,
     ) -> Result<(Arrived, String)> {
         let files = work.join("files");
         std::fs::create_dir_all(&files).map_err(|error| io("create", &files, &error))?;
-        artifacts::fetch(tracking, caller, &found.root, &files).await?;
+        artifacts::fetch(tracking, caller, &found.files, &files).await?;
         let (model, python) = self.engine.recognise(&files)?;
+        let python = python_of(python, request, &files)?;
         let name = fitting_name(&found.model);
         let manifest = BundleManifest {
             format: BUNDLE_FORMAT,
@@ -415,6 +458,7 @@ impl Deployments {
                 blame: error.blame(),
                 code: "bundle_broken",
                 message: error.to_string(),
+                trace: None,
             },
         };
         tracing::error!(deployment = %version.name, version = %version.version, error = %found, "a deployment cannot be loaded");

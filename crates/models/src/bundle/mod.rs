@@ -12,7 +12,7 @@ use std::path::Path;
 pub use collect::{Collected, Include, collect};
 pub use pack::pack;
 pub(crate) use recognise::mlmodel;
-pub use recognise::{Recognised, recognise};
+pub use recognise::{Recognised, file_named_by, recognise};
 pub use unpack::unpack;
 
 pub use crate::engine::mebibytes;

@@ -10,6 +10,10 @@ use tidemill_core::ports::PortError;
 
 use super::has_extension;
 use crate::manifest::MANIFEST_FILE;
+use crate::native::{Tabular, manifest_of};
+
+/// A larger file is a model itself.
+const MOST_OF_A_MANIFEST: u64 = 16 << 20;
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,8 +41,8 @@ pub fn recognise(path: &Path) -> Result<Recognised, PortError> {
     };
     if path.is_dir() {
         if path.join("MLmodel").is_file() {
-            let (flavors, _) = mlmodel(&path.join("MLmodel"))?;
-            if let Some(file) = native_flavor(path, &flavors) {
+            let (flavors, signature) = mlmodel(&path.join("MLmodel"))?;
+            if let Some(file) = native_flavor(path, &flavors, &signature) {
                 return Ok(Recognised {
                     model: BundledModel::Native { file },
                     python: false,
@@ -51,9 +55,14 @@ pub fn recognise(path: &Path) -> Result<Recognised, PortError> {
                 python: true,
             });
         }
-        // A manifest names the file that counts among those beside it.
-        if let Ok(found) = recognise(&path.join(MANIFEST_FILE)) {
-            return Ok(found);
+        // A manifest and the file that it names are one model.
+        if file_named_by(&path.join(MANIFEST_FILE)).is_some_and(|named| path.join(named).is_file()) {
+            return Ok(Recognised {
+                model: BundledModel::Native {
+                    file: MANIFEST_FILE.to_owned(),
+                },
+                python: false,
+            });
         }
         let entries =
             std::fs::read_dir(path).map_err(|error| unknown(&format!("cannot be listed: {error}")))?;
@@ -80,7 +89,8 @@ pub fn recognise(path: &Path) -> Result<Recognised, PortError> {
         || has_extension(&name, "xgb")
         || has_extension(&name, "ubj")
         || text.starts_with("tree\n") && text.contains("version=")
-        || has_extension(&name, "json") && (text.contains("\"learner\"") || text.contains("\"format\""));
+        || has_extension(&name, "json") && (text.contains("\"learner\"") || text.contains("\"format\""))
+        || file_named_by(path).is_some();
     if native {
         return Ok(Recognised {
             model: BundledModel::Native { file: name },
@@ -107,6 +117,17 @@ pub fn recognise(path: &Path) -> Result<Recognised, PortError> {
     Err(unknown("is no model that is known here"))
 }
 
+/// The model's file beside, where `path` is a `model.json` that names one.
+pub fn file_named_by(path: &Path) -> Option<String> {
+    if !has_extension(&path.to_string_lossy(), "json")
+        || std::fs::metadata(path).ok()?.len() > MOST_OF_A_MANIFEST
+    {
+        return None;
+    }
+    let (_, file) = manifest_of(&std::fs::read(path).ok()?)?;
+    Some(file)
+}
+
 /// The first bytes of a file.
 fn beginning(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut start = Vec::new();
@@ -115,8 +136,12 @@ fn beginning(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 /// The file of a flavour that needs no Python and whose answers are then the same as those of `mlflow.pyfunc`: a graph of ONNX, a booster of
-/// LightGBM's or XGBoost's own. Their classes with scikit-learn's ways answer with labels, and what was pickled needs Python.
-fn native_flavor(folder: &Path, flavors: &Value) -> Option<String> {
+/// LightGBM's or XGBoost's own that its engine takes. Their classes with scikit-learn's ways answer with labels, and what was pickled needs Python.
+fn native_flavor(folder: &Path, flavors: &Value, signature: &Value) -> Option<String> {
+    let boolean = |column: &Value| column["type"] == "boolean";
+    let truths = signature["inputs"]
+        .as_array()
+        .is_some_and(|inputs| inputs.iter().any(boolean));
     for name in ["lightgbm", "xgboost", "onnx"] {
         let flavor = &flavors[name];
         let class = flavor["model_class"].as_str().unwrap_or(".Booster");
@@ -131,13 +156,25 @@ fn native_flavor(folder: &Path, flavors: &Value) -> Option<String> {
             let begins = has_extension(file, "onnx")
                 || beginning(&folder.join(file))
                     .is_ok_and(|bytes| bytes.starts_with(b"{") || bytes.starts_with(b"tree\n"));
-            (!found.python && begins).then(|| file.to_owned())
+            (!found.python && begins && (name == "onnx" || !truths && answers_natively(folder, file)))
+                .then(|| file.to_owned())
         });
         if found.is_some() {
             return found;
         }
     }
     None
+}
+
+/// Whether the engine takes a booster, and answers as its `predict` does. Linear boosters, linear trees, several numbers a leaf and
+/// objectives of the user's own need Python; `multi:softmax` answers with classes there, with probabilities here.
+fn answers_natively(folder: &Path, file: &str) -> bool {
+    let Ok(bytes) = std::fs::read(folder.join(file)) else {
+        return false;
+    };
+    let softmax = b"multi:softmax";
+    let labels = !bytes.starts_with(b"tree\n") && bytes.windows(softmax.len()).any(|part| part == softmax);
+    !labels && Tabular::load(folder, file).is_ok()
 }
 
 /// Flavours and signature of an `MLmodel` file.
@@ -196,9 +233,20 @@ mod tests {
         };
         assert!(mlmodel("sklearn: {}").python);
         assert!(mlmodel("lightgbm: {data: m.txt, model_class: lightgbm.sklearn.LGBMClassifier}").python);
-        assert_eq!(
-            mlmodel("lightgbm: {data: m.txt, model_class: lightgbm.basic.Booster}").model,
-            native("m.txt").0
-        );
+        // What the engine does not take goes to Python instead of failing.
+        let booster = "lightgbm: {data: m.txt, model_class: lightgbm.basic.Booster}";
+        assert!(mlmodel(booster).python);
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/diabetes");
+        std::fs::copy(data.join("model.txt"), folder.join("m.txt")).unwrap();
+        assert_eq!(mlmodel(booster).model, native("m.txt").0);
+        let signature = "inputs: '[{\"type\": \"boolean\", \"name\": \"a\"}]'";
+        assert!(mlmodel(&format!("{booster}\nsignature:\n  {signature}")).python);
+        std::fs::write(
+            folder.join(MANIFEST_FILE),
+            r#"{"file": "m.txt", "format": "lightgbm"}"#,
+        )
+        .unwrap();
+        std::fs::remove_file(folder.join("MLmodel")).unwrap();
+        assert_eq!(recognise(&folder).unwrap().model, native(MANIFEST_FILE).0);
     }
 }

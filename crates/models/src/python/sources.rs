@@ -11,7 +11,7 @@ macro_rules! files {
     };
 }
 
-const FILES: [(&str, &str); 13] = files![
+const FILES: [(&str, &str); 14] = files![
     "tidemill/__init__.py",
     "tidemill_worker/__init__.py",
     "tidemill_worker/convert.py",
@@ -20,6 +20,7 @@ const FILES: [(&str, &str); 13] = files![
     "tidemill_worker/limits.py",
     "tidemill_worker/loading.py",
     "tidemill_worker/mlflow_model.py",
+    "tidemill_worker/scoring.py",
     "tidemill_worker/server.py",
     "tidemill_worker/serving.py",
     "tidemill_worker/sklearn_trees.py",

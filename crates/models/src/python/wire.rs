@@ -54,6 +54,9 @@ pub(super) struct Failure {
     pub message: String,
     #[serde(default)]
     pub traceback: String,
+    /// What MLflow calls it, where its own exception said so.
+    #[serde(default)]
+    pub error_code: String,
 }
 
 type Described<'a> = (&'a str, &'a str, &'a [usize], usize);

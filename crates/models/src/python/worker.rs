@@ -282,13 +282,19 @@ impl Worker {
                 }
                 PortError::upstream("worker_start", message)
             }
+            "arguments" if failure.error_code == "INVALID_PARAMETER_VALUE" => {
+                PortError::caller("invalid_parameter_value", failure.message)
+            }
             "arguments" => PortError::caller("function_arguments", failure.message),
             "memory" => {
                 // It leaves by itself; until it has, no other call must go to it.
                 self.state().ended.get_or_insert((call, Cause::Exhausted));
                 self.too_large(&failure.message)
             }
-            _ => PortError::internal("function_raised", format!("`{name}` raised {}", failure.message)),
+            _ => PortError {
+                trace: (!failure.traceback.is_empty()).then(|| failure.traceback.as_str().into()),
+                ..PortError::internal("function_raised", format!("`{name}` raised {}", failure.message))
+            },
         })
     }
 

@@ -424,5 +424,6 @@ pub(crate) fn of_serving(error: ServeError) -> PortError {
         blame: error.blame(),
         code: error.code(),
         message: error.to_string(),
+        trace: None,
     }
 }

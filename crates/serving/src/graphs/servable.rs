@@ -181,6 +181,7 @@ fn interface(spec: &GraphSpec, hosting: &Hosting) -> Interface {
         platform: "tidemill_graph".to_owned(),
         columns: !inputs.is_empty() && inputs.iter().all(|input| input.shape.len() == 1),
         body: inputs.is_empty(),
+        scores: false,
         inputs,
         outputs: outputs.unwrap_or_default(),
         // Requests differ in who asks; the models behind it gather them.

@@ -13,7 +13,7 @@ use super::cache::{Cache, RateLimit};
 use super::routing::{Chosen, Kind, Routing};
 use super::statistics::VersionStatistics;
 use super::version::{Version, duration};
-use super::{Call, CallAnswer, CallTimes, Hosted, IndexEntry, VersionState};
+use super::{Call, CallAnswer, CallTimes, Hosted, Hosting, IndexEntry, VersionState};
 use crate::error::ServeError;
 
 #[derive(Debug)]
@@ -200,6 +200,28 @@ impl Host {
 
     pub fn known_interface(&self, wanted: Option<VersionNumber>) -> Option<Arc<Interface>> {
         self.version(wanted).ok()?.known_interface()
+    }
+
+    /// Whether whoever may answer a call reads the bodies of MLflow's scoring protocol itself.
+    pub fn scores(&self, hosting: &Hosting, wanted: Option<VersionNumber>) -> bool {
+        let scores = |version: &Arc<Version>| version.known_interface().is_none_or(|known| known.scores);
+        if wanted.is_some() {
+            return self.version(wanted).is_ok_and(scores);
+        }
+        let mut others = self
+            .spec
+            .fallback
+            .iter()
+            .filter_map(|step| step.endpoint.as_deref());
+        let served = self
+            .versions
+            .iter()
+            .filter(|(number, _)| self.is_served(**number));
+        served.map(|(_, version)| version).all(scores)
+            && others.all(|name| {
+                let known = hosting.known_interface(&EndpointName::new(name), None);
+                known.is_none_or(|known| known.scores)
+            })
     }
 
     pub async fn interface(

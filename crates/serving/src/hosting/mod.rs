@@ -408,6 +408,12 @@ impl Hosting {
         self.host(name).ok()?.known_interface(version)
     }
 
+    /// Whether whoever may answer a call of it (the version that is named, or else all of them and its fallbacks) reads the bodies of
+    /// MLflow's scoring protocol itself. What has never been loaded is taken to do as the others do.
+    pub fn scores(&self, name: &EndpointName, version: Option<VersionNumber>) -> bool {
+        self.host(name).is_ok_and(|host| host.scores(self, version))
+    }
+
     /// What each input contributed to a version's answer, and which version; the newest if none is named. The model is asked itself where
     /// it can tell ([`Servable::explain`]).
     ///

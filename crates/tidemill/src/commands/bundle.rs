@@ -9,15 +9,18 @@ use tempfile::TempDir;
 use tidemill_core::deployments::{BUNDLE_FORMAT, BundleManifest, BundledModel, BundledPython};
 use tidemill_core::digest::Digest;
 use tidemill_core::tensors::{DataType, TensorSpec};
-use tidemill_models::bundle::{Include, collect, pack, recognise};
+use tidemill_models::bundle::{Include, collect, file_named_by, pack, recognise};
 
 use crate::deploy_args::{BundleArgs, DeploymentArgs};
 use crate::exit::{BadInput, Code, bad_input};
 
 /// Something that can be sent to a server.
 pub enum Ready {
-    /// `models:/…`: the server has it.
-    Registered(String),
+    /// `models:/…` or `runs:/…`: the server has it. Beside it, what a request says of its Python.
+    Registered {
+        source: String,
+        python: Map<String, Value>,
+    },
     /// A graph, with the name that it gets where none is given.
     Graph { name: String, graph: Value },
     /// A bundle, in a folder that goes with it.
@@ -26,11 +29,15 @@ pub enum Ready {
 
 /// Packs what was named, unless it is a bundle or a registered model already.
 pub fn ready(what: &str, name: Option<&str>, args: &BundleArgs) -> Result<Ready> {
-    if what.starts_with("models:/") {
-        return Ok(Ready::Registered(what.to_owned()));
+    if what.starts_with("models:/") || what.starts_with("runs:/") {
+        return Ok(Ready::Registered {
+            source: what.to_owned(),
+            python: python_of_registered(args)?,
+        });
     }
     let path = Path::new(what);
     if path.extension().is_some_and(|extension| extension == "tidemill") && path.is_file() {
+        nothing_to_pack("a bundle, which is packed already", args)?;
         return Ok(Ready::Archive {
             path: path.to_owned(),
             _folder: None,
@@ -51,6 +58,7 @@ pub fn ready(what: &str, name: Option<&str>, args: &BundleArgs) -> Result<Ready>
                 path.display()
             );
         }
+        nothing_to_pack("a graph, which has no files", args)?;
         let name = name.map_or(stem, str::to_owned);
         let graph = tidemill_core::spec::load_graph(path, &name)?;
         return Ok(Ready::Graph { name, graph });
@@ -62,6 +70,60 @@ pub fn ready(what: &str, name: Option<&str>, args: &BundleArgs) -> Result<Ready>
         path: archive,
         _folder: Some(folder),
     })
+}
+
+/// The options of packing that were given, by name.
+fn given(args: &BundleArgs) -> Vec<&'static str> {
+    let all = [
+        (!args.include.is_empty(), "--include"),
+        (args.lock.is_some(), "--lock"),
+        (args.method.is_some(), "--method"),
+        (!args.inputs.is_empty(), "--inputs"),
+        (args.requirements.is_some(), "--requirements"),
+        (args.python.is_some(), "--python"),
+        (!args.env.is_empty(), "--env"),
+        (!args.preload.is_empty(), "--preload"),
+    ];
+    let given = all.into_iter().filter(|(is_given, _)| *is_given);
+    given.map(|(_, name)| name).collect()
+}
+
+/// Refuses options that would change nothing.
+fn nothing_to_pack(what: &str, args: &BundleArgs) -> Result<()> {
+    let given = given(args);
+    if !given.is_empty() {
+        bad_input!(
+            "`{}` changes nothing of {what}: leave it out, or give it to `tidemill bundle` or in the graph's own file",
+            given.join("`, `")
+        );
+    }
+    Ok(())
+}
+
+/// What a request for a model that the server has says of the Python in which it is loaded.
+fn python_of_registered(args: &BundleArgs) -> Result<Map<String, Value>> {
+    let packing = ["--include", "--lock", "--method", "--inputs"];
+    let given = given(args);
+    if let Some(option) = given.iter().find(|option| packing.contains(option)) {
+        bad_input!(
+            "`{option}` is for files that are packed here, and the server has this model's; download it and deploy its folder to use it"
+        );
+    }
+    let mut request = Map::new();
+    if let Some(path) = &args.requirements {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| BadInput(format!("cannot read `{}`: {error}", path.display())))?;
+        request.insert("requirements".to_owned(), text.into());
+    }
+    if args.python.is_some() || !args.env.is_empty() || !args.preload.is_empty() {
+        let without_lock = BundleArgs {
+            requirements: None,
+            ..args.clone()
+        };
+        let python = python_of(&without_lock, &mut BTreeMap::new())?;
+        request.insert("python".to_owned(), serde_json::to_value(python)?);
+    }
+    Ok(request)
 }
 
 /// `tidemill bundle WHAT -o FILE`
@@ -134,7 +196,7 @@ fn plan(what: &str, name: Option<&str>, args: &BundleArgs) -> Result<Planned> {
     }
     bad_input!(
         "`{what}` is nothing that can be deployed: expected `app.py:function`, a model file, a folder with `MLmodel`, \
-         `models:/NAME/VERSION` or a bundle"
+         `models:/NAME/VERSION`, `runs:/RUN/PATH` or a bundle"
     );
 }
 
@@ -198,6 +260,22 @@ fn plan_model(path: &Path, name: Option<&str>, args: &BundleArgs) -> Result<Plan
         extension: None,
         named: path.is_file(),
     }];
+    if path.is_file()
+        && let Some(named) = file_named_by(&path)
+    {
+        let beside = root.join(&named);
+        if !beside.is_file() {
+            bad_input!(
+                "`{}` names `{named}`, which is not beside it; put the model's file there",
+                path.display()
+            );
+        }
+        includes.push(Include {
+            path: beside,
+            extension: None,
+            named: true,
+        });
+    }
     includes.extend(included(args)?);
     let stem = path
         .file_stem()

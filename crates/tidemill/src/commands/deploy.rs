@@ -50,8 +50,11 @@ pub async fn send(
     serving: &Map<String, Value>,
 ) -> Result<Value> {
     match ready {
-        bundle::Ready::Registered(source) => {
+        bundle::Ready::Registered { source, python } => {
             let mut body = json!({ "source": source });
+            for (key, value) in python {
+                body[key] = value.clone();
+            }
             if let Some(name) = name {
                 body["name"] = name.into();
             }

@@ -89,6 +89,36 @@ fn check_width(row: usize, got: usize, expected: usize) -> Result<(), ApiError> 
     ))
 }
 
+/// The line of names that is not there, for a model that reads CSV itself: its inputs', or numbers.
+pub(crate) fn missing_header(
+    body: &[u8],
+    interface: &Interface,
+    header: Header,
+) -> Result<Option<Vec<u8>>, ApiError> {
+    let inputs = &interface.inputs;
+    if header == Header::There || header == Header::IfKnown && inputs.is_empty() {
+        return Ok(None);
+    }
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(body);
+    let first = match reader.records().next() {
+        None => return Ok(None),
+        Some(first) => first.map_err(|error| malformed(&error))?,
+    };
+    if header.is_there(&first, |field| inputs.iter().any(|spec| spec.name == field)) {
+        return Ok(None);
+    }
+    let names: Vec<String> = if first.len() == inputs.len() {
+        inputs.iter().map(|spec| spec.name.clone()).collect()
+    } else {
+        (0..first.len()).map(|i| i.to_string()).collect()
+    };
+    let mut line = csv::Writer::from_writer(Vec::new());
+    line.write_record(names).map_err(|error| malformed(&error))?;
+    line.into_inner()
+        .map(Some)
+        .map_err(|error| ApiError::internal("internal", error.to_string()))
+}
+
 /// Rows for a deployment.
 pub(crate) fn form(body: &[u8], interface: &Interface, header: Header) -> Result<Form, ApiError> {
     let inputs = &interface.inputs;

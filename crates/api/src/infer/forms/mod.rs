@@ -109,7 +109,14 @@ impl Form {
                     }
                 }
             };
-            tensors.push(Input::Json(fitted(spec, &values)?));
+            let mut tensor = fitted(spec, &values)?;
+            if NATIVE_TABLES.contains(&interface.platform.as_str()) {
+                tensor
+                    .data
+                    .iter_mut()
+                    .for_each(|cell| *cell = plain(cell, spec.datatype));
+            }
+            tensors.push(Input::Json(tensor));
         }
         typed(tensors)
     }
@@ -225,6 +232,21 @@ pub(super) fn not_one(came: &[&str]) -> ApiError {
 /// Whether a column is called by its place, as those are that came without names.
 fn is_place(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// What runs models whose categories are texts, whatever pandas had in the column: numbers and truth values are their texts there.
+const NATIVE_TABLES: [&str; 4] = ["lightgbm", "xgboost", "sklearn_trees", "perpetual"];
+
+/// A value as such a model takes it.
+fn plain(cell: &Cell, datatype: DataType) -> Cell {
+    match (datatype, cell) {
+        (DataType::Bytes, Cell::Int(value)) => Cell::Text(value.to_string().into()),
+        (DataType::Bytes, Cell::UInt(value)) => Cell::Text(value.to_string().into()),
+        (DataType::Bytes, Cell::Float(value)) => Cell::Text(format!("{value:?}").into()),
+        (DataType::Bytes, Cell::Bool(value)) => Cell::Text(value.to_string().into()),
+        (DataType::Fp64, Cell::Bool(value)) => Cell::Int(i64::from(*value)),
+        _ => cell.clone(),
+    }
 }
 
 /// Nested arrays as a tensor of the declared datatype and number of dimensions.

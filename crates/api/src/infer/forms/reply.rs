@@ -95,7 +95,7 @@ pub(crate) fn by_instance(scored: &Scored) -> Result<Value, ApiError> {
                 _ => json!(scores.values()),
             })
         }
-        Scored::Hosted(answer) => Ok(match rows(&answer.payload)? {
+        Scored::Hosted { answer, .. } => Ok(match rows(&answer.payload)? {
             list @ Value::Array(_) => list,
             one => Value::Array(vec![one]),
         }),

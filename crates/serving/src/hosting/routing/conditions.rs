@@ -113,12 +113,35 @@ fn first(tensor: &Tensor) -> Option<Found<'static>> {
 pub(crate) fn input(payload: &Payload, name: &str) -> Option<Found<'static>> {
     match payload {
         Payload::Tensors(tensors) => first(tensors.iter().find(|tensor| tensor.name == name)?),
-        Payload::Body { content_type, bytes } if content_type.contains("json") => {
-            let body: Value = serde_json::from_slice(bytes).ok()?;
-            of_json(body.get(name)?)
+        Payload::Body { .. } => {
+            let body = json(payload)?;
+            of_json(body.get(name).or_else(|| of_form(&body, name))?)
         }
-        Payload::Body { .. } => None,
     }
+}
+
+fn json(payload: &Payload) -> Option<Value> {
+    match payload {
+        Payload::Body { content_type, bytes } if content_type.contains("json") => {
+            serde_json::from_slice(bytes).ok()
+        }
+        _ => None,
+    }
+}
+
+/// The first row's value of a column in a body of MLflow's scoring protocol.
+fn of_form<'a>(body: &'a Value, name: &str) -> Option<&'a Value> {
+    if let Some(split) = body.get("dataframe_split") {
+        let column = split["columns"]
+            .as_array()?
+            .iter()
+            .position(|column| column == name)?;
+        return split["data"].get(0)?.get(column);
+    }
+    let rows = ["dataframe_records", "instances", "inputs"];
+    let rows = rows.into_iter().find_map(|form| body.get(form))?;
+    let value = rows.get(name).or_else(|| rows.get(0)?.get(name))?;
+    Some(value.get(0).unwrap_or(value))
 }
 
 pub(crate) fn header<'a>(context: &'a CallContext, name: &str) -> Option<Found<'a>> {
@@ -126,15 +149,19 @@ pub(crate) fn header<'a>(context: &'a CallContext, name: &str) -> Option<Found<'
     Some(Found::Text(Cow::Borrowed(text)))
 }
 
-pub(crate) fn parameter(context: &CallContext, name: &str) -> Option<Found<'static>> {
-    context.parameters.get(name).and_then(of_json)
+/// A parameter of the request, or of a body in MLflow's scoring protocol.
+pub(crate) fn parameter(context: &CallContext, payload: &Payload, name: &str) -> Option<Found<'static>> {
+    match context.parameters.get(name) {
+        Some(value) => of_json(value),
+        None => of_json(json(payload)?.get("params")?.get(name)?),
+    }
 }
 
 /// The value at one of the places of a request.
 fn at<'a>(context: &'a CallContext, payload: &Payload, places: [Option<&String>; 3]) -> Option<Found<'a>> {
     match places {
         [Some(name), _, _] => header(context, name),
-        [_, Some(name), _] => parameter(context, name),
+        [_, Some(name), _] => parameter(context, payload, name),
         [_, _, Some(name)] => input(payload, name),
         _ => None,
     }
@@ -161,7 +188,7 @@ pub(crate) fn key<'a>(
         return Cow::Borrowed(key);
     } else if let Some(key) = context.attributes.get("x-tidemill-key") {
         return Cow::Borrowed(key);
-    } else if let Some(key) = parameter(context, "key") {
+    } else if let Some(key) = context.parameters.get("key").and_then(of_json) {
         return Cow::Owned(key.into_text());
     }
     Cow::Borrowed(&context.request_id)
