@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import threading
+import time
 
 import boto3
 import numpy as np
@@ -42,8 +43,14 @@ def slow(seconds: np.ndarray):
 def count(upto: np.ndarray):
     for i in range(int(upto[0])):
         yield {"i": np.array([i], np.int64)}
+
+@tidemill.endpoint(inputs={"upto": ("INT32", [1])}, outputs={"i": ("INT64", [1])})
+def nap(upto: np.ndarray):
+    for i in range(int(upto[0])):
+        time.sleep(0.2)
+        yield {"i": np.array([i], np.int64)}
 '''
-NAMES = ["identity", "double", "slow", "count"]
+NAMES = ["identity", "double", "slow", "count", "nap"]
 
 
 @pytest.fixture(scope="module")
@@ -233,3 +240,59 @@ def test_mlflows_client_scores_a_deployment(server):
         headers={"Content-Type": "application/vnd.apache.parquet"},
     )
     assert answer.json() == {"predictions": [[2.0, 4.0, 6.0], [8.0, 10.0, 12.0]]}
+
+
+def test_a_stream_that_is_far_ahead_of_its_answers_holds_up_nothing_else_on_its_connection(server):
+    kind = tritonclient.grpc
+    replies, beside = [], []
+    with kind.InferenceServerClient(server.host) as client:
+        client.start_stream(lambda result, error: replies.append(error))
+        for i in range(600):
+            client.async_stream_infer("slow", [tensor(kind, "seconds", np.array([0.001]), "FP64")], request_id=str(i))
+        client.async_infer(
+            "slow", [tensor(kind, "seconds", np.array([0.5]), "FP64")], lambda result, error: beside.append(error)
+        )
+        # Ends once everything has been answered.
+        client.stop_stream()
+        assert replies == [None] * 600
+        for _ in range(100):
+            if beside:
+                break
+            time.sleep(0.1)
+        assert beside == [None]
+
+
+def test_streams_are_counted_and_end_with_the_callers_time(server):
+    kind = tritonclient.grpc
+
+    def ask(client, upto, headers=None):
+        replies, done = [], threading.Event()
+
+        def take(result, error):
+            replies.append(error or result)
+            if error or result.get_response().parameters["triton_final_response"].bool_param:
+                done.set()
+
+        client.start_stream(take, headers=headers)
+        client.async_stream_infer(
+            "nap", [tensor(kind, "upto", np.array([upto], np.int32), "INT32")], enable_empty_final_response=True
+        )
+        assert done.wait(30), replies
+        client.stop_stream()
+        return replies
+
+    with kind.InferenceServerClient(server.host) as client:
+        assert len(ask(client, 3)) == 4
+        before = requests.get(f"{server.url}/v2/models/nap/stats", timeout=30).json()["model_stats"][0]
+        assert before["inference_stats"]["success"]["count"] == before["inference_count"] == before["execution_count"] == 1
+        assert before["inference_stats"]["compute_infer"]["ns"] >= 3 * 0.2e9
+        assert [before["response_stats"][str(i)]["success"]["count"] for i in range(3)] == [1, 1, 1]
+        assert before["response_stats"]["3"]["empty_response"]["count"] == 1
+        began = time.monotonic()
+        late = ask(client, 60, headers={"x-tidemill-timeout-ms": "700"})
+        assert time.monotonic() - began < 5
+        errors = [str(reply) for reply in late if isinstance(reply, InferenceServerException)]
+        assert len(errors) == 1 and "within the request's time" in errors[0], late
+        after = client.get_inference_statistics("nap", as_json=True)["model_stats"][0]
+        assert int(after["inference_stats"]["fail"]["count"]) == 1
+        assert int(after["inference_stats"]["success"]["count"]) == 1

@@ -1,11 +1,14 @@
 """Triton's load generator: it asks for metadata, configuration and statistics, and sends binary tensors."""
 
 import csv
+import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from conftest import Project
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(
@@ -35,3 +38,35 @@ def test_perf_analyzer_measures_an_endpoint(numbers, program, tmp_path, protocol
     row = next(csv.DictReader(report.open()))
     assert float(row["Inferences/Second"]) > 0
     assert float(row["Server Compute Infer"]) > 0, "its statistics were read"
+
+
+FUNCTION = '''
+import numpy as np
+import tidemill
+
+@tidemill.endpoint(inputs={"upto": ("INT32", [1])}, outputs={"i": ("INT64", [1])})
+def count(upto: np.ndarray):
+    yield {"i": np.array([int(upto[0])], np.int64)}
+'''
+
+
+def test_perf_analyzer_measures_a_stream_of_a_model_that_answers_in_pieces(program, tmp_path):
+    (tmp_path / "app.py").write_text(FUNCTION)
+    server = Project(tmp_path, "", {"TIDEMILL_PYTHON": os.environ.get("TIDEMILL_PYTHON") or sys.executable}).up()
+    try:
+        server.run("deploy", "app.py:count", "--json")
+        report = tmp_path / "report.csv"
+        done = subprocess.run(
+            [
+                program, "-m", "count", "-u", server.host, "-i", "grpc", "--streaming", "--async", "--concurrency-range", "2",
+                "--measurement-mode", "count_windows", "--measurement-request-count", "50", "--stability-percentage", "999",
+                "--max-trials", "6", "-f", report,
+            ],
+            capture_output=True, text=True, timeout=180,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        row = next(csv.DictReader(report.open()))
+        assert float(row["Inferences/Second"]) > 0
+        assert float(row["Server Compute Infer"]) > 0, "its statistics were read"
+    finally:
+        server.stop()
