@@ -253,6 +253,10 @@ fn plain(cell: &Cell, datatype: DataType) -> Cell {
 fn fitted(spec: &TensorSpec, values: &Value) -> Result<JsonTensor, ApiError> {
     let mut shape = extents(&spec.name, values)?;
     let rank = spec.shape.len();
+    // No rows say nothing of what a row would hold.
+    if shape == [0] {
+        shape.extend(spec.shape.iter().skip(1).map(|&extent| extent.max(0)));
+    }
     // A column is wanted with one value a row, or a row came without the others around it.
     if shape.len() + 1 == rank && spec.shape.last() == Some(&1) {
         shape.push(1);
@@ -378,6 +382,8 @@ mod tests {
             assert_eq!((tensors.len(), &tensors[0].shape), (1, &vec![2, 2]), "{body}");
             assert_eq!(tensors[0].to_f64().unwrap(), [1.0, 2.0, 3.0, 4.0]);
         }
+        let none = form(json!({"instances": []})).into_tensors(&matrix).unwrap();
+        assert_eq!(none[0].shape, [0, 2]);
         let column = interface(&[("x", DataType::Int64, &[-1, 1])]);
         let tensors = form(json!({"instances": [1, 2, 3]}))
             .into_tensors(&column)
