@@ -170,7 +170,7 @@ fn input(calls: &[CallRecord], column: &CallColumn) -> ArrayRef {
         Recorded::Tensors(tensors) => tensors
             .iter()
             .find(|tensor| tensor.name == column.name)
-            .and_then(|tensor| tensor.to_column()),
+            .and_then(tidemill_core::calls::RecordedTensor::to_column),
         Recorded::Body { .. } | Recorded::Omitted { .. } => None,
     });
     if column.numeric {
