@@ -328,6 +328,7 @@ def test_what_a_run_logged_is_deployed_and_options_are_taken_or_refused(server):
 
 def test_a_manifest_takes_its_file_along_and_categories_of_any_type_are_known(server):
     import lightgbm
+    import xgboost
 
     rng = np.random.default_rng(0)
     table = pd.DataFrame({
@@ -350,6 +351,14 @@ def test_a_manifest_takes_its_file_along_and_categories_of_any_type_are_known(se
             answer = requests.post(f"{server.url}/invocations/booster", json=body)
             assert answer.status_code == 200, answer.text
             assert np.array_equal(answer.json()["predictions"], expected)
+    # XGBoost knows categories of texts and integers alone.
+    matrix = xgboost.DMatrix(table[["k", "x"]], label=label, enable_categorical=True)
+    booster = xgboost.train({}, matrix, 5)
+    booster.save_model(server.folder / "counted.json")
+    server.run("deploy", "counted.json", "--json")
+    body = {"dataframe_records": plain[["k", "x"]].to_dict(orient="records")}
+    answer = requests.post(f"{server.url}/invocations/counted", json=body).json()["predictions"]
+    assert np.array_equal(np.asarray(answer, dtype=np.float32), booster.predict(matrix))
 
 
 def test_a_version_of_the_loop_is_deployed_like_any_other(tmp_path):

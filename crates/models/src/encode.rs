@@ -343,6 +343,11 @@ pub(crate) fn kind_name(kind: FeatureKind) -> &'static str {
         FeatureKind::Numeric => "numeric",
         FeatureKind::Categorical => "categorical",
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn numbers_and_truth_values_among_levels_are_known_however_they_are_written() {
