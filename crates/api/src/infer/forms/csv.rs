@@ -233,7 +233,8 @@ mod tests {
             made("1,2,3\n", &known, Header::Absent),
             Some("0,1,2\n".to_owned())
         );
-        assert_eq!(made("1,2\n", &Interface::default(), Header::IfKnown), None);
+        let unknown = Interface::default();
+        assert_eq!(made("1,2\n", &unknown, Header::IfKnown), None);
         assert_eq!(made("", &known, Header::Absent), None);
     }
 }
