@@ -38,6 +38,7 @@ async fn answered(app: &App, asking: Asking) -> Result<Given, ApiError> {
     // Behind everybody who waits for an answer.
     let mut parameters = Map::from_iter([("priority".to_owned(), json!(u32::MAX))]);
     let scoring = |kind, content_type: &str, bytes, parameters| Scoring {
+        only_floats: false,
         kind,
         content_type: content_type.to_owned(),
         bytes,

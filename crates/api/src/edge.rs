@@ -45,6 +45,11 @@ pub(crate) fn attributes() -> BTreeMap<String, String> {
     ATTRIBUTES.try_with(Clone::clone).unwrap_or_default()
 }
 
+/// The same future, which sees the headers of this request also where it is polled by a task of its own.
+pub(crate) fn carried<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    ATTRIBUTES.scope(attributes(), future)
+}
+
 fn attributes_of(headers: &HeaderMap) -> BTreeMap<String, String> {
     let own = headers.iter().filter(|(name, value)| {
         let name = name.as_str();

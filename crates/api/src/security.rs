@@ -13,6 +13,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
+use crate::error::{ApiError, Kind, Protocol};
+
 const INVALID_HOST: &str = "Invalid Host header - possible DNS rebinding attack detected";
 const CROSS_ORIGIN: &str = "Cross-origin request blocked";
 /// Asked by probes that name the server as they like.
@@ -72,7 +74,7 @@ pub(crate) async fn layer(State(security): State<Arc<Security>>, request: Reques
         .as_deref()
         .is_some_and(|origin| security.allows_origin(origin));
     let mut response = match refusal(&security, &request, allowed) {
-        Some(text) => (StatusCode::FORBIDDEN, text).into_response(),
+        Some(refused) => refused.told(request.uri().path()),
         None if allowed && is_preflight(&request) => StatusCode::NO_CONTENT.into_response(),
         None => next.run(request).await,
     };
@@ -105,6 +107,47 @@ pub(crate) async fn layer(State(security): State<Arc<Security>>, request: Reques
     response
 }
 
+/// Why a request is turned away.
+enum Refused {
+    Host(String),
+    Origin,
+}
+
+impl Refused {
+    /// Programs that ask for predictions learn in their protocol's shape what to do; MLflow's clients and browsers get MLflow's words.
+    fn told(self, path: &str) -> Response {
+        let protocol = Protocol::of_path(path).filter(|protocol| {
+            use Protocol::{Grpc, OpenInference, SageMaker, Vertex};
+            matches!(protocol, OpenInference | Grpc | SageMaker | Vertex)
+        });
+        let Some(protocol) = protocol else {
+            let text = match self {
+                Self::Host(_) => INVALID_HOST,
+                Self::Origin => CROSS_ORIGIN,
+            };
+            return (StatusCode::FORBIDDEN, text).into_response();
+        };
+        let (code, message) = match self {
+            Self::Host(host) => (
+                "host_not_allowed",
+                format!(
+                    "the request names the server `{host}`, which it does not know as its own: start it with `--allowed-hosts {host}`, or \
+                     ask by its address"
+                ),
+            ),
+            Self::Origin => (
+                "origin_not_allowed",
+                "the request comes from a page elsewhere: start the server with `--cors-allowed-origins` and that page's origin".to_owned(),
+            ),
+        };
+        let error = ApiError {
+            kind: Kind::Denied,
+            ..ApiError::bad_request(code, message)
+        };
+        protocol.render(&error, error.clone().into_response())
+    }
+}
+
 fn is_preflight(request: &Request) -> bool {
     request.method() == Method::OPTIONS
         && request
@@ -112,7 +155,7 @@ fn is_preflight(request: &Request) -> bool {
             .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-fn refusal(security: &Security, request: &Request, origin_allowed: bool) -> Option<&'static str> {
+fn refusal(security: &Security, request: &Request, origin_allowed: bool) -> Option<Refused> {
     let headers = request.headers();
     let host = match headers.get(header::HOST) {
         Some(host) => Some(host.to_str().unwrap_or_default()),
@@ -126,7 +169,11 @@ fn refusal(security: &Security, request: &Request, origin_allowed: bool) -> Opti
             host,
             "refused a request with a foreign host: `--allowed-hosts` names those that are ours"
         );
-        return Some(INVALID_HOST);
+        // What cannot be a name is not repeated.
+        let name = host.parse::<Authority>();
+        return Some(Refused::Host(
+            name.map_or_else(|_| "?".to_owned(), |name| name.host().to_owned()),
+        ));
     }
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     if !changes || origin_allowed {
@@ -141,7 +188,7 @@ fn refusal(security: &Security, request: &Request, origin_allowed: bool) -> Opti
             origin = text(headers, &header::ORIGIN),
             "refused a request of a foreign page"
         );
-        return Some(CROSS_ORIGIN);
+        return Some(Refused::Origin);
     }
     None
 }

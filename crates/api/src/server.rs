@@ -26,6 +26,11 @@ use tower::Service as _;
 const GRACE: Duration = Duration::from_secs(10);
 /// After a connection could not be taken, because there are too many, the next is tried so much later.
 const CROWDED: Duration = Duration::from_millis(50);
+/// What a client may send ahead of its being read, on one stream and on a whole HTTP/2 connection. h2 ends connections on which small
+/// frames pile up, and lets more of them pile up the larger the connection's window is: with sixteen times a stream's, one slow stream of
+/// messages of 30 bytes and more does no harm to the others. (An adaptive window begins with 64 KiB for both, where 164 messages do.)
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 16 * STREAM_WINDOW;
 
 /// How long the server waits for what a client sends.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +89,8 @@ pub async fn serve_patiently(
     builder
         .http2()
         .timer(TokioTimer::new())
-        .adaptive_window(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(Some(patience.head))
         .max_concurrent_streams(1_024);
     let graceful = GracefulShutdown::new();

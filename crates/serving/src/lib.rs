@@ -40,8 +40,8 @@ pub use explain::{ExplainOptions, ExplainedInput, Explanation};
 pub use guard::{Finding, MAX_FINDINGS, RawColumn, RawValue, SchemaError, coerce, coerce_by};
 pub use hosting::{
     BanditArm, BanditState, BatchStatistics, BreakerState, BreakerStatistics, Call, CallAnswer, CallAnswers,
-    DurationStatistics, Hosted, HostedVersion, Hosting, IndexEntry, RoutingStatistics, ShadowStatistics,
-    VersionState, VersionStatistics,
+    DurationStatistics, Hosted, HostedVersion, Hosting, IndexEntry, ResponseStatistics, RoutingStatistics,
+    ShadowStatistics, VersionState, VersionStatistics,
 };
 pub use log::{
     Durability, LiveStats, LogEntry, LogOptions, PredictionLog, Recovery, SegmentId, SegmentReader,

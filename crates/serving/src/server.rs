@@ -186,7 +186,7 @@ impl Server {
             }
             Err(error) => {
                 counters.errors.add(1);
-                self.tallies.failed(&route, version, total);
+                self.tallies.failed(&route, version, &error, total);
                 Err(error)
             }
         };

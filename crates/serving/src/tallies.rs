@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tidemill_core::ids::{EndpointName, VersionNumber};
 
+use crate::error::ServeError;
 use crate::hosting::{BatchTimes, Counts, VersionStatistics};
 use crate::routing::{Route, Router};
 use crate::server::InferResponse;
@@ -51,12 +52,12 @@ impl Tallies {
     }
 
     /// A request that was not answered, under the version that it asked for or else the champion.
-    pub fn failed(&self, route: &Route, version: Option<VersionNumber>, total: Duration) {
+    pub fn failed(&self, route: &Route, version: Option<VersionNumber>, error: &ServeError, total: Duration) {
         let champion = route.champion.as_ref().map(|deployment| deployment.version);
         // Only versions that are there, so that nobody makes this grow by asking for others.
         let asked = version.filter(|version| route.versions().contains(version));
         let counts = self.of(&route.endpoint, asked.or(champion).unwrap_or_default());
-        counts.fail.add(ns(total));
+        counts.failed(error, ns(total));
     }
 
     /// What was counted, of one endpoint or of all, by name and version; also of versions that are loaded and were never asked.

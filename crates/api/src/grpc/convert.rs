@@ -271,6 +271,17 @@ pub(super) fn statistics(one: VersionStatistics) -> proto::ModelStatistics {
         compute_infer: time(batch.compute_infer),
         compute_output: time(batch.compute_output),
     });
+    let responses = one.responses.iter().enumerate().map(|(place, response)| {
+        let parts = proto::InferResponseStatistics {
+            compute_infer: time(response.compute_infer),
+            compute_output: time(response.compute_output),
+            success: time(response.success),
+            fail: time(response.fail),
+            empty_response: time(response.empty_response),
+            cancel: time(response.cancel),
+        };
+        (place.to_string(), parts)
+    });
     proto::ModelStatistics {
         name: one.name.to_string(),
         version: one.version.to_string(),
@@ -288,6 +299,7 @@ pub(super) fn statistics(one: VersionStatistics) -> proto::ModelStatistics {
             cache_miss: time(one.cache_miss),
         }),
         batch_stats: batches.collect(),
+        response_stats: responses.collect(),
         ..proto::ModelStatistics::default()
     }
 }

@@ -1,18 +1,25 @@
 //! Predictions: one by one, and as a stream in both directions.
+//!
+//! A stream is read ahead of what is worked on: HTTP/2 ends the whole connection, with all that others do on it, of a peer whose small
+//! frames nobody reads.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::{BoxStream, FuturesOrdered};
+use prost::Message as _;
 use serde_json::{Map, Value, json};
-use tokio::sync::mpsc;
+use tidemill_core::clock::Stopwatch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tonic::{Status, Streaming};
 
 use super::convert::{from_parameters, raw_contents, to_parameters};
 use super::proto;
 use crate::control_plane::App;
+use crate::edge;
 use crate::error::ApiError;
 use crate::extract::version_number;
 use crate::infer::Target;
@@ -22,6 +29,9 @@ use crate::infer::tensors::{Input, from_raw};
 
 /// So many requests of one stream are worked on at once.
 const AT_ONCE: usize = 64;
+/// So many more are read and wait for their turn, and no more than so many bytes of them, unless one alone is larger.
+const AHEAD: usize = 4_096;
+const AHEAD_BYTES: usize = 4 << 20;
 
 /// What stands behind a name; an empty version is none.
 pub(super) fn target(app: &App, name: String, version: &str) -> Result<Target, ApiError> {
@@ -38,8 +48,13 @@ struct Asked {
     places: Vec<(String, Place)>,
 }
 
-fn read(app: &App, message: proto::ModelInferRequest, timeout: Option<Duration>) -> Result<Asked, ApiError> {
-    let target = target(app, message.model_name, &message.model_version)?;
+fn read(
+    app: &App,
+    message: proto::ModelInferRequest,
+    timeout: Option<Duration>,
+    received: Stopwatch,
+) -> Result<Asked, ApiError> {
+    let target = target(app, message.model_name, &message.model_version)?.since(received);
     let mut raw = message.raw_input_contents.into_iter();
     let all_raw = raw.len() > 0;
     let mut inputs = Vec::with_capacity(message.inputs.len());
@@ -169,7 +184,7 @@ pub(super) async fn one(
     message: proto::ModelInferRequest,
     timeout: Option<Duration>,
 ) -> Result<proto::ModelInferResponse, ApiError> {
-    let asked = read(app, message, timeout)?;
+    let asked = read(app, message, timeout, Stopwatch::start())?;
     if is_decoupled(app, &asked.target).await? {
         return Err(ApiError::bad_request(
             "not_one_answer",
@@ -213,7 +228,9 @@ pub(super) fn streamed(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> BoxStream<'static, Result<Reply, Status>> {
     let (sender, receiver) = mpsc::channel(AT_ONCE);
-    let working = work(app, requests, timeout, stop, sender);
+    let (queue, waiting) = mpsc::channel(AHEAD);
+    tokio::spawn(read_ahead(requests, timeout, stop, queue));
+    let working = edge::carried(work(app, waiting, sender));
     tokio::spawn(shared::working_for(shared::caller(), working));
     futures::stream::unfold(receiver, |mut receiver| async {
         let reply = receiver.recv().await?;
@@ -222,14 +239,57 @@ pub(super) fn streamed(
     .boxed()
 }
 
-async fn work(
-    app: App,
+/// A request that was read, and its share of the bytes that may wait.
+type Ahead = Result<(Arrived, OwnedSemaphorePermit), Status>;
+
+struct Arrived {
+    message: proto::ModelInferRequest,
+    received: Stopwatch,
+    /// What is left of the stream's time.
+    timeout: Option<Duration>,
+}
+
+/// Reads until the client has nothing more to say, the server wants to stop or nobody listens.
+async fn read_ahead(
     mut requests: Streaming<proto::ModelInferRequest>,
     timeout: Option<Duration>,
     stop: impl Future<Output = ()> + Send,
-    sender: mpsc::Sender<Result<Reply, Status>>,
+    queue: mpsc::Sender<Ahead>,
 ) {
-    let mut stop = std::pin::pin!(stop);
+    let began = Stopwatch::start();
+    let room = Arc::new(Semaphore::new(AHEAD_BYTES));
+    let read = async {
+        while let Some(message) = requests.next().await {
+            let message = match message {
+                Ok(message) => message,
+                // The client is gone, or has sent what is no message: tonic ends the stream with what was wrong.
+                Err(status) => {
+                    let _ = queue.send(Err(status)).await;
+                    return;
+                }
+            };
+            let bytes = message.encoded_len().clamp(1, AHEAD_BYTES) as u32;
+            let Ok(share) = Arc::clone(&room).acquire_many_owned(bytes).await else {
+                return;
+            };
+            let arrived = Arrived {
+                message,
+                received: Stopwatch::start(),
+                timeout: timeout.map(|timeout| timeout.saturating_sub(began.elapsed())),
+            };
+            if queue.send(Ok((arrived, share))).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = read => {}
+        () = stop => {}
+        () = queue.closed() => {}
+    }
+}
+
+async fn work(app: App, mut requests: mpsc::Receiver<Ahead>, sender: mpsc::Sender<Result<Reply, Status>>) {
     let mut open = true;
     let mut singles = FuturesOrdered::new();
     // Ended with this task: a client that is gone wants no more answers.
@@ -237,13 +297,13 @@ async fn work(
     while open || !singles.is_empty() || !streams.is_empty() {
         let room = singles.len() < AT_ONCE && streams.len() < AT_ONCE;
         tokio::select! {
-            () = &mut stop, if open => open = false,
             () = sender.closed() => return,
             _ = streams.join_next(), if !streams.is_empty() => {}
-            message = requests.next(), if open && room => match message {
-                Some(Ok(message)) => {
-                    let id = message.id.clone();
-                    match begin(&app, message, timeout).await {
+            message = requests.recv(), if open && room => match message {
+                Some(Ok((arrived, share))) => {
+                    drop(share);
+                    let id = arrived.message.id.clone();
+                    match begin(&app, arrived).await {
                         Ok((asked, false)) => {
                             let app = app.clone();
                             singles.push_back(async move {
@@ -256,6 +316,7 @@ async fn work(
                         }
                         Ok((asked, true)) => {
                             let answering = several(app.clone(), asked, id, sender.clone());
+                            let answering = edge::carried(answering);
                             streams.spawn(shared::working_for(shared::caller(), answering));
                         }
                         Err(error) => {
@@ -265,7 +326,6 @@ async fn work(
                         }
                     }
                 }
-                // The client is gone, or has sent what is no message: tonic ends the stream with what was wrong.
                 Some(Err(status)) => {
                     let _ = sender.send(Err(status)).await;
                     return;
@@ -282,12 +342,8 @@ async fn work(
 }
 
 /// Whether the model may give several answers, after the request has been read.
-async fn begin(
-    app: &App,
-    message: proto::ModelInferRequest,
-    timeout: Option<Duration>,
-) -> Result<(Asked, bool), ApiError> {
-    let asked = read(app, message, timeout)?;
+async fn begin(app: &App, arrived: Arrived) -> Result<(Asked, bool), ApiError> {
+    let asked = read(app, arrived.message, arrived.timeout, arrived.received)?;
     let decoupled = is_decoupled(app, &asked.target).await?;
     Ok((asked, decoupled))
 }

@@ -182,13 +182,18 @@ pub(crate) fn timeout_of(
 }
 
 fn number(value: &Value, name: &str, what: &str) -> Result<u64, ApiError> {
-    value.as_u64().ok_or_else(|| {
-        ApiError::bad_request(
-            "bad_parameter",
-            format!("parameter `{name}` is `{value}`, expected a whole number: {what}"),
-        )
-        .with_details(json!({ "field": name }))
-    })
+    // Google's client writes every number as a float.
+    let whole = |value: f64| (value.fract() == 0.0 && (0.0..9e15).contains(&value)).then_some(value as u64);
+    value
+        .as_u64()
+        .or_else(|| value.as_f64().and_then(whole))
+        .ok_or_else(|| {
+            ApiError::bad_request(
+                "bad_parameter",
+                format!("parameter `{name}` is `{value}`, expected a whole number: {what}"),
+            )
+            .with_details(json!({ "field": name }))
+        })
 }
 
 fn hosted_call(hosted: &Hosted, request: TensorRequest) -> Result<(HostedCall, Vec<Wanted>), ApiError> {

@@ -12,7 +12,8 @@ use super::ask::call_of;
 use super::forms::csv::Header;
 use super::forms::{FORMS, Form, csv, json as json_form, parquet};
 use super::target::Hosted;
-use super::{Call, Reading, Rows, Target, off_thread, predict};
+use super::values::whole;
+use super::{Call, Cell, Reading, Rows, Target, off_thread, predict};
 use crate::control_plane::App;
 use crate::error::ApiError;
 use crate::extract::parse_json;
@@ -29,6 +30,8 @@ pub(crate) struct Scoring {
     pub timeout: Option<Duration>,
     /// Beside those of the body.
     pub parameters: Map<String, Value>,
+    /// Whether the protocol has no integers, so that a whole number among the parameters is one.
+    pub only_floats: bool,
 }
 
 /// How a body is written.
@@ -147,7 +150,7 @@ pub(super) async fn hosted_call(
         scoring = as_mlflow(scoring, &interface)?;
     }
     if scores || interface.body && (interface.inputs.is_empty() || scoring.kind == Kind::Opaque) {
-        let call = call_of(
+        let call = scoring_call(
             hosted,
             Payload::Body {
                 content_type: scoring.content_type,
@@ -168,8 +171,24 @@ pub(super) async fn hosted_call(
     let heavy = scoring.bytes.len() > super::HEAVY_BYTES;
     let read = move || fitted(&interface, scoring, parsed);
     let (payload, own_id, parameters) = if heavy { off_thread(read).await? } else { read()? };
-    let call = call_of(hosted, payload, own_id.or(id), parameters, timeout)?;
+    let call = scoring_call(hosted, payload, own_id.or(id), parameters, timeout)?;
     Ok((call, false))
+}
+
+/// Here a parameter of the name `timeout` is one of the model's own: only Triton's clients say by it how long they wait.
+fn scoring_call(
+    hosted: &Hosted,
+    payload: Payload,
+    id: Option<String>,
+    mut parameters: Map<String, Value>,
+    timeout: Option<Duration>,
+) -> Result<HostedCall, ApiError> {
+    let own = parameters.shift_remove("timeout");
+    let mut call = call_of(hosted, payload, id, parameters, timeout)?;
+    if let Some(own) = own {
+        call.context.parameters.insert("timeout".to_owned(), own);
+    }
+    Ok(call)
 }
 
 /// A body that MLflow's own server would take, saying the same.
@@ -260,6 +279,9 @@ fn fitted(
                             id = Some(own.clone());
                             params.shift_remove("request_id");
                         }
+                        if scoring.only_floats {
+                            params.values_mut().for_each(without_fraction);
+                        }
                         parameters.extend(params);
                     }
                     Some(other) => {
@@ -291,6 +313,16 @@ fn fitted(
         }
     };
     Ok((Payload::Tensors(form.into_tensors(interface)?), id, parameters))
+}
+
+/// A whole number that came as a float becomes an integer.
+fn without_fraction(value: &mut Value) {
+    let float = value.as_f64().filter(|_| value.is_f64());
+    match float.and_then(whole) {
+        Some(Cell::Int(whole)) => *value = json!(whole),
+        Some(Cell::UInt(whole)) => *value = json!(whole),
+        _ => {}
+    }
 }
 
 fn starts_list(bytes: &[u8]) -> bool {

@@ -196,9 +196,10 @@ impl SharedMemory {
         let regions = self.regions.read().unwrap_or_else(PoisonError::into_inner);
         let found = regions.get(&(caller(), name.to_owned())).cloned();
         found.ok_or_else(|| {
-            refused(format!(
-                "there is no shared memory region `{name}`: register it first"
-            ))
+            ApiError::not_found(
+                "shared_memory",
+                format!("there is no shared memory region `{name}`: register it first"),
+            )
         })
     }
 

@@ -46,6 +46,15 @@ impl Target {
         Err(unknown(app, name))
     }
 
+    /// The same, of a request that arrived earlier than it was looked at.
+    pub(crate) fn since(mut self, received: Stopwatch) -> Self {
+        match &mut self {
+            Self::Table(call) => call.received = received,
+            Self::Hosted(hosted) => hosted.received = received,
+        }
+        self
+    }
+
     /// Refuses a version that is not served.
     pub(crate) fn check_version(&self, app: &App) -> Result<(), ApiError> {
         match self {

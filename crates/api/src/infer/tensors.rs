@@ -170,7 +170,8 @@ impl JsonTensor {
             .iter()
             .try_fold(1_usize, |size, &n| usize::try_from(n).ok()?.checked_mul(size));
         let got = self.data.len();
-        if size != Some(got) || self.shape.is_empty() {
+        // A shape of no dimensions holds one value.
+        if size != Some(got) {
             let shape = format!("shape {:?} with {got} values in `data`", self.shape);
             let expected = size.map_or_else(
                 || "sizes of 0 or more".to_owned(),
@@ -188,7 +189,12 @@ impl JsonTensor {
             if !takes.fits(cell) {
                 fits = false;
                 let expected = takes.expected(datatype);
-                findings.value(&self.name, i / width, &cell.to_string(), &expected);
+                let shown = match cell {
+                    // With its point, which is what does not fit.
+                    Cell::Float(value) => format!("{value:?}"),
+                    cell => cell.to_string(),
+                };
+                findings.value(&self.name, i / width, &shown, &expected);
             }
         }
         fits.then_some(datatype)

@@ -1,5 +1,7 @@
 //! Single values between JSON and the bytes of a tensor.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tidemill_core::tensors::{DataType, Tensor};
 
@@ -107,6 +109,34 @@ pub(super) fn fixed_cells(tensor: &Tensor, bytes: &Bytes) -> Vec<Cell> {
     }
 }
 
+/// A value of a scored row as its column has it: a boolean and a whole number written as a float are numbers to a column of integers,
+/// numbers and booleans are texts to a column of texts. Anything else stays, and is refused where it does not fit.
+pub(super) fn adapted(cell: Cell, datatype: DataType) -> Cell {
+    match (Takes::of(datatype), cell) {
+        (Takes::Integer { .. } | Takes::Float, Cell::Bool(value)) => Cell::Int(value.into()),
+        (Takes::Integer { .. }, Cell::Float(value)) => whole(value).unwrap_or(Cell::Float(value)),
+        (Takes::Bytes, cell @ (Cell::Bool(_) | Cell::Int(_) | Cell::UInt(_) | Cell::Float(_))) => {
+            Cell::Text(Arc::from(cell.to_string()))
+        }
+        (_, cell) => cell,
+    }
+}
+
+/// A float that is an integer, as one.
+pub(super) fn whole(value: f64) -> Option<Cell> {
+    // The bounds are powers of two, so they are floats themselves.
+    const END: f64 = 9_223_372_036_854_775_808.0;
+    if value.fract() != 0.0 {
+        return None;
+    }
+    if (-END..END).contains(&value) {
+        return Some(Cell::Int(value as i64));
+    }
+    (END..2.0 * END)
+        .contains(&value)
+        .then_some(Cell::UInt(value as u64))
+}
+
 /// What a datatype takes of JSON.
 #[derive(Clone, Copy)]
 pub(super) enum Takes {
@@ -186,6 +216,25 @@ mod tests {
         assert!(takes("FP64", Cell::Int(3)) && !takes("INT64", Cell::Float(3.0)));
         assert!(!takes("FP64", Cell::Text("NaN".into())));
         assert!(!takes("BOOL", Cell::Int(1)));
+    }
+
+    #[test]
+    fn a_scored_value_becomes_what_its_column_holds_if_nothing_is_lost() {
+        let adapt = |name: &str, cell| adapted(cell, DataType::named(name).unwrap());
+        assert_eq!(adapt("FP64", Cell::Bool(true)), Cell::Int(1));
+        assert_eq!(adapt("INT64", Cell::Float(-3.0)), Cell::Int(-3));
+        assert_eq!(adapt("INT64", Cell::Float(1.5)), Cell::Float(1.5));
+        assert_eq!(adapt("INT64", Cell::Float(1e300)), Cell::Float(1e300));
+        assert_eq!(
+            adapt("UINT64", Cell::Float(2.0_f64.powi(63))),
+            Cell::UInt(1 << 63)
+        );
+        assert_eq!(adapt("BYTES", Cell::Int(7)), Cell::Text("7".into()));
+        assert_eq!(adapt("BYTES", Cell::Float(7.0)), Cell::Text("7".into()));
+        assert_eq!(adapt("BYTES", Cell::Bool(false)), Cell::Text("false".into()));
+        assert_eq!(adapt("BYTES", Cell::Null), Cell::Null);
+        assert_eq!(adapt("FP64", Cell::Text("7".into())), Cell::Text("7".into()));
+        assert_eq!(adapt("BOOL", Cell::Int(1)), Cell::Int(1));
     }
 
     #[test]

@@ -66,6 +66,7 @@ pub(crate) async fn invoke(
         .and_then(|id| id.to_str().ok())
         .map(str::to_owned);
     let scoring = Scoring {
+        only_floats: false,
         kind,
         content_type,
         bytes,

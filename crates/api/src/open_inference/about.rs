@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use serde_json::{Map, Value, json};
 use tidemill_core::spec::VersionPolicy;
 use tidemill_core::tensors::{DataType, TensorSpec};
-use tidemill_serving::{DurationStatistics, VersionStatistics};
+use tidemill_serving::{DurationStatistics, ResponseStatistics, VersionStatistics};
 
 use super::ModelPath;
 use crate::control_plane::App;
@@ -204,6 +204,18 @@ fn stats_of(all: &[VersionStatistics]) -> Value {
                     })
                 })
                 .collect();
+            let response = |(place, response): (usize, &ResponseStatistics)| {
+                let parts = json!({
+                    "compute_infer": time(&response.compute_infer),
+                    "compute_output": time(&response.compute_output),
+                    "success": time(&response.success),
+                    "fail": time(&response.fail),
+                    "empty_response": time(&response.empty_response),
+                    "cancel": time(&response.cancel),
+                });
+                (place.to_string(), parts)
+            };
+            let responses: Map<String, Value> = one.responses.iter().enumerate().map(response).collect();
             json!({
                 "name": one.name,
                 "version": one.version.to_string(),
@@ -220,7 +232,7 @@ fn stats_of(all: &[VersionStatistics]) -> Value {
                     "cache_hit": time(&one.cache_hit),
                     "cache_miss": time(&one.cache_miss),
                 },
-                "response_stats": Map::new(),
+                "response_stats": responses,
                 "batch_stats": batches,
                 "memory_usage": [],
             })

@@ -6,7 +6,7 @@ use axum::response::Response;
 use bytes::Bytes;
 
 use super::reading::{self, Plan};
-use super::{ModelPath, check_type, header_length, writing};
+use super::{ModelPath, check_type, header_length, raw, writing};
 use crate::control_plane::App;
 use crate::error::ApiError;
 use crate::extract::{Body, Inflated};
@@ -28,6 +28,11 @@ pub(crate) async fn infer(
     check_type(&headers, length.is_some())?;
     match path.target(&app)? {
         Target::Table(call) if length.is_none() => by_json(&app, call, &headers, body).await,
+        target if length == Some(0) => {
+            let (request, plan) = raw::read(&app, &target, body).await?;
+            let answer = ask(&app, target, request).await?;
+            writing::tensors(&headers, &answer, &plan, app.shared_memory())
+        }
         target => {
             let (request, plan) = if body.len() > infer::HEAVY_BYTES {
                 let app = app.clone();

@@ -2,7 +2,7 @@
 //! tensors, classification, statistics, the repository, configurations, shared memory, generation. A model is an endpoint of the loop or a
 //! deployment; a version is one that is loaded behind it; for an endpoint of the loop a tensor is a feature column.
 //!
-//! - [`infer`]: a prediction; [`reading`] and [`writing`]: its request and its answer.
+//! - [`infer`]: a prediction; [`reading`], [`raw`] and [`writing`]: its request and its answer.
 //! - [`generate`]: a prediction without tensors, in one piece or as a stream.
 //! - [`about`]: health, metadata, configuration, statistics; [`repository`], [`settings`], [`memory`]: the extensions of these names.
 
@@ -10,6 +10,7 @@ pub(crate) mod about;
 pub(crate) mod generate;
 pub(crate) mod infer;
 pub(crate) mod memory;
+mod raw;
 mod reading;
 pub(crate) mod repository;
 pub(crate) mod settings;
@@ -46,15 +47,15 @@ impl ModelPath {
     }
 }
 
-/// How much of the body is JSON, where the client says so.
+/// How much of the body is JSON, where the client says so. None of it: the body is the only tensor of the model.
 fn header_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
     let Some(value) = headers.get(HEADER_LENGTH) else {
         return Ok(None);
     };
     let length = value.to_str().ok().and_then(|text| text.trim().parse().ok());
     match length {
-        Some(length) if length > 0 => Ok(Some(length)),
-        _ => Err(ApiError::bad_request(
+        Some(length) => Ok(Some(length)),
+        None => Err(ApiError::bad_request(
             "bad_tensor",
             format!(
                 "`Inference-Header-Content-Length` is `{}`, expected how many bytes of the body are JSON",

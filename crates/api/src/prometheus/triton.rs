@@ -116,11 +116,12 @@ impl Page {
         let name = "nv_inference_request_failure";
         self.head(name, "counter", "Requests that were not answered, by the reason.");
         for one in all {
+            let known = one.rejected + one.cancelled + one.failed_by_model;
             let reasons = [
                 ("REJECTED", one.rejected),
                 ("CANCELED", one.cancelled),
-                ("BACKEND", one.fail.count),
-                ("OTHER", 0),
+                ("BACKEND", one.failed_by_model),
+                ("OTHER", one.fail.count.saturating_sub(known)),
             ];
             for (reason, count) in reasons {
                 let _ = writeln!(self.0, "{name}{{{},reason=\"{reason}\"}} {count}", labels(one));

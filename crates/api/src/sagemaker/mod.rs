@@ -174,6 +174,7 @@ fn scoring(headers: &HeaderMap, content_type: &str, bytes: Bytes) -> Scoring {
     let kind = kind(content_type, &bytes);
     let bare = content_type.split(';').next().unwrap_or_default().trim();
     Scoring {
+        only_floats: false,
         kind,
         content_type: if bare.is_empty() {
             "application/octet-stream".to_owned()
@@ -228,16 +229,18 @@ fn wants_lines(accept: &str) -> bool {
 
 /// The answer in the type that is accepted: JSON, unless the client wants CSV or lines of JSON.
 pub(crate) fn answer(scored: Scored, accept: &str) -> Result<(String, Bytes), ApiError> {
-    let whole = match scored {
-        Scored::Table { response } => Value::Object(reply::of_table(&response)),
+    let (whole, by_row) = match scored {
+        Scored::Table { response } => (Value::Object(reply::of_table(&response)), None),
         Scored::Hosted { answer, whole } => match answer.payload {
             Payload::Body { content_type, bytes } if !whole || !wants_lines(accept) => {
                 return Ok((content_type, bytes));
             }
-            payload => reply::whole(&payload)?,
+            payload @ Payload::Body { .. } => (reply::whole(&payload)?, None),
+            payload @ Payload::Tensors(_) => (reply::whole(&payload)?, Some(reply::rows(&payload)?)),
         },
     };
-    let predictions = &whole["predictions"];
+    // A line of an answer is a row of it.
+    let predictions = by_row.as_ref().unwrap_or(&whole["predictions"]);
     let accepted = accept.split([',', ';']).map(str::trim);
     for kind in accepted {
         match kind {

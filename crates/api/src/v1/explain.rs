@@ -39,6 +39,7 @@ pub(crate) async fn explain(
     target.check_version(&app)?;
     let Wishes { explain: options } = parse_json(&bytes)?;
     let scoring = Scoring {
+        only_floats: false,
         kind: Kind::Json { bare: false },
         content_type: "application/json".to_owned(),
         bytes,

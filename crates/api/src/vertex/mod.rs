@@ -97,6 +97,7 @@ struct Predicted {
 
 fn instances(bytes: Bytes) -> Scoring {
     Scoring {
+        only_floats: true,
         kind: Kind::Json { bare: false },
         content_type: "application/json".to_owned(),
         bytes,
@@ -169,6 +170,7 @@ fn raw_body(headers: &HeaderMap, body: Bytes) -> Result<Raw, ApiError> {
     };
     Ok(Raw {
         scoring: Scoring {
+            only_floats: false,
             kind,
             content_type: if bare.is_empty() {
                 "application/json".to_owned()

@@ -12,7 +12,7 @@ use tower::util::MapRequest;
 use crate::fake::{ADMIN_PASSWORD, App};
 
 #[allow(clippy::all, clippy::pedantic, dead_code)]
-mod proto {
+pub(crate) mod proto {
     include!(concat!(env!("OUT_DIR"), "/inference.rs"));
 }
 #[allow(clippy::all, clippy::pedantic, dead_code)]
@@ -58,7 +58,7 @@ fn input(name: &str, datatype: &str, shape: &[i64]) -> InferInputTensor {
     }
 }
 
-fn double(id: &str) -> proto::ModelInferRequest {
+pub(crate) fn double(id: &str) -> proto::ModelInferRequest {
     proto::ModelInferRequest {
         model_name: "double".to_owned(),
         id: id.to_owned(),
@@ -68,7 +68,7 @@ fn double(id: &str) -> proto::ModelInferRequest {
     }
 }
 
-fn count(id: &str, n: i32) -> proto::ModelInferRequest {
+pub(crate) fn count(id: &str, n: i32) -> proto::ModelInferRequest {
     let contents = proto::InferTensorContents {
         int_contents: vec![n],
         ..proto::InferTensorContents::default()

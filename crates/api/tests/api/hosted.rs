@@ -175,6 +175,106 @@ async fn tensors_travel_as_bytes_both_ways() {
 }
 
 #[tokio::test]
+async fn a_body_of_bytes_alone_is_the_only_input_and_is_answered_in_bytes() {
+    let app = App::new();
+    let raw = |model: &str, bytes: Vec<u8>| {
+        let request = Request::post(format!("/v2/models/{model}/infer"))
+            .header("inference-header-content-length", 0)
+            .body(Body::from(bytes));
+        app.send(request.unwrap())
+    };
+    let floats: Vec<u8> = [1.0_f32, 2.0, 3.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+    let reply = raw("double", floats.repeat(2)).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    let (head, tail) = parts(&reply);
+    assert_eq!(head["outputs"][0]["shape"], json!([2, 3]));
+    assert_eq!(tail[4..8], 4.0_f32.to_le_bytes());
+    for (model, expected) in [
+        ("add", "the model has 2 inputs"),
+        ("double", "4 bytes do not fit shape [-1, 3]"),
+    ] {
+        let reply = raw(model, vec![0; 4]).await;
+        assert_eq!(reply.status, 400);
+        assert!(reply.text.contains(expected), "{}", reply.text);
+    }
+}
+
+#[tokio::test]
+async fn a_tensor_without_dimensions_holds_one_value() {
+    let app = App::new();
+    let scalar = json!({"inputs": [{"name": "FP64", "datatype": "FP64", "shape": [], "data": [3]}]});
+    let reply = app.post("/v2/models/identity/infer", scalar.clone()).await;
+    // The model wants one dimension, and that is all that is wrong.
+    assert!(
+        reply.text.contains("shape [], expected shape [-1]"),
+        "{}",
+        reply.text
+    );
+    let mut two = scalar;
+    two["inputs"][0]["data"] = json!([3, 4]);
+    let reply = app.post("/v2/models/identity/infer", two).await;
+    assert!(
+        reply.text.contains("expected 1 values for that shape"),
+        "{}",
+        reply.text
+    );
+}
+
+#[tokio::test]
+async fn a_table_is_asked_by_columns_of_any_numbers_and_by_one_matrix() {
+    let app = App::new();
+    let matrix =
+        json!({"inputs": [{"name": "input-0", "datatype": "FP32", "shape": [2, 2], "data": [1, 2, 3, 4]}]});
+    let reply = app.post("/v2/models/add/infer", matrix).await;
+    assert_eq!(
+        reply.json()["outputs"][0]["data"],
+        json!([3.0, 7.0]),
+        "{}",
+        reply.text
+    );
+    let columns = json!({"inputs": [
+        {"name": "a", "datatype": "INT64", "shape": [2, 1], "data": [1, 2]},
+        {"name": "b", "datatype": "BOOL", "shape": [2], "data": [true, false]},
+    ]});
+    let reply = app.post("/v2/models/add/infer", columns).await;
+    assert_eq!(
+        reply.json()["outputs"][0]["data"],
+        json!([2.0, 2.0]),
+        "{}",
+        reply.text
+    );
+    let rows = json!({"dataframe_records": [{"a": true, "b": 1.5}]});
+    let reply = app.post("/invocations/add", rows).await;
+    assert_eq!(reply.json()["predictions"], json!([2.5]), "{}", reply.text);
+}
+
+#[tokio::test]
+async fn answers_in_pieces_are_told_by_statistics_and_metrics() {
+    let app = App::new();
+    let count = |n: i32| json!({"count": n});
+    assert_eq!(
+        app.post("/v2/models/count/generate_stream", count(2))
+            .await
+            .status,
+        200
+    );
+    let stats = app.get("/v2/models/count/stats").await.json();
+    let newest = stats["model_stats"].as_array().unwrap().last().unwrap();
+    assert_eq!(
+        newest["inference_stats"]["success"]["count"],
+        json!(1),
+        "{newest}"
+    );
+    assert_eq!(newest["response_stats"]["0"]["success"]["count"], json!(1));
+    assert_eq!(newest["response_stats"]["2"]["empty_response"]["count"], json!(1));
+    let metrics = app.get("/metrics").await.text;
+    assert!(
+        metrics.contains("nv_inference_request_success{model=\"count\",version=\"3\"} 1"),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
 async fn an_endpoint_of_the_loop_takes_and_gives_bytes_too() {
     let app = App::new();
     let rows: Vec<u8> = [250.0_f64, f64::NAN]

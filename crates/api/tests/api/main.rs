@@ -14,6 +14,7 @@ mod graphql;
 mod graphs;
 mod grounds;
 mod grpc;
+mod grpc_streams;
 mod hosted;
 mod imports;
 mod logged_models;

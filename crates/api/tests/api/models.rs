@@ -1,9 +1,11 @@
 //! Deployments of tiny models: what a protocol has to serve beside the loop's endpoints.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
+use tidemill_core::clock::real_sleep;
 use tidemill_core::ids::VersionNumber;
 use tidemill_core::ports::PortError;
 use tidemill_core::servable::{Answers, CallContext, Interface, Loader, Payload, Servable, Work};
@@ -18,7 +20,7 @@ enum Does {
     Identity,
     /// `y = 2 x`, and the largest of each row.
     Double,
-    /// As many answers as `count` says, each a number.
+    /// As many answers as `count` says, each a number; from 100 on one answer, after so many milliseconds.
     Count,
     /// Gives back what it was asked: body, parameters, id.
     Echo,
@@ -90,6 +92,15 @@ impl Servable for Model {
         let count = tensors[0].to_f64().unwrap()[0];
         if count < 0.0 {
             return Err(PortError::caller("bad_payload", "a count is not below 0"));
+        }
+        if count >= 100.0 {
+            let late = async move {
+                real_sleep(Duration::from_millis(count as u64)).await;
+                Ok(Payload::Tensors(vec![
+                    Tensor::of_f64("number", vec![1], &[count]).unwrap(),
+                ]))
+            };
+            return Ok(Some(Box::pin(futures::stream::once(late))));
         }
         let answer = |i: usize| {
             if i == 3 {

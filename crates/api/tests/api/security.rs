@@ -39,6 +39,41 @@ async fn a_name_that_was_pointed_at_this_machine_is_refused() {
 }
 
 #[tokio::test]
+async fn a_program_that_uses_a_name_of_its_own_learns_in_its_protocol_what_to_do() {
+    let app = App::new();
+    let host = [("host", "models.example.com:7878")];
+    let paths = [
+        "/v2/models/double/infer",
+        "/endpoints/double/invocations",
+        "/v1/projects/p/locations/l/endpoints/double:predict",
+    ];
+    for path in paths {
+        let reply = send(&app, "POST", path, &host).await;
+        assert_eq!(reply.status, 403, "{path}");
+        assert_eq!(reply.header("x-tidemill-error"), "host_not_allowed");
+        assert_eq!(reply.header("content-type"), "application/json");
+        assert!(
+            reply.text.contains("--allowed-hosts models.example.com"),
+            "{}",
+            reply.text
+        );
+    }
+    let reply = send(&app, "POST", "/v2/models/double/infer", &host).await;
+    assert!(reply.json()["error"].is_string());
+    let path = "/inference.GRPCInferenceService/ModelInfer";
+    let reply = send(&app, "POST", path, &host).await;
+    assert_eq!((reply.status.as_u16(), reply.header("grpc-status")), (200, "7"));
+    assert!(
+        reply.header("grpc-message").contains("--allowed-hosts"),
+        "{}",
+        reply.header("grpc-message")
+    );
+    let page = [("host", "localhost:7878"), ("origin", "https://evil.example.com")];
+    let reply = send(&app, "POST", "/v2/models/double/infer", &page).await;
+    assert_eq!(reply.header("x-tidemill-error"), "origin_not_allowed");
+}
+
+#[tokio::test]
 async fn what_changes_something_is_not_taken_from_a_foreign_page() {
     let app = App::new();
     let table = [

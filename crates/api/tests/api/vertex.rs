@@ -143,3 +143,19 @@ async fn errors_have_googles_shape() {
         assert!(error["message"].as_str().is_some());
     }
 }
+
+#[tokio::test]
+async fn googles_client_has_no_integers_and_asks_for_them_nevertheless() {
+    let app = App::new();
+    let body = json!({"instances": [{"INT64": 3.0, "BYTES": 7.0}], "parameters": {"k": 5.0, "share": 0.5}});
+    let reply = app
+        .post("/v1/projects/p/locations/l/endpoints/identity:predict", body)
+        .await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    assert_eq!(reply.json()["predictions"], json!([{"INT64": 3, "BYTES": "7"}]));
+    let body = json!({"instances": [{"INT64": 3.5}]});
+    let reply = app
+        .post("/v1/projects/p/locations/l/endpoints/identity:predict", body)
+        .await;
+    assert!(reply.text.contains("`3.5` is not INT64"), "{}", reply.text);
+}

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
-use tidemill_core::calls::{CallColumnValues, CallFacts, CallFault, CallRecord, Recorded};
+use tidemill_core::calls::{CallColumnValues, CallFacts, CallFault, CallRecord, Recorded, RecordedTensor};
 use tidemill_core::clock::Timestamp;
 use tidemill_core::ids::{EndpointName, PredictionId, VersionNumber};
 use tidemill_core::ports::CallColumn;
@@ -170,7 +170,7 @@ fn input(calls: &[CallRecord], column: &CallColumn) -> ArrayRef {
         Recorded::Tensors(tensors) => tensors
             .iter()
             .find(|tensor| tensor.name == column.name)
-            .and_then(tidemill_core::calls::RecordedTensor::to_column),
+            .and_then(RecordedTensor::to_column),
         Recorded::Body { .. } | Recorded::Omitted { .. } => None,
     });
     if column.numeric {

@@ -29,7 +29,7 @@ impl Hosting {
         &self,
         name: &EndpointName,
         version: VersionNumber,
-        payload: Payload,
+        mut payload: Payload,
         mut context: CallContext,
         pieces: Option<usize>,
     ) -> Result<Vec<Payload>, ServeError> {
@@ -43,7 +43,7 @@ impl Hosting {
         let version = Arc::clone(host.get(version).ok_or_else(unknown)?);
         let budget = duration(host.spec().timeout);
         context.deadline = Some(Deadline::after(Stopwatch::start(), budget));
-        let replica = ready(&version, &payload, &context).await?;
+        let replica = ready(&version, &mut payload, &context).await?;
         let model = Arc::clone(&replica.model);
         if let Some(pieces) = pieces {
             let asked = payload.clone();

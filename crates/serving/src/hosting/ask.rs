@@ -1,7 +1,6 @@
 //! Asking one version: loaded if it slept, the payload checked, at once or in turn.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tidemill_core::clock::Stopwatch;
 use tidemill_core::servable::{CallContext, Payload, Work};
@@ -11,20 +10,20 @@ use super::call::Said;
 use super::fit;
 use super::queue::{self, Pending};
 use super::replicas::Replica;
-use super::statistics::Counts;
 use super::version::Version;
 use crate::error::ServeError;
 
-/// A replica that this payload fits.
+/// A replica that this payload fits, as it is or in the form that it is given here.
 pub(super) async fn ready(
     version: &Arc<Version>,
-    payload: &Payload,
+    payload: &mut Payload,
     context: &CallContext,
 ) -> Result<Arc<Replica>, ServeError> {
     if context.deadline.is_some_and(|deadline| deadline.passed()) {
         return Err(version.late("its time was over when it came"));
     }
     let replica = version.ready(context).await?;
+    fit::adapt(&version.endpoint, &replica.interface, payload)?;
     fit::check(&version.endpoint, &replica.interface, payload)?;
     fit::check_size(&version.endpoint, &version.spec, &replica.interface, payload)?;
     Ok(replica)
@@ -33,11 +32,11 @@ pub(super) async fn ready(
 /// The version's answer.
 pub(super) async fn ask(
     version: &Arc<Version>,
-    payload: Payload,
+    mut payload: Payload,
     context: &CallContext,
     priority: u32,
 ) -> Result<Said, ServeError> {
-    let replica = ready(version, &payload, context).await?;
+    let replica = ready(version, &mut payload, context).await?;
     ask_ready(version, &replica, payload, context, priority).await
 }
 
@@ -85,29 +84,9 @@ pub(super) async fn ask_ready(
         waiting: Stopwatch::start(),
         reply,
     };
-    let waited = Awaited(Some(&version.counts));
-    let answered = version.ask_in_turn(pending, answer).await;
-    waited.ended();
-    let said = answered?;
+    let said = version.ask_in_turn(pending, answer).await?;
     if let Some(permit) = permit {
         permit.answered(version.may_grow());
     }
     Ok(said)
-}
-
-/// A caller that waits; one who goes away before the end is counted.
-struct Awaited<'a>(Option<&'a Counts>);
-
-impl Awaited<'_> {
-    fn ended(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Awaited<'_> {
-    fn drop(&mut self) {
-        if let Some(counts) = self.0 {
-            counts.cancelled.fetch_add(1, Ordering::Relaxed);
-        }
-    }
 }

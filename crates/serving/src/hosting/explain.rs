@@ -24,7 +24,7 @@ pub(super) async fn explain(
     let context = host.context(&mut call);
     let version = host.version(call.version)?;
     host.check_rate(version)?;
-    let replica = ready(version, &call.payload, &context).await?;
+    let replica = ready(version, &mut call.payload, &context).await?;
     let interface = &replica.interface;
     let Payload::Tensors(tensors) = call.payload else {
         return Err(version.failed(PortError::caller(

@@ -17,6 +17,7 @@ use super::call::{CallTimes, Said};
 use super::host::Host;
 use super::recording::Recording;
 use super::routing::{Kind, Pass};
+use super::statistics::Counted;
 use super::version::Version;
 use super::{Call, CallAnswer, Hosting};
 use crate::error::ServeError;
@@ -49,7 +50,10 @@ impl Host {
         self.check_on()?;
         let context = self.context(&mut call);
         let (kind, chosen, version) = self.choose(call.version, &context, &call.payload)?;
-        self.check_rate(version)?;
+        if let Err(error) = self.check_rate(version) {
+            version.counts.failed(&error, call.received.nanos());
+            return Err(error);
+        }
         let asked = Asked {
             priority: call.priority,
             received: call.received,
@@ -164,14 +168,15 @@ impl Host {
     async fn remembered_or_asked(
         &self,
         version: &Arc<Version>,
-        payload: Payload,
+        mut payload: Payload,
         context: &CallContext,
         asked: &Asked,
     ) -> Result<(Said, bool), ServeError> {
         let used = self.now().as_micros().max(1) as u64;
         version.last_used.store(used, Ordering::Relaxed);
-        let replica = ready(version, &payload, context).await?;
         let counts = &version.counts;
+        let mut counted = Counted::new(counts, asked.received);
+        let replica = counted.watch(ready(version, &mut payload, context).await)?;
         let key = self
             .cache
             .as_ref()
@@ -185,25 +190,19 @@ impl Host {
             };
             counter.add(asked.received.nanos());
             if let Some(payload) = found {
-                counts.success.add(asked.received.nanos());
+                counts.queue.add(0);
+                counted.answered(self.now().as_millis() as u64);
                 let times = CallTimes::default();
                 return Ok((Said { payload, times }, true));
             }
         }
-        let result = ask_ready(version, &replica, payload, context, asked.priority).await;
-        match &result {
-            Ok(said) => {
-                counts.success.add(asked.received.nanos());
-                let at = self.now().as_millis() as u64;
-                counts.last_inference.store(at, Ordering::Relaxed);
-                if let (Some(cache), Some(key)) = (&self.cache, key) {
-                    cache.put(key, &said.payload);
-                }
-            }
-            Err(ServeError::Model { .. }) => counts.fail.add(asked.received.nanos()),
-            Err(_) => {}
+        let answer = ask_ready(version, &replica, payload, context, asked.priority).await;
+        let said = counted.watch(answer)?;
+        counted.answered(self.now().as_millis() as u64);
+        if let (Some(cache), Some(key)) = (&self.cache, key) {
+            cache.put(key, &said.payload);
         }
-        result.map(|said| (said, false))
+        Ok((said, false))
     }
 
     fn failed_all(&self, reasons: String) -> ServeError {

@@ -9,13 +9,11 @@ use tidemill_core::ids::{self, EndpointName, VersionNumber};
 use tidemill_core::servable::{CallContext, Deadline, Interface, Payload};
 use tidemill_core::spec::{ServingSpec, VersionPolicy};
 
-use super::ask::ready;
 use super::cache::{Cache, RateLimit};
-use super::recording::Recording;
 use super::routing::{Chosen, Kind, Routing};
 use super::statistics::VersionStatistics;
 use super::version::{Version, duration};
-use super::{Call, CallAnswer, CallAnswers, CallTimes, Hosted, Hosting, IndexEntry, VersionState};
+use super::{Call, CallAnswer, CallTimes, Hosted, Hosting, IndexEntry, VersionState};
 use crate::error::ServeError;
 
 #[derive(Debug)]
@@ -85,6 +83,10 @@ impl Host {
     pub fn hosted_versions(&self) -> Vec<super::HostedVersion> {
         let versions = self.versions.values();
         versions.map(|version| version.hosted()).collect()
+    }
+
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
     }
 
     pub fn now(&self) -> Timestamp {
@@ -346,63 +348,6 @@ impl Host {
             by: None,
             times: CallTimes::default(),
         }
-    }
-
-    pub async fn stream(&self, hosting: &Hosting, mut call: Call) -> Result<CallAnswers, ServeError> {
-        self.check_on()?;
-        let context = self.context(&mut call);
-        let (kind, chosen, version) = self.choose(call.version, &context, &call.payload)?;
-        let replica = ready(version, &call.payload, &context).await?;
-        if replica.interface.decoupled {
-            self.check_rate(version)?;
-            let used = self.now().as_micros().max(1) as u64;
-            version.last_used.store(used, Ordering::Relaxed);
-            let slot = version.slot_for_stream(&context).await?;
-            let recording = Recording::begin(self, hosting, version, &call.payload, &context, call.received);
-            let answers = slot.replica.model.stream(call.payload.clone(), &context).await;
-            let answers = match answers.map_err(|source| version.failed(source)) {
-                Ok(answers) => answers,
-                Err(error) => {
-                    return match recording {
-                        Some(recording) => recording
-                            .finish(Err(error))
-                            .await
-                            .map(|_| Box::pin(futures_util::stream::empty()) as CallAnswers),
-                        None => Err(error),
-                    };
-                }
-            };
-            if let Some(answers) = answers {
-                self.routing.count(kind);
-                let prediction_id = recording.as_ref().map(Recording::id);
-                let (version, clock) = (Arc::clone(version), Arc::clone(&self.clock));
-                let answers = futures_util::StreamExt::map(answers, move |item| {
-                    // Held until the last answer: the replica works on this call so long.
-                    let _working = &slot;
-                    let payload = item.map_err(|source| version.failed(source))?;
-                    Ok(CallAnswer {
-                        version: version.number,
-                        route: Arc::clone(&chosen.route),
-                        payload,
-                        request_id: context.request_id.clone(),
-                        at: clock.now(),
-                        degraded: None,
-                        cached: false,
-                        prediction_id: prediction_id.clone(),
-                        by: None,
-                        times: CallTimes::default(),
-                    })
-                });
-                return Ok(match recording {
-                    Some(recording) => recording.stream(Box::pin(answers)),
-                    None => Box::pin(answers),
-                });
-            }
-        }
-        // The same id, so that the same version is chosen.
-        call.context = context;
-        let answer = self.call(hosting, call).await?;
-        Ok(Box::pin(futures_util::stream::iter([Ok(answer)])))
     }
 
     /// What travels with a call; what the call brought beside it moves in.

@@ -24,6 +24,9 @@ pub(crate) mod routing;
 mod routing_tests;
 mod statistics;
 #[cfg(test)]
+mod statistics_tests;
+mod stream;
+#[cfg(test)]
 mod tests;
 mod threads;
 mod trend;
@@ -56,7 +59,7 @@ use host::Host;
 pub use routing::{
     BanditArm, BanditState, BreakerState, BreakerStatistics, RoutingStatistics, ShadowStatistics,
 };
-pub use statistics::{BatchStatistics, DurationStatistics, VersionStatistics};
+pub use statistics::{BatchStatistics, DurationStatistics, ResponseStatistics, VersionStatistics};
 pub(crate) use statistics::{BatchTimes, Counts};
 use version::Version;
 

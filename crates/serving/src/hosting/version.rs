@@ -166,7 +166,6 @@ impl Version {
     }
 
     pub fn overloaded(&self, why: impl Into<String>) -> ServeError {
-        self.counts.rejected.fetch_add(1, Ordering::Relaxed);
         ServeError::Overloaded {
             endpoint: self.endpoint.clone(),
             why: why.into(),
@@ -174,7 +173,6 @@ impl Version {
     }
 
     pub fn late(&self, stage: &'static str) -> ServeError {
-        self.counts.rejected.fetch_add(1, Ordering::Relaxed);
         ServeError::DeadlinePassed {
             endpoint: self.endpoint.clone(),
             stage,
@@ -351,7 +349,9 @@ impl Version {
             replica.model.call(payload, context).await
         };
         let compute = watch.nanos();
-        self.counts.executed(BatchTimes::of_model(rows, compute), 1);
+        if answer.is_ok() {
+            self.counts.answered_alone(rows, 0, compute);
+        }
         let times = CallTimes { queue: 0, compute };
         answer
             .map(|payload| Said { payload, times })
@@ -422,9 +422,7 @@ impl Version {
     }
 
     pub async fn answer_batch(self: Arc<Self>, slot: Slot, mut batch: Vec<Pending>) {
-        for pending in &batch {
-            self.counts.queue.add(pending.waiting.nanos());
-        }
+        let waited: Vec<u64> = batch.iter().map(|pending| pending.waiting.nanos()).collect();
         let model = &slot.replica.model;
         if batch.len() == 1 {
             let Some(mut pending) = batch.pop() else {
@@ -448,14 +446,22 @@ impl Version {
                 compute = infer;
                 let watch = Stopwatch::start();
                 let parts = answer.and_then(|answer| batch::cut(answer, &rows));
-                let times = BatchTimes {
-                    rows: total as u64,
-                    input,
-                    infer,
-                    output: watch.nanos(),
-                };
                 self.patience.answered(total, Duration::from_nanos(infer));
-                self.counts.executed(times, batch.len() as u64);
+                if parts.is_ok() {
+                    let times = BatchTimes {
+                        rows: total as u64,
+                        input,
+                        infer,
+                        output: watch.nanos(),
+                    };
+                    self.counts.executed(times);
+                    for (pending, waited) in batch.iter().zip(waited) {
+                        // Who has gone away is counted as such.
+                        if !pending.reply.is_closed() {
+                            self.counts.inferred(pending.rows, waited, times);
+                        }
+                    }
+                }
                 parts
             }
             Err(error) => Err(error),
@@ -487,9 +493,12 @@ impl Version {
         pending: &mut Pending,
     ) -> (Result<Payload, ServeError>, u64) {
         let payload = std::mem::replace(&mut pending.payload, Payload::Tensors(Vec::new()));
+        let waited = pending.waiting.nanos();
         let (answer, infer) = self.timed(model, payload, &pending.context).await;
         self.patience.answered(pending.rows, Duration::from_nanos(infer));
-        self.counts.executed(BatchTimes::of_model(pending.rows, infer), 1);
+        if answer.is_ok() && !pending.reply.is_closed() {
+            self.counts.answered_alone(pending.rows, waited, infer);
+        }
         (answer.map_err(|error| self.failed(error)), infer)
     }
 
@@ -517,7 +526,7 @@ fn reply(pending: Pending, answer: Result<Payload, ServeError>, compute: u64) {
 }
 
 /// Returns once the deadline has passed; never without one.
-async fn over(deadline: Option<Deadline>) {
+pub(super) async fn over(deadline: Option<Deadline>) {
     match deadline {
         Some(deadline) => real_sleep(deadline.left()).await,
         None => std::future::pending().await,

@@ -12,6 +12,7 @@ use tidemill_core::servable::Interface;
 use tidemill_core::tensors::{DataType, Tensor, TensorSpec};
 
 use super::tensors::{Input, JsonTensor, typed};
+use super::values::adapted;
 use super::{Cell, FlatCells};
 use crate::error::ApiError;
 
@@ -99,15 +100,14 @@ impl Form {
         for (position, spec) in inputs.iter().enumerate() {
             let values = match self.named(&spec.name) {
                 Some(values) => values,
-                None if alone && position == 0 => match self.whole() {
-                    Some(values) => values,
-                    None => return Err(missing(&spec.name)),
-                },
-                None => match self.at(position, inputs.len()) {
-                    Some(values) => values,
-                    None if spec.optional => continue,
-                    None => return Err(missing(&spec.name)),
-                },
+                None => {
+                    let whole = (alone && position == 0).then(|| self.whole(spec)).flatten();
+                    match whole.or_else(|| self.at(position, inputs.len())) {
+                        Some(values) => values,
+                        None if spec.optional => continue,
+                        None => return Err(self.missing(&spec.name)),
+                    }
+                }
             };
             let mut tensor = fitted(spec, &values)?;
             if NATIVE_TABLES.contains(&interface.platform.as_str()) {
@@ -137,9 +137,36 @@ impl Form {
         }
     }
 
-    /// All values, for a model with one input.
-    fn whole(&self) -> Option<Value> {
+    /// Which names came.
+    fn names(&self) -> Vec<&str> {
         match self {
+            Self::Columns(columns) => columns.keys().map(String::as_str).collect(),
+            Self::Split { columns, .. } => columns.iter().map(String::as_str).collect(),
+            Self::Rows(rows) => {
+                let first = rows.iter().find_map(Value::as_object);
+                first.map_or(Vec::new(), |row| row.keys().map(String::as_str).collect())
+            }
+        }
+    }
+
+    fn missing(&self, name: &str) -> ApiError {
+        let came = self.names();
+        let also = if came.is_empty() {
+            String::new()
+        } else {
+            format!("; `{}` came", came.join("`, `"))
+        };
+        ApiError::bad_request("bad_body", format!("input `{name}` is missing{also}"))
+            .with_details(json!({ "field": name, "came": came }))
+    }
+
+    /// All values, for a model with one input. Columns that have other names are the columns of a matrix, and never the one column that is
+    /// wanted under its own.
+    fn whole(&self, spec: &TensorSpec) -> Option<Value> {
+        let matrix = spec.shape.len() > 1 && spec.shape.last() != Some(&1);
+        match self {
+            Self::Rows(rows) if rows.iter().any(Value::is_object) && !matrix => None,
+            Self::Split { columns, .. } if !matrix && !columns.iter().all(|name| is_place(name)) => None,
             Self::Rows(rows) if rows.iter().any(Value::is_object) => {
                 let list = |row: &Value| {
                     row.as_object()
@@ -173,7 +200,10 @@ impl Form {
             Self::Rows(rows) => match rows.first() {
                 Some(Value::Object(row)) => row.keys().cloned().collect(),
                 _ => {
-                    let values = self.whole().unwrap_or_default();
+                    let Self::Rows(rows) = self else {
+                        return Ok(Vec::new());
+                    };
+                    let values = Value::Array(rows);
                     return typed(vec![Input::Json(guessed("input", &values)?)]);
                 }
             },
@@ -199,9 +229,9 @@ pub(super) fn not_one(came: &[&str]) -> ApiError {
     .with_details(json!({ "expected": FORMS, "came": came }))
 }
 
-fn missing(name: &str) -> ApiError {
-    ApiError::bad_request("bad_body", format!("input `{name}` is missing"))
-        .with_details(json!({ "field": name }))
+/// Whether a column is called by its place, as those are that came without names.
+fn is_place(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// What runs models whose categories are texts, whatever pandas had in the column: numbers and truth values are their texts there.
@@ -237,7 +267,10 @@ fn fitted(spec: &TensorSpec, values: &Value) -> Result<JsonTensor, ApiError> {
         name: spec.name.clone(),
         shape,
         datatype: spec.datatype.name().to_owned(),
-        data: cells(values)?,
+        data: cells(values)?
+            .into_iter()
+            .map(|cell| adapted(cell, spec.datatype))
+            .collect(),
     })
 }
 
@@ -350,6 +383,28 @@ mod tests {
             .into_tensors(&column)
             .unwrap();
         assert_eq!(tensors[0].shape, [3, 1]);
+    }
+
+    #[test]
+    fn one_column_is_wanted_under_its_name_or_without_any() {
+        let column = interface(&[("age", DataType::Int64, &[-1])]);
+        for body in [
+            json!({"dataframe_records": [{"age": 5}]}),
+            json!({"instances": [5.0]}),
+            json!({"instances": [[true]]}),
+            json!({"dataframe_split": {"columns": ["0"], "data": [[5]]}}),
+        ] {
+            assert!(form(body.clone()).into_tensors(&column).is_ok(), "{body}");
+        }
+        for body in [
+            json!({"dataframe_records": [{"income": 5}]}),
+            json!({"instances": [{"income": 5}]}),
+            json!({"inputs": {"income": [5]}}),
+            json!({"dataframe_split": {"columns": ["income"], "data": [[5]]}}),
+        ] {
+            let error = form(body.clone()).into_tensors(&column).unwrap_err();
+            assert_eq!(error.message, "input `age` is missing; `income` came", "{body}");
+        }
     }
 
     #[test]

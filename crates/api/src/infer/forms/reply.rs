@@ -10,6 +10,20 @@ use crate::error::ApiError;
 use crate::infer::score::Scored;
 use crate::infer::{any_degraded, labels};
 
+/// As [`predictions`], but several outputs with as many rows are a row each, whatever their shapes: what protocols take that want a
+/// prediction an instance.
+pub(crate) fn rows(payload: &Payload) -> Result<Value, ApiError> {
+    if let Payload::Tensors(tensors) = payload
+        && let [first, _, ..] = &tensors[..]
+        && tensors
+            .iter()
+            .all(|tensor| !tensor.shape.is_empty() && tensor.rows() == first.rows())
+    {
+        return Ok(row_by_row(tensors, first.rows()));
+    }
+    predictions(payload)
+}
+
 /// The predictions of an answer: what a model's own JSON holds under `predictions`, or else all of it; the values of the only tensor;
 /// a row each of several columns; several tensors by name.
 pub(crate) fn predictions(payload: &Payload) -> Result<Value, ApiError> {
@@ -81,7 +95,7 @@ pub(crate) fn by_instance(scored: &Scored) -> Result<Value, ApiError> {
                 _ => json!(scores.values()),
             })
         }
-        Scored::Hosted { answer, .. } => Ok(match predictions(&answer.payload)? {
+        Scored::Hosted { answer, .. } => Ok(match rows(&answer.payload)? {
             list @ Value::Array(_) => list,
             one => Value::Array(vec![one]),
         }),
@@ -98,12 +112,20 @@ pub(crate) fn csv_lines(predictions: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let row = |value: &Value| match value {
-        Value::Array(values) => values.iter().map(one).collect::<Vec<_>>().join(","),
-        Value::Object(fields) => fields.values().map(one).collect::<Vec<_>>().join(","),
-        value => one(value),
-    };
-    lines(predictions, row)
+    lines(predictions, |row| {
+        let mut fields = Vec::new();
+        single(row, &mut fields);
+        fields.into_iter().map(one).collect::<Vec<_>>().join(",")
+    })
+}
+
+/// Every single value of a row, in order.
+fn single<'v>(value: &'v Value, into: &mut Vec<&'v Value>) {
+    match value {
+        Value::Array(values) => values.iter().for_each(|value| single(value, into)),
+        Value::Object(fields) => fields.values().for_each(|value| single(value, into)),
+        value => into.push(value),
+    }
 }
 
 /// Predictions as lines of JSON, a row each.
@@ -132,14 +154,19 @@ fn of_tensors(tensors: &[Tensor]) -> Value {
     let columns = tensors
         .iter()
         .all(|tensor| tensor.shape.len() == 1 && tensor.rows() == rows);
+    if !columns || tensors.is_empty() {
+        let named = tensors.iter().map(|tensor| (tensor.name.clone(), nested(tensor)));
+        return Value::Object(named.collect());
+    }
+    row_by_row(tensors, rows)
+}
+
+/// An object a row, with its values by the names of the outputs.
+fn row_by_row(tensors: &[Tensor], rows: usize) -> Value {
     let mut values: Vec<(&str, Value)> = tensors
         .iter()
         .map(|tensor| (tensor.name.as_str(), nested(tensor)))
         .collect();
-    if !columns || tensors.is_empty() {
-        let named = values.into_iter().map(|(name, value)| (name.to_owned(), value));
-        return Value::Object(named.collect());
-    }
     let row = |row: usize| {
         let fields = values.iter_mut().map(|(name, value)| {
             let value = value.get_mut(row).map(Value::take).unwrap_or_default();
@@ -222,11 +249,17 @@ mod tests {
         let a = Tensor::of_f64("a", vec![2], &[1.0, 2.0]).unwrap();
         let b = Tensor::strings("b", vec![2], vec![Some("x".into()), None]).unwrap();
         let payload = Payload::Tensors(vec![a.clone(), b]);
-        let rows = json!([{"a": 1.0, "b": "x"}, {"a": 2.0, "b": null}]);
-        assert_eq!(predictions(&payload).unwrap(), rows);
+        let table = json!([{"a": 1.0, "b": "x"}, {"a": 2.0, "b": null}]);
+        assert_eq!(predictions(&payload).unwrap(), table);
         let payload = Payload::Tensors(vec![a, matrix]);
         let named = json!({"a": [1.0, 2.0], "p": [[0.5, 1.0], [null, 2.0]]});
         assert_eq!(predictions(&payload).unwrap(), named);
+        let by_row = rows(&payload).unwrap();
+        assert_eq!(
+            by_row,
+            json!([{"a": 1.0, "p": [0.5, 1.0]}, {"a": 2.0, "p": [null, 2.0]}])
+        );
+        assert_eq!(csv_lines(&by_row), "1.0,0.5,1.0\n2.0,,2.0\n");
     }
 
     #[test]
