@@ -50,7 +50,10 @@ def _needs(module, flavor):
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise Refused(f"the flavour `{flavor}` needs `{module}` in the environment: {error}") from error
+        package = {"sklearn": "scikit-learn"}.get(module, module.partition(".")[0])
+        raise Refused(
+            f"the flavour `{flavor}` needs `{module}`: {error}; add `{package}` to the environment's requirements (`--requirements`), or mlflow"
+        ) from error
 
 
 def opened(path, flavor):

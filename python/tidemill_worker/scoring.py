@@ -6,7 +6,7 @@ import json
 import os
 
 from tidemill_worker import values
-from tidemill_worker.convert import frame_of_json, kind_of, pandas_or_refuse, table_of
+from tidemill_worker.convert import Refused, frame_of_json, kind_of, pandas_or_refuse, table_of
 from tidemill_worker.values import BadInput
 
 #: How a body writes its inputs; exactly one of these.
@@ -73,9 +73,12 @@ def by_mlflow(pyfunc):
         asked = _Asked(pyfunc, takes_params)
         try:
             answer = invocations(_with_params(call), call.content_type or "application/json", asked, schema)
-        except Exception:
+        except Exception as error:
             if asked.raised is not None:
                 raise asked.raised from None
+            if fault_of(error) is None:
+                # The model has answered: what it said cannot be written.
+                raise Refused(f"{type(error).__name__}: {error}") from None
             raise
         if answer.status != 200:
             raise BadInput(answer.response)

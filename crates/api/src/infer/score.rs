@@ -148,8 +148,6 @@ pub(super) async fn hosted_call(
     let scores = whole && interface.scores && hosting.scores(&hosted.name, hosted.version);
     if scores {
         scoring = as_mlflow(scoring, &interface)?;
-    } else if interface.body && interface.inputs.is_empty() && matches!(scoring.kind, Kind::Csv(_)) {
-        scoring = with_header(scoring, &interface)?;
     }
     if scores || interface.body && (interface.inputs.is_empty() || scoring.kind == Kind::Opaque) {
         let call = scoring_call(
@@ -211,7 +209,18 @@ fn as_mlflow(scoring: Scoring, interface: &Interface) -> Result<Scoring, ApiErro
             content_type: parquet::MEDIA_TYPE.to_owned(),
             ..scoring
         }),
-        Kind::Json { bare: false } => Ok(scoring),
+        Kind::Json { bare: false } => {
+            let odd = scoring.content_type.split(';').skip(1).map(str::trim);
+            match odd
+                .filter(|one| !one.is_empty())
+                .find(|one| !one.to_ascii_lowercase().starts_with("charset="))
+            {
+                None => Ok(scoring),
+                Some(odd) => Err(ApiError::unsupported_media_type(format!(
+                    "the content type has the parameter `{odd}`: MLflow's protocol has none but `charset`"
+                ))),
+            }
+        }
         Kind::Opaque => Err(ApiError::unsupported_media_type(format!(
             "the content type is `{}`: the model takes `application/json`, `text/csv` or `{}`",
             scoring.content_type,

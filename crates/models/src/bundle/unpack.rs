@@ -347,7 +347,7 @@ mod tests {
         let archive = dir.path().join("whole");
         pack(&manifest(), &[("app.py".to_owned(), app)].into(), &archive).unwrap();
         let out = dir.path().join("unpacked/digest");
-        fs::create_dir_all(out.with_extension("1-0.unpacking/files")).unwrap();
+        fs::create_dir_all(out.with_extension("1-0.unpacking").join("files")).unwrap();
         std::thread::scope(|scope| {
             let all: Vec<_> = (0..8).map(|_| scope.spawn(|| unpack(&archive, &out))).collect();
             for one in all {

@@ -207,3 +207,34 @@ fn malformed(error: &csv::Error) -> ApiError {
         format!("the body is not valid CSV{place}: {reason}"),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidemill_core::tensors::TensorSpec;
+
+    #[test]
+    fn a_header_line_is_made_where_none_came() {
+        let input = |name: &str| TensorSpec::new(name, DataType::Fp64, vec![-1]);
+        let known = Interface {
+            inputs: vec![input("a"), input("b, c")],
+            ..Interface::default()
+        };
+        let made = |body: &str, interface, header| {
+            let line = missing_header(body.as_bytes(), interface, header).unwrap();
+            line.map(|line| String::from_utf8(line).unwrap())
+        };
+        let names = Some("a,\"b, c\"\n".to_owned());
+        assert_eq!(made("1,2\n", &known, Header::IfKnown), names);
+        assert_eq!(made("1,2\n", &known, Header::Absent), names);
+        assert_eq!(made("a,x\n1,2\n", &known, Header::IfKnown), None);
+        assert_eq!(made("1,2\n", &known, Header::There), None);
+        assert_eq!(
+            made("1,2,3\n", &known, Header::Absent),
+            Some("0,1,2\n".to_owned())
+        );
+        let unknown = Interface::default();
+        assert_eq!(made("1,2\n", &unknown, Header::IfKnown), None);
+        assert_eq!(made("", &known, Header::Absent), None);
+    }
+}

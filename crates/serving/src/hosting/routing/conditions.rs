@@ -248,6 +248,29 @@ mod tests {
     }
 
     #[test]
+    fn columns_and_parameters_of_an_mlflow_body_are_inputs_and_parameters() {
+        let bodies = [
+            json!({"dataframe_split": {"columns": ["n", "c"], "data": [[3, "IT"], [4, "DE"]]}}),
+            json!({"dataframe_records": [{"n": 3, "c": "IT"}, {"n": 4, "c": "DE"}]}),
+            json!({"inputs": {"n": [3, 4], "c": ["IT", "DE"]}}),
+            json!({"instances": [{"n": 3, "c": "IT"}]}),
+        ];
+        for body in bodies {
+            let mut whole = body.clone();
+            whole["params"] = json!({"tier": 2});
+            let payload = Payload::Body {
+                content_type: "application/json".to_owned(),
+                bytes: whole.to_string().into(),
+            };
+            assert_eq!(input(&payload, "n"), Some(Found::Number(3.0)), "{body}");
+            assert_eq!(input(&payload, "c"), Some(Found::Text("IT".into())), "{body}");
+            assert_eq!(input(&payload, "x"), None, "{body}");
+            let context = CallContext::default();
+            assert_eq!(parameter(&context, &payload, "tier"), Some(Found::Number(2.0)));
+        }
+    }
+
+    #[test]
     fn a_field_of_a_json_body_is_an_input_too() {
         let body = |content_type: &str| Payload::Body {
             content_type: content_type.to_owned(),
