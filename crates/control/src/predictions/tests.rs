@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidemill_core::calls::CallRecord;
 use tidemill_core::clock::{Clock, Timestamp, VirtualClock};
+use tidemill_core::digest::Digest;
 use tidemill_core::frame::{Column, Feature, FeatureKind, FeatureSchema, Frame, Scores};
 use tidemill_core::ids::{self, PredictionId, VersionNumber};
 use tidemill_core::ports::{BatchWriter, CallColumn, CallWriter, PortError, PredictionCodec};
@@ -14,6 +15,7 @@ use tidemill_core::predictions::{BatchShape, LabelValue, PredictionBatch, Role};
 use tidemill_serving::{LogOptions, PredictionLog, SegmentId};
 use tidemill_store::labels::{self, LabelKind, LabelRow, WaitingLabel};
 use tidemill_store::objects::ObjectKey;
+use tidemill_store::predictions::{FileKind, PredictionFile};
 use tidemill_store::{Store, events, predictions as index};
 
 use super::{Prediction, Predictions};
@@ -330,4 +332,48 @@ async fn the_files_of_an_endpoint_are_a_delta_table_that_takes_new_columns() {
     // Nothing new, no entry.
     place.predictions.compact().await.unwrap();
     assert_eq!(objects.head(&entry(3)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_file_that_is_gone_or_damaged_is_left_out_of_the_table_and_holds_up_nothing() {
+    let place = Place::new();
+    let file = |name: &str| PredictionFile {
+        id: 0,
+        segment: name.to_owned(),
+        endpoint: "a".into(),
+        kind: FileKind::Rows,
+        day: at(1).day(),
+        digest: Digest::of(name.as_bytes()),
+        size: 1,
+        rows: 1,
+        from_at: at(1),
+        until_at: at(1),
+        created_at: at(1),
+    };
+    let (gone, damaged) = (file("gone"), file("damaged"));
+    let objects = place.store.objects();
+    let key = super::reading::key_of(&damaged);
+    objects
+        .put(&key, b"damaged".as_slice().into())
+        .await
+        .unwrap();
+    fs::write(objects.file(&key).unwrap(), b"other").unwrap();
+    place
+        .store
+        .write(move |tx| {
+            index::record_file(tx, &gone)?;
+            index::record_file(tx, &damaged)
+        })
+        .await
+        .unwrap();
+    place.serve("a", 2, "x").await;
+    assert_eq!(place.predictions.compact().await.unwrap(), 1);
+    let left = place.store.read(|tx| index::outside_tables(tx, 9)).await.unwrap();
+    assert_eq!(left, []);
+    let entry = ObjectKey::PredictionTableEntry {
+        endpoint: "a".into(),
+        version: 0,
+    };
+    let text = String::from_utf8(objects.get(&entry).await.unwrap().to_vec()).unwrap();
+    assert_eq!(text.matches("\"add\"").count(), 1, "{text}");
 }
