@@ -258,7 +258,8 @@ fn redacted_body(bytes: &[u8], redact: &[String]) -> Option<(Bytes, bool)> {
     Some((text.into(), redacted))
 }
 
-fn take_out(value: &mut serde_json::Value, names: &[String]) -> bool {
+/// Puts null for the values of these names, at any depth. Returns whether there were any.
+pub fn take_out(value: &mut serde_json::Value, names: &[String]) -> bool {
     use serde_json::Value;
     let mut found = false;
     match value {

@@ -181,6 +181,14 @@ async fn what_may_not_be_recorded_is_not_and_what_is_too_large_is_marked() {
     assert!(!recorded.inputs.is_whole() && recorded.answers[0].is_whole());
     let file = std::fs::read(place.dir.path().join("00000000000000000000.wal")).unwrap();
     assert!(!file.windows(3).any(|part| part == b"Ada"));
+    let mut asked = call(-1.0);
+    asked.context.parameters = json!({ "a": 1, "of": { "name": "Ada" } }).as_object().cloned().unwrap();
+    let failed = place.server.hosting().call(asked).await.unwrap_err();
+    let facts = place.calls().await.pop().unwrap().facts;
+    assert_eq!(facts.parameters, r#"{"a":1,"of":{"name":null}}"#);
+    let fault = facts.fault.unwrap();
+    assert_eq!(fault.code, failed.code());
+    assert!(!fault.message.contains("below zero"), "{}", fault.message);
 
     let place = Place::new(&json!({ "log": { "max_bytes": 9 } }), false);
     place.server.hosting().call(call(1.0)).await.unwrap();
