@@ -19,6 +19,7 @@ use tidemill_store::predictions::{FileKind, PredictionFile};
 use tidemill_store::{Store, events, predictions as index};
 
 use super::{Prediction, Predictions};
+use crate::error::ControlError;
 
 struct Json;
 
@@ -376,4 +377,63 @@ async fn a_file_that_is_gone_or_damaged_is_left_out_of_the_table_and_holds_up_no
     };
     let text = String::from_utf8(objects.get(&entry).await.unwrap().to_vec()).unwrap();
     assert_eq!(text.matches("\"add\"").count(), 1, "{text}");
+}
+
+#[tokio::test]
+async fn the_latest_rows_are_read_from_as_few_files_as_hold_them() {
+    let place = Place::new();
+    for second in [1, 2, 3, 4] {
+        place.serve("a", second, "x").await;
+        place.predictions.compact().await.unwrap();
+    }
+    let live = place.serve("a", 5, "x").await;
+    let oldest = place
+        .store
+        .read(|tx| index::files_at(tx, at(1), 0))
+        .await
+        .unwrap();
+    let objects = place.store.objects();
+    objects.delete(&super::reading::key_of(&oldest[0])).await.unwrap();
+    let fresh = Predictions::new(
+        place.store.clone(),
+        place.log.clone(),
+        Arc::new(Json),
+        Arc::new(VirtualClock::new(at(9))),
+    );
+    let times = async |limit: usize| -> Result<Vec<Timestamp>, ControlError> {
+        let latest = fresh
+            .latest(&"a".into(), Some(Timestamp::from_micros(0)), limit)
+            .await?;
+        Ok(latest
+            .into_iter()
+            .map(|found| match found {
+                Prediction::Row(batch, _) => batch.at,
+                Prediction::Call(call) => call.facts.at,
+            })
+            .collect())
+    };
+    assert_eq!(times(1).await.unwrap(), [at(5)]);
+    assert_eq!(times(4).await.unwrap(), [at(5), at(4), at(3), at(2)]);
+    // Only whoever wants the oldest, too, finds that its file is gone.
+    times(5).await.unwrap_err();
+    assert_eq!(place.found(&live).await, Some(at(5)));
+}
+
+#[tokio::test]
+async fn a_segment_whose_name_is_taken_by_another_is_kept_beside_it() {
+    let place = Place::new();
+    let first = place.serve("a", 1, "x").await;
+    place.predictions.compact().await.unwrap();
+    // The folder of the log is lost, and numbers begin anew.
+    let (log, _) = PredictionLog::open(&place.dir.path().join("other"), LogOptions::default()).unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(VirtualClock::new(at(9)));
+    let place = Place {
+        predictions: Predictions::new(place.store.clone(), log.clone(), Arc::new(Json), clock),
+        log,
+        ..place
+    };
+    let second = place.serve("a", 2, "x").await;
+    assert_eq!(place.predictions.compact().await.unwrap(), 1);
+    assert_eq!(place.found(&first).await, Some(at(1)));
+    assert_eq!(place.found(&second).await, Some(at(2)));
 }
