@@ -82,6 +82,16 @@ pub struct CallFault {
     pub message: String,
 }
 
+impl CallFault {
+    /// Stands for a message where values are redacted: a model's message may repeat what it was asked, and nobody can tell where in it.
+    pub const REDACTED: &str = "the message is not recorded, because the deployment redacts values";
+
+    /// Whether it is that of a failure with this code and message.
+    pub fn is(&self, code: &str, message: &str) -> bool {
+        self.code == code && (self.message == message || self.message == Self::REDACTED)
+    }
+}
+
 /// A payload as it is recorded.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Recorded {

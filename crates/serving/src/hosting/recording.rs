@@ -137,9 +137,12 @@ impl Recording {
         let id = self.facts.id.clone();
         match self.spec.log.on_failure {
             LogFailure::Drop => {
-                let taken = self.log.offer_call(self.draft, &answers, self.facts);
-                result.map(|answer| CallAnswer {
-                    prediction_id: taken.then_some(id),
+                let offered = self.log.offer_call(self.draft, &answers, self.facts);
+                let answer = result?;
+                // Who is told an id may rely on it.
+                let recorded = self.log.is_recorded(offered).await;
+                Ok(CallAnswer {
+                    prediction_id: recorded.then_some(id),
                     ..answer
                 })
             }
@@ -205,8 +208,7 @@ fn fault(error: &ServeError, keep: &CallLogSpec) -> CallFault {
     let message = if keep.redact.is_empty() {
         error.to_string()
     } else {
-        // A model's message may repeat what it was asked, and nobody can tell where in it.
-        "its message is not recorded, because the deployment redacts values".to_owned()
+        CallFault::REDACTED.to_owned()
     };
     CallFault {
         code: error.code().to_owned(),
