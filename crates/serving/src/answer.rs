@@ -411,7 +411,12 @@ impl<'a> Sheet<'a> {
     /// Why a row is not asked, in words that may be recorded. They are the answer's, too: a repeated request gets what was recorded.
     fn reason(&self, finding: &Finding) -> String {
         let (schema, redact) = (&self.route.schema, &self.route.keep.redact);
-        let secret = |place: &usize| schema.features.get(*place).is_some_and(|f| f.name == finding.field);
+        let secret = |place: &usize| {
+            schema
+                .features
+                .get(*place)
+                .is_some_and(|f| f.name == finding.field)
+        };
         if redact.iter().any(secret) {
             let (field, expected) = (&finding.field, &finding.expected);
             return format!("{NOT_ASKED}field `{field}` is not {expected}");

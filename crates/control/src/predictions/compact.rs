@@ -141,7 +141,10 @@ impl Predictions {
         if same {
             return Ok(name);
         }
-        tracing::warn!(segment = name, "the name of a segment of the prediction log is taken by another; both are kept");
+        tracing::warn!(
+            segment = name,
+            "the name of a segment of the prediction log is taken by another; both are kept"
+        );
         Ok(format!("{name}@{digest}"))
     }
 

@@ -354,10 +354,7 @@ async fn a_file_that_is_gone_or_damaged_is_left_out_of_the_table_and_holds_up_no
     let (gone, damaged) = (file("gone"), file("damaged"));
     let objects = place.store.objects();
     let key = super::reading::key_of(&damaged);
-    objects
-        .put(&key, b"damaged".as_slice().into())
-        .await
-        .unwrap();
+    objects.put(&key, b"damaged".as_slice().into()).await.unwrap();
     fs::write(objects.file(&key).unwrap(), b"other").unwrap();
     place
         .store

@@ -193,7 +193,11 @@ impl Stream for InPieces {
         }
         // Before the pieces: a model that always has one ready would go on for ever.
         let late = this.over.as_mut().poll(context).is_ready();
-        let next = if late { None } else { this.answers.poll_next(context) };
+        let next = if late {
+            None
+        } else {
+            this.answers.poll_next(context)
+        };
         let Some(next) = next else {
             this.ended = true;
             this.answers.let_go();
