@@ -29,7 +29,7 @@ use crate::mlflow::tracking::{Fields, User, named_workspace, workspaces};
 
 pub(crate) use graphql::may_ask;
 use rules::{Rule, rule_of};
-pub(crate) use subjects::permission_of;
+pub(crate) use subjects::{check_batch_place, permission_of};
 
 /// The user who sends a request, and what they may do. Only on a server that requires users.
 pub(crate) struct Known(pub Arc<Principal>);
