@@ -4,7 +4,7 @@ use axum::extract::{FromRequestParts as _, RawPathParams};
 use axum::http::request::Parts;
 use serde_json::Value;
 use tidemill_control::tracking::registry::APPROVAL_TAG;
-use tidemill_control::tracking::{self, Caller, DEFAULT_WORKSPACE, Origin, Owners, TrackingError, safe_path};
+use tidemill_control::tracking::{self, Caller, DEFAULT_WORKSPACE, Owners, TrackingError, safe_path};
 use tidemill_control::users::{
     EVERY, EXPERIMENT, Need, Permission, Place, Principal, REGISTERED_MODEL, WORKSPACE,
 };
@@ -12,7 +12,7 @@ use tidemill_control::users::{
 use super::rules::{Rule, Subject};
 use super::{Asked, Refused, need};
 use crate::control_plane::App;
-use crate::error::{ApiError, Kind as ErrorKind};
+use crate::error::ApiError;
 use crate::mlflow::tracking::{Fields, form_pairs};
 
 impl Subject {
@@ -62,14 +62,19 @@ async fn on_experiment(
     })
 }
 
-async fn on_run(app: &App, known: &Principal, run_id: &str, caller: &Caller) -> tracking::Result<Permission> {
+pub(super) async fn on_run(
+    app: &App,
+    known: &Principal,
+    run_id: &str,
+    caller: &Caller,
+) -> tracking::Result<Permission> {
     Ok(match app.tracking().place_of_run(run_id).await? {
         Some(place) => on_place(known, &place),
         None => missing(known, caller),
     })
 }
 
-async fn on_logged_model(
+pub(super) async fn on_logged_model(
     app: &App,
     known: &Principal,
     model_id: &str,
@@ -380,72 +385,8 @@ async fn new_experiment(
     }
 }
 
-/// Refuses a batch job that reads or writes what its sender may not. `begun`: it also takes files whose paths only begin with the
-/// location.
-pub(crate) async fn check_batch_place(
-    app: &App,
-    known: Option<&Principal>,
-    caller: &Caller,
-    wanted: Need,
-    location: &str,
-    begun: bool,
-) -> Result<(), ApiError> {
-    let known = match known {
-        Some(known) if known.is_admin() => return Ok(()),
-        Some(known) => known,
-        None if !app.tracking().requires_users() => return Ok(()),
-        None => return Err(batch_place_denied(location)),
-    };
-    let origins = app.batch_jobs().places().origins(caller, location, begun).await?;
-    for origin in &origins {
-        match on_origin(app, known, caller, origin, wanted).await {
-            Ok(()) => {}
-            Err(Refused::Wrong(error)) => return Err(error),
-            Err(_) => return Err(batch_place_denied(location)),
-        }
-    }
-    Ok(())
-}
-
-fn batch_place_denied(location: &str) -> ApiError {
-    ApiError {
-        kind: ErrorKind::Denied,
-        ..ApiError::bad_request(
-            "batch_place_denied",
-            format!(
-                "you may not use `{location}`, or not all that is there: ask whoever manages the experiments whose artifacts these are, or \
-                 name another place"
-            ),
-        )
-    }
-}
-
-/// Whether a user is permitted something by all that a location names, and by all whose files are there.
-async fn on_origin(
-    app: &App,
-    known: &Principal,
-    caller: &Caller,
-    origin: &Origin,
-    wanted: Need,
-) -> Result<(), Refused> {
-    for name in &origin.models {
-        need(known.on(REGISTERED_MODEL, name, &caller.workspace).allows(wanted))?;
-    }
-    for run_id in &origin.runs {
-        need(on_run(app, known, run_id, caller).await?.allows(wanted))?;
-    }
-    for model_id in &origin.logged_models {
-        let permission = on_logged_model(app, known, model_id, caller).await?;
-        need(permission.allows(wanted))?;
-    }
-    if origin.owners == Owners::Elsewhere {
-        need(known.in_workspace(&caller.workspace).allows(wanted))?;
-    }
-    of_owners(known, &origin.owners, wanted)
-}
-
 /// Whether a user is permitted something by all whose artifacts lie at a place.
-fn of_owners(known: &Principal, owners: &Owners, wanted: Need) -> Result<(), Refused> {
+pub(super) fn of_owners(known: &Principal, owners: &Owners, wanted: Need) -> Result<(), Refused> {
     need(match owners {
         Owners::Elsewhere => true,
         Owners::These(places) => places.iter().all(|place| on_place(known, place).allows(wanted)),

@@ -108,8 +108,13 @@ pub(crate) async fn invoke(
         (1, TIMEOUT.1),
     )?;
     let ttl_s = seconds(&headers, "x-amzn-sagemaker-requestttlseconds", TTL.1, TTL)?;
-    let output = format!("{root}/async-inference/{name}/{id}.out");
-    let failure = format!("{root}/async-inference/{name}/{id}.error");
+    // The caller's id says what belongs together, and may come again: each request has files of its own.
+    let own = match text(&headers, INFERENCE_ID) {
+        Some(id) => format!("{}-{id}", ids::fresh(app.now())),
+        None => id.clone(),
+    };
+    let output = format!("{root}/async-inference/{name}/{own}.out");
+    let failure = format!("{root}/async-inference/{name}/{own}.error");
     let known = known.as_deref();
     check_batch_place(&app, known, &caller, Need::Read, input, false).await?;
     for location in [&output, &failure] {
@@ -117,7 +122,7 @@ pub(crate) async fn invoke(
     }
     let said = |header: &str| text(&headers, header).unwrap_or_default().to_owned();
     let new = NewJob {
-        name: Some(format!("{name}/{id}")),
+        name: None,
         version: version(&target),
         endpoint: name,
         shape: Shape::Invoke(Invoke {
@@ -133,13 +138,7 @@ pub(crate) async fn invoke(
         }),
         said: Value::Null,
     };
-    match app.batch_jobs().submit(&caller, new).await {
-        // The same request again, whose answer is on its way.
-        Err(error) if error.code == "conflict" => {}
-        submitted => {
-            submitted?;
-        }
-    }
+    app.batch_jobs().submit(&caller, new).await?;
     let mut response = (StatusCode::ACCEPTED, axum::Json(json!({ "InferenceId": id }))).into_response();
     let said = response.headers_mut();
     said.insert("x-amzn-sagemaker-outputlocation", value(&output));

@@ -320,11 +320,20 @@ async fn a_job_reads_and_writes_only_the_artifacts_that_its_sender_may() {
     ]) {
         for (input, output) in [(place.as_str(), "out"), ("in.jsonl", place)] {
             let reply = ask(input, output).await;
-            assert!(matches!(reply.status.as_u16(), 400 | 403), "{input} {output}: {}", reply.text);
+            assert!(
+                matches!(reply.status.as_u16(), 400 | 403),
+                "{input} {output}: {}",
+                reply.text
+            );
         }
     }
     let reply = ask(&hidden[0], "out").await;
-    assert_eq!(reply.json()["error"]["code"], "batch_place_denied", "{}", reply.text);
+    assert_eq!(
+        reply.json()["error"]["code"],
+        "batch_place_denied",
+        "{}",
+        reply.text
+    );
     for place in within(open, mine) {
         let reply = ask(&place, &format!("{place}-out")).await;
         assert_eq!(reply.status, StatusCode::CREATED, "{place}: {}", reply.text);
@@ -335,7 +344,9 @@ async fn a_job_reads_and_writes_only_the_artifacts_that_its_sender_may() {
         "inputConfig": { "instancesFormat": "jsonl", "gcsSource": { "uris": [hidden[0].as_str()] } },
         "outputConfig": { "predictionsFormat": "jsonl", "gcsDestination": { "outputUriPrefix": "out" } },
     });
-    let reply = ed.post("/v1/projects/p/locations/l/batchPredictionJobs", asked).await;
+    let reply = ed
+        .post("/v1/projects/p/locations/l/batchPredictionJobs", asked)
+        .await;
     assert_eq!(reply.status, StatusCode::FORBIDDEN, "{}", reply.text);
     assert_eq!(ask("in.jsonl", "out").await.status, StatusCode::CREATED);
 }

@@ -9,7 +9,7 @@ use tidemill_store::objects::{Bucket, Entry, Folder, Incoming, Obstacle, Outgoin
 use tokio::io::AsyncReadExt as _;
 
 use super::error::{BatchError, Result};
-use crate::tracking::{ArtifactUpload, Caller, Origin, Owners, Tracking, TrackingError};
+use crate::tracking::{ArtifactUpload, Caller, Tracking, TrackingError};
 
 /// How much of a file is read at once.
 const PIECE: usize = 1 << 20;
@@ -54,7 +54,7 @@ pub struct Found {
 /// The places of jobs. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Places {
-    tracking: Tracking,
+    pub(super) tracking: Tracking,
     roots: Vec<PathBuf>,
     gs: BTreeMap<String, String>,
 }
@@ -172,6 +172,21 @@ impl PlaceUpload {
         match self {
             Self::Local(incoming, ..) => Ok(incoming.write(piece).await?),
             Self::Artifact(upload) => Ok(upload.write(piece).await?),
+        }
+    }
+
+    /// Takes the bytes of a file of this machine, piece by piece.
+    pub async fn pour(&mut self, file: &Path) -> Result<()> {
+        let failed = |error: std::io::Error| {
+            BatchError::internal(format!("cannot read `{}`: {error}", file.display()))
+        };
+        let mut reading = tokio::fs::File::open(file).await.map_err(failed)?;
+        loop {
+            let mut piece = bytes::BytesMut::with_capacity(PIECE);
+            if reading.read_buf(&mut piece).await.map_err(failed)? == 0 {
+                return Ok(());
+            }
+            self.write(piece.freeze()).await?;
         }
     }
 
@@ -307,47 +322,6 @@ impl Places {
         Ok(place)
     }
 
-    /// Whose the files are that a location names, for whoever decides whether a user may read or write them. `begun`: also those whose paths
-    /// only begin with it.
-    pub async fn origins(&self, caller: &Caller, location: &str, begun: bool) -> Result<Vec<Origin>> {
-        let place = self.find(location)?;
-        let mut places = vec![place.clone()];
-        let (folder, name) = place.parted();
-        if begun || name.contains('*') {
-            places.push(folder);
-        }
-        let mut origins = Vec::new();
-        for place in &places {
-            match place {
-                Place::Local { root, path } => {
-                    let path = path.split('/').take_while(|name| !name.contains(['*', '?', '[', '{']));
-                    let path = root.join(path.collect::<PathBuf>());
-                    origins.push(Origin {
-                        models: Vec::new(),
-                        logged_models: Vec::new(),
-                        runs: Vec::new(),
-                        owners: self.tracking.owners_of_path(caller, &path).await?,
-                    });
-                }
-                // What nobody reads: it is above all that a scheme names.
-                Place::Artifacts { uri } if uri.is_empty() || uri.ends_with([':', '/']) => {
-                    let whole = uri.eq_ignore_ascii_case("mlflow-artifacts:");
-                    if let (true, Some(first)) = (whole, origins.first_mut()) {
-                        first.owners = Owners::Nobody;
-                    }
-                }
-                Place::Artifacts { uri } => {
-                    let mut origin = self.tracking.origin_of(caller, uri).await?;
-                    if origin.models.is_empty() && origin.logged_models.is_empty() && origin.runs.is_empty() {
-                        origin.owners = self.tracking.owners_of_location(caller, uri).await?;
-                    }
-                    origins.push(origin);
-                }
-            }
-        }
-        Ok(origins)
-    }
-
     async fn entries(&self, caller: &Caller, place: &Place) -> Result<Vec<Entry>> {
         Ok(match place {
             Place::Local { root, path } => Folder::at(root).list(path).await?,
@@ -442,18 +416,9 @@ impl Places {
 
     /// The same with the bytes of a file of this machine.
     pub(super) async fn write_file(&self, caller: &Caller, place: &Place, file: &Path) -> Result<()> {
-        let failed = |error: std::io::Error| {
-            BatchError::internal(format!("cannot read `{}`: {error}", file.display()))
-        };
         let mut upload = self.upload(caller, place).await?;
-        let mut reading = tokio::fs::File::open(file).await.map_err(failed)?;
-        loop {
-            let mut piece = bytes::BytesMut::with_capacity(PIECE);
-            if reading.read_buf(&mut piece).await.map_err(failed)? == 0 {
-                return upload.finish().await;
-            }
-            upload.write(piece.freeze()).await?;
-        }
+        upload.pour(file).await?;
+        upload.finish().await
     }
 
     /// Starts to write a file. What is dropped before its end leaves nothing.
