@@ -16,6 +16,12 @@ impl Places {
         if begun || name.contains('*') {
             places.push(folder);
         }
+        let bare = |owners: Owners| Origin {
+            models: Vec::new(),
+            logged_models: Vec::new(),
+            runs: Vec::new(),
+            owners,
+        };
         let mut origins = Vec::new();
         for place in &places {
             match place {
@@ -24,18 +30,12 @@ impl Places {
                         .split('/')
                         .take_while(|name| !name.contains(['*', '?', '[', '{']));
                     let path = root.join(path.collect::<PathBuf>());
-                    origins.push(Origin {
-                        models: Vec::new(),
-                        logged_models: Vec::new(),
-                        runs: Vec::new(),
-                        owners: self.tracking.owners_of_path(caller, &path).await?,
-                    });
+                    origins.push(bare(self.tracking.owners_of_path(caller, &path).await?));
                 }
-                // What nobody reads: it is above all that a scheme names.
+                // All that a scheme names. Above a run, a model or a bucket no job looks for files.
                 Place::Artifacts { uri } if uri.is_empty() || uri.ends_with([':', '/']) => {
-                    let whole = uri.eq_ignore_ascii_case("mlflow-artifacts:");
-                    if let (true, Some(first)) = (whole, origins.first_mut()) {
-                        first.owners = Owners::Nobody;
+                    if origins.is_empty() || uri.eq_ignore_ascii_case("mlflow-artifacts:") {
+                        origins.push(bare(Owners::Nobody));
                     }
                 }
                 Place::Artifacts { uri } => {

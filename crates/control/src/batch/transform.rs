@@ -59,6 +59,7 @@ impl Transform {
     pub(super) fn check(&self, places: &Places) -> Result<()> {
         places.find(&self.input)?;
         places.find(&self.output)?;
+        self.check_size()?;
         let (input, output) = (
             JsonPath::parse(&self.input_filter)?,
             JsonPath::parse(&self.output_filter)?,
@@ -70,15 +71,6 @@ impl Transform {
                 self.content_type
             )));
         }
-        let under_way = self.most().saturating_mul(u64::from(self.at_once.max(1)));
-        if under_way > MOST_UNDER_WAY {
-            return Err(BatchError::refused(format!(
-                "`MaxConcurrentTransforms` times `MaxPayloadInMB` is {} MB, expected at most {} (a `MaxPayloadInMB` of 0 counts as {})",
-                under_way >> 20,
-                MOST_UNDER_WAY >> 20,
-                MOST >> 20
-            )));
-        }
         if self.join && (!self.split_lines || !self.assemble_lines) {
             return Err(BatchError::refused(
                 "`JoinSource` is `Input`, so `SplitType` and `AssembleWith` have to be `Line`",
@@ -88,6 +80,20 @@ impl Transform {
             return Err(BatchError::refused(format!(
                 "`JoinSource` and `OutputFilter` need an `Accept` that is the `ContentType`: they are `{}` and `{}`",
                 self.accept, self.content_type
+            )));
+        }
+        Ok(())
+    }
+
+    /// Refuses more bytes under way at once than `SageMaker` allows.
+    pub(super) fn check_size(&self) -> Result<()> {
+        let under_way = self.most().saturating_mul(u64::from(self.at_once.max(1)));
+        if under_way > MOST_UNDER_WAY {
+            return Err(BatchError::refused(format!(
+                "`MaxConcurrentTransforms` times `MaxPayloadInMB` is {} MB, expected at most {} (a `MaxPayloadInMB` of 0 counts as {})",
+                under_way >> 20,
+                MOST_UNDER_WAY >> 20,
+                MOST >> 20
             )));
         }
         Ok(())
