@@ -3,6 +3,7 @@
 //! - [`rules`]: what each route needs, as a table.
 //! - [`subjects`]: finds what a request is about, and asks what its sender may do to it.
 
+mod batch_places;
 mod challenge;
 mod graphql;
 mod rules;
@@ -27,6 +28,7 @@ use crate::extract::Body as ReadBody;
 use crate::infer::shared;
 use crate::mlflow::tracking::{Fields, User, named_workspace, workspaces};
 
+pub(crate) use batch_places::check_batch_place;
 pub(crate) use graphql::may_ask;
 use rules::{Rule, rule_of};
 pub(crate) use subjects::permission_of;

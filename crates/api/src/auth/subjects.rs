@@ -62,14 +62,19 @@ async fn on_experiment(
     })
 }
 
-async fn on_run(app: &App, known: &Principal, run_id: &str, caller: &Caller) -> tracking::Result<Permission> {
+pub(super) async fn on_run(
+    app: &App,
+    known: &Principal,
+    run_id: &str,
+    caller: &Caller,
+) -> tracking::Result<Permission> {
     Ok(match app.tracking().place_of_run(run_id).await? {
         Some(place) => on_place(known, &place),
         None => missing(known, caller),
     })
 }
 
-async fn on_logged_model(
+pub(super) async fn on_logged_model(
     app: &App,
     known: &Principal,
     model_id: &str,
@@ -381,7 +386,7 @@ async fn new_experiment(
 }
 
 /// Whether a user is permitted something by all whose artifacts lie at a place.
-fn of_owners(known: &Principal, owners: &Owners, wanted: Need) -> Result<(), Refused> {
+pub(super) fn of_owners(known: &Principal, owners: &Owners, wanted: Need) -> Result<(), Refused> {
     need(match owners {
         Owners::Elsewhere => true,
         Owners::These(places) => places.iter().all(|place| on_place(known, place).allows(wanted)),

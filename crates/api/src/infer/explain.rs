@@ -60,6 +60,16 @@ pub(crate) async fn explain(
     Ok(Explained { version, explanation })
 }
 
+/// What answered was the endpoint's default.
+pub(crate) fn no_model_answered(name: &str) -> ApiError {
+    ApiError::bad_request(
+        "not_explainable",
+        format!(
+            "`{name}` answered with its default, which no model gave, so there is nothing to explain; ask again when a version answers"
+        ),
+    )
+}
+
 /// The contributions to an output of a row by the inputs' names; an input of several values has a list.
 pub(crate) fn by_input(explanation: &Explanation, row: usize, output: usize) -> Map<String, Value> {
     let (mut shares, _) = explanation.of(row, output);

@@ -8,11 +8,13 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 use tidemill_control::batch::{Invoke, NewJob, Shape};
 use tidemill_control::tracking::{Destination, Tracking};
+use tidemill_control::users::Need;
 use tidemill_core::clock::Timestamp;
 use tidemill_core::ids::{self, EndpointName, VersionNumber};
 use tidemill_store::objects::Bucket;
 
 use super::{INFERENCE_ID, parameters, target, text, value, wrong};
+use crate::auth::{Caller as Known, check_batch_place};
 use crate::control_plane::App;
 use crate::error::ApiError;
 use crate::infer::Target;
@@ -78,6 +80,7 @@ fn version(target: &Target) -> Option<VersionNumber> {
 pub(crate) async fn invoke(
     State(app): State<App>,
     Called(caller): Called,
+    Known(known): Known,
     Path(name): Path<EndpointName>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -105,11 +108,21 @@ pub(crate) async fn invoke(
         (1, TIMEOUT.1),
     )?;
     let ttl_s = seconds(&headers, "x-amzn-sagemaker-requestttlseconds", TTL.1, TTL)?;
-    let output = format!("{root}/async-inference/{name}/{id}.out");
-    let failure = format!("{root}/async-inference/{name}/{id}.error");
+    // The caller's id says what belongs together, and may come again: each request has files of its own.
+    let own = match text(&headers, INFERENCE_ID) {
+        Some(id) => format!("{}-{id}", ids::fresh(app.now())),
+        None => id.clone(),
+    };
+    let output = format!("{root}/async-inference/{name}/{own}.out");
+    let failure = format!("{root}/async-inference/{name}/{own}.error");
+    let known = known.as_deref();
+    check_batch_place(&app, known, &caller, Need::Read, input, false).await?;
+    for location in [&output, &failure] {
+        check_batch_place(&app, known, &caller, Need::Update, location, false).await?;
+    }
     let said = |header: &str| text(&headers, header).unwrap_or_default().to_owned();
     let new = NewJob {
-        name: Some(format!("{name}/{id}")),
+        name: None,
         version: version(&target),
         endpoint: name,
         shape: Shape::Invoke(Invoke {
@@ -125,13 +138,7 @@ pub(crate) async fn invoke(
         }),
         said: Value::Null,
     };
-    match app.batch_jobs().submit(&caller, new).await {
-        // The same request again, whose answer is on its way.
-        Err(error) if error.code == "conflict" => {}
-        submitted => {
-            submitted?;
-        }
-    }
+    app.batch_jobs().submit(&caller, new).await?;
     let mut response = (StatusCode::ACCEPTED, axum::Json(json!({ "InferenceId": id }))).into_response();
     let said = response.headers_mut();
     said.insert("x-amzn-sagemaker-outputlocation", value(&output));

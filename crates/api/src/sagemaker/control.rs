@@ -11,11 +11,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tidemill_control::batch::{JobView, NewJob, Shape, Transform};
 use tidemill_control::tracking::Caller;
+use tidemill_control::users::{Need, Principal};
 use tidemill_core::clock::Timestamp;
 use tidemill_core::ids::EndpointName;
 use tidemill_store::batch_jobs::{BatchKind, BatchState};
 
 use super::text;
+use crate::auth::{Caller as Known, check_batch_place};
 use crate::control_plane::{App, ListQuery, Noun};
 use crate::error::{ApiError, Kind};
 use crate::extract::{Body, parse_json};
@@ -40,6 +42,7 @@ const REASON: usize = 1_024;
 pub(crate) async fn call(
     State(app): State<App>,
     Called(caller): Called,
+    Known(known): Known,
     headers: HeaderMap,
     Body(bytes): Body,
 ) -> Result<Response, ApiError> {
@@ -47,7 +50,7 @@ pub(crate) async fn call(
     let region = region(&headers);
     let asked: Value = parse_json(&bytes)?;
     let answer = match target.strip_prefix(TARGET).unwrap_or_default() {
-        "CreateTransformJob" => create(&app, &caller, &region, asked).await?,
+        "CreateTransformJob" => create(&app, &caller, known.as_deref(), &region, asked).await?,
         "DescribeTransformJob" => describe(&app, &region, asked).await?,
         "ListTransformJobs" => list(&app, &region, asked).await?,
         "StopTransformJob" => stop(&app, asked).await?,
@@ -244,7 +247,13 @@ impl Create {
     }
 }
 
-async fn create(app: &App, caller: &Caller, region: &str, asked: Value) -> Result<Value, ApiError> {
+async fn create(
+    app: &App,
+    caller: &Caller,
+    known: Option<&Principal>,
+    region: &str,
+    asked: Value,
+) -> Result<Value, ApiError> {
     let create: Create = read(asked.clone())?;
     let name = create.transform_job_name.clone();
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
@@ -255,11 +264,15 @@ async fn create(app: &App, caller: &Caller, region: &str, asked: Value) -> Resul
     }
     // Whether there is such a model.
     Target::of(app, &create.model_name, None)?;
+    let shape = create.shape()?;
+    let begun = !shape.input.ends_with('/');
+    check_batch_place(app, known, caller, Need::Read, &shape.input, begun).await?;
+    check_batch_place(app, known, caller, Need::Update, &shape.output, false).await?;
     let new = NewJob {
         name: Some(name.clone()),
         endpoint: create.model_name.clone(),
         version: None,
-        shape: Shape::Transform(create.shape()?),
+        shape: Shape::Transform(shape),
         said: asked,
     };
     app.batch_jobs().submit(caller, new).await?;

@@ -31,11 +31,10 @@ pub(super) fn wanted(headers: &HeaderMap) -> Result<Option<bool>, ApiError> {
 
 /// The version that answered.
 pub(super) fn version(scored: &Scored) -> Option<VersionNumber> {
-    let version = match scored {
+    match scored {
         Scored::Table { response } => response.versions.first().copied(),
         Scored::Hosted { answer, .. } => Some(answer.version),
-    };
-    version.filter(|version| *version != VersionNumber::DEFAULT)
+    }
 }
 
 /// The whole body: the answer as a text beside the explanations, a list of features for each record.

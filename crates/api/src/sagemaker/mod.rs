@@ -23,6 +23,7 @@ use crate::control_plane::App;
 use crate::error::ApiError;
 use crate::extract::Inflated;
 use crate::infer::Target;
+use crate::infer::explain::no_model_answered;
 use crate::infer::forms::csv::Header;
 use crate::infer::forms::{parquet, reply};
 use crate::infer::score::{Kind, Scored, Scoring, score};
@@ -51,6 +52,9 @@ pub(crate) async fn invoke(
     let (mut kind, mut body) = answer(scored, accept)?;
     if let Some(scoring) = again {
         let target = match explained {
+            Some(true) if version == Some(VersionNumber::DEFAULT) => {
+                return Err(no_model_answered(name.as_str()));
+            }
             Some(true) => Some(Target::of(&app, &name, version)?),
             _ => None,
         };

@@ -6,11 +6,13 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tidemill_control::batch::{JobView, NewJob, Shape};
+use tidemill_control::users::Need;
 use tidemill_core::ids::{EndpointName, VersionNumber};
 use tidemill_core::spec::DataFormat;
 use tidemill_store::batch_jobs::BatchKind;
 
 use super::Answer;
+use crate::auth::{Caller as Known, check_batch_place};
 use crate::control_plane::{App, ListQuery};
 use crate::error::ApiError;
 use crate::extract::{Json, Params};
@@ -81,6 +83,7 @@ fn shown(view: JobView) -> Value {
 pub(crate) async fn create(
     State(app): State<App>,
     Called(caller): Called,
+    Known(known): Known,
     Json(asked): Json<Asked>,
 ) -> Result<(StatusCode, Written<Value>), ApiError> {
     let endpoint = match (asked.endpoint, asked.model) {
@@ -103,6 +106,9 @@ pub(crate) async fn create(
         }
     };
     Target::of(&app, &endpoint, asked.version)?.check_version(&app)?;
+    for (location, wanted) in [(&asked.input, Need::Read), (&asked.output, Need::Update)] {
+        check_batch_place(&app, known.as_deref(), &caller, wanted, location, false).await?;
+    }
     let new = NewJob {
         name: asked.name,
         endpoint,

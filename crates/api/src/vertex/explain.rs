@@ -79,8 +79,10 @@ pub(super) async fn explain(
         predictions, version, ..
     } = predicted(app, target, body.clone()).await?;
     // What answered is explained; an answer that no model gave cannot be.
-    let version = Some(version).filter(|version| *version != VersionNumber::DEFAULT);
-    let target = Target::of(app, &name.into(), version)?;
+    if version == VersionNumber::DEFAULT {
+        return Err(explain::no_model_answered(name));
+    }
+    let target = Target::of(app, &name.into(), Some(version))?;
     let Explained { version, explanation } = explain::explain(app, target, instances(body), options).await?;
     let explanations = (0..explanation.rows()).map(|row| written(&explanation, row, &chosen));
     Ok(Json(json!({

@@ -9,9 +9,11 @@ use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tidemill_control::batch::{JobView, NewJob, Shape, Vertex, VertexInstances};
+use tidemill_control::users::Need;
 use tidemill_core::ids::{EndpointName, VersionNumber};
 use tidemill_store::batch_jobs::{BatchKind, BatchState};
 
+use crate::auth::{Caller as Known, check_batch_place};
 use crate::control_plane::{App, ListQuery};
 use crate::error::{ApiError, Kind};
 use crate::extract::{Json as Asked, Params};
@@ -109,6 +111,7 @@ fn instances(asked: &Value) -> Result<VertexInstances, ApiError> {
 pub(crate) async fn create(
     State(app): State<App>,
     Called(caller): Called,
+    Known(known): Known,
     Path(parent): Path<Parent>,
     Asked(asked): Asked<Value>,
 ) -> Answer {
@@ -157,6 +160,11 @@ pub(crate) async fn create(
             BATCH.1
         )));
     }
+    for input in &inputs {
+        let begun = !input.ends_with('/');
+        check_batch_place(&app, known.as_deref(), &caller, Need::Read, input, begun).await?;
+    }
+    check_batch_place(&app, known.as_deref(), &caller, Need::Update, &output, false).await?;
     let new = NewJob {
         name: None,
         endpoint,

@@ -15,6 +15,8 @@ use tidemill_core::ports::PortError;
 use tidemill_core::spec::DataFormat;
 
 use crate::fake::{ADMIN_PASSWORD, App};
+use crate::rights::{done, experiment, grant, promoted};
+use crate::users::{house, user};
 
 /// Knows one file of JSON lines at a time.
 #[derive(Debug)]
@@ -281,4 +283,70 @@ async fn only_editors_have_to_do_with_jobs() {
         axum::http::Request::get("/api/v1/batch-jobs").header("authorization", format!("Basic {basic}"));
     let reply = app.send(request.body(axum::body::Body::empty()).unwrap()).await;
     assert_eq!(reply.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_job_reads_and_writes_only_the_artifacts_that_its_sender_may() {
+    const API: &str = "/api/2.0/mlflow";
+    let app = house("READ", &["ed"]).await;
+    promoted(&app, "ed", "editor").await;
+    let (ed, admin) = (user(&app, "ed"), user(&app, "admin"));
+    let mut runs = Vec::new();
+    for name in ["open", "closed"] {
+        let id = experiment(&app, "admin", name).await;
+        let run = json!({ "experiment_id": id });
+        let run = done(&admin.post(&format!("{API}/runs/create"), run).await);
+        let run = run["run"]["info"]["run_id"].as_str().unwrap().to_owned();
+        runs.push((id, run));
+    }
+    let [(open, mine), (closed, others)] = &runs[..] else {
+        panic!("{runs:?}")
+    };
+    grant(&app, "ed", "experiment", closed, "DENY").await;
+    let within = |id: &str, run: &str| {
+        [
+            format!("runs:/{run}/data.jsonl"),
+            format!("mlflow-artifacts:/{id}/{run}/artifacts/data.jsonl"),
+        ]
+    };
+    let ask = async |input: &str, output: &str| {
+        let asked = json!({ "endpoint": "prices", "input": input, "output": output });
+        ed.post("/api/v1/batch-jobs", asked).await
+    };
+    let hidden = within(closed, others);
+    for place in hidden.iter().chain(&[
+        "mlflow-artifacts:/".to_owned(),
+        "runs:/00000000000000000000000000000000/x".to_owned(),
+    ]) {
+        for (input, output) in [(place.as_str(), "out"), ("in.jsonl", place)] {
+            let reply = ask(input, output).await;
+            assert!(
+                matches!(reply.status.as_u16(), 400 | 403),
+                "{input} {output}: {}",
+                reply.text
+            );
+        }
+    }
+    let reply = ask(&hidden[0], "out").await;
+    assert_eq!(
+        reply.json()["error"]["code"],
+        "batch_place_denied",
+        "{}",
+        reply.text
+    );
+    for place in within(open, mine) {
+        let reply = ask(&place, &format!("{place}-out")).await;
+        assert_eq!(reply.status, StatusCode::CREATED, "{place}: {}", reply.text);
+    }
+    // A prefix takes files of others too.
+    let asked = json!({
+        "model": "projects/p/locations/l/models/prices",
+        "inputConfig": { "instancesFormat": "jsonl", "gcsSource": { "uris": [hidden[0].as_str()] } },
+        "outputConfig": { "predictionsFormat": "jsonl", "gcsDestination": { "outputUriPrefix": "out" } },
+    });
+    let reply = ed
+        .post("/v1/projects/p/locations/l/batchPredictionJobs", asked)
+        .await;
+    assert_eq!(reply.status, StatusCode::FORBIDDEN, "{}", reply.text);
+    assert_eq!(ask("in.jsonl", "out").await.status, StatusCode::CREATED);
 }

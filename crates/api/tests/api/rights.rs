@@ -9,7 +9,7 @@ use crate::users::{As, base64, house, user};
 
 const API: &str = "/api/2.0/mlflow";
 
-async fn promoted(app: &App, name: &str, role: &str) {
+pub async fn promoted(app: &App, name: &str, role: &str) {
     let body = json!({ "username": name, "role": role });
     let reply = user(app, "admin")
         .send("PATCH", "/api/3.0/mlflow/users/update-role", Some(body))

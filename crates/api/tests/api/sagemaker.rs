@@ -289,6 +289,48 @@ async fn an_asynchronous_request_reads_and_writes_only_where_it_may() {
 }
 
 #[tokio::test]
+async fn requests_of_one_id_have_answers_of_their_own_and_a_cancelled_one_is_told_so() {
+    let dir = TempDir::new().unwrap();
+    let root = dir.path().canonicalize().unwrap();
+    let options = TrackingOptions {
+        artifacts_destination: Some(Destination::Folder(root.clone())),
+        ..TrackingOptions::default()
+    };
+    let app = App::of(Fake::with(options));
+    let ask = async || {
+        let location = format!("file://{}/in.json", root.display());
+        let headers = [
+            ("x-amzn-sagemaker-inputlocation", location.as_str()),
+            ("x-amzn-sagemaker-content-type", "application/json"),
+            ("x-amzn-sagemaker-inference-id", "same"),
+        ];
+        let reply = send(&app, "/endpoints/prices/async-invocations", &headers, "").await;
+        assert_eq!(reply.status, 202, "{}", reply.text);
+        reply
+            .header("x-amzn-sagemaker-failurelocation")
+            .strip_prefix("file://")
+            .unwrap()
+            .to_owned()
+    };
+    let (first, second) = (ask().await, ask().await);
+    assert_ne!(first, second);
+    let list = "/api/v1/batch-jobs?kind=invoke";
+    let jobs = app.get(list).await.json()["items"].clone();
+    assert_eq!(jobs.as_array().unwrap().len(), 2);
+    let cancel = format!("/api/v1/batch-jobs/{}/cancel", jobs[1]["id"].as_str().unwrap());
+    let reply = app.post(&cancel, json!({})).await;
+    assert_eq!(
+        (reply.status.as_u16(), &reply.json()["state"]),
+        (200, &json!("cancelled"))
+    );
+    let said: Value = serde_json::from_str(&std::fs::read_to_string(&first).unwrap()).unwrap();
+    assert_eq!(said["ErrorCode"], "batch_job_cancelled");
+    assert!(!std::path::Path::new(&second).exists());
+    let left = app.get(list).await.json()["items"].clone();
+    assert_eq!(left.as_array().unwrap().len(), 1, "{left}");
+}
+
+#[tokio::test]
 async fn a_signed_requests_access_key_is_a_token() {
     let app = App::with_users("READ").await;
     let path = "/endpoints/prices/invocations";

@@ -107,22 +107,39 @@ impl Patient {
 
     /// Answers a request, waiting where nobody can answer it now.
     pub async fn ask(&self, asking: Asking) -> Result<Given> {
-        let begun = Stopwatch::start();
+        let answer = self.ask_within(asking, None).await?;
+        answer.ok_or_else(|| BatchError::internal("a request without a limit took too long"))
+    }
+
+    /// The same; `None` if the answer takes longer than `limit`. Neither that nor the patience counts what the request waits for its turn,
+    /// which is behind others of its own job.
+    pub async fn ask_within(&self, asking: Asking, limit: Option<Duration>) -> Result<Option<Given>> {
+        let mut spent = Duration::ZERO;
         let mut wait = WAITS.0;
         loop {
             let Ok(place) = self.places.acquire().await else {
                 return Err(BatchError::internal("the places of batch jobs are closed"));
             };
             self.stand_back().await;
-            let answered = self.asks.ask(asking.clone()).await;
+            let since = Stopwatch::start();
+            let asked = self.asks.ask(asking.clone());
+            let answered = match limit {
+                None => asked.await,
+                Some(limit) => match tokio::time::timeout(limit, asked).await {
+                    Ok(answered) => answered,
+                    Err(_) => return Ok(None),
+                },
+            };
             drop(place);
+            spent += since.elapsed();
             match answered {
-                Err(error) if error.passing && begun.elapsed() < PATIENCE => {
+                Err(error) if error.passing && spent < PATIENCE => {
                     tracing::debug!(%error, endpoint = %asking.endpoint, "a batch job waits");
                     real_sleep(wait).await;
+                    spent += wait;
                     wait = (wait * 2).min(WAITS.1);
                 }
-                answered => return answered,
+                answered => return answered.map(Some),
             }
         }
     }
@@ -133,6 +150,14 @@ impl Patient {
             real_sleep(WAITS.0).await;
         }
     }
+}
+
+/// Who is asked for single bodies, and for all else.
+pub(super) struct Patients {
+    /// For single bodies, which do not wait behind long jobs.
+    pub invoked: Patient,
+    /// For all else.
+    pub others: Patient,
 }
 
 #[cfg(test)]
@@ -203,6 +228,23 @@ mod tests {
             one.await.unwrap().unwrap();
         }
         assert_eq!(busy.most.load(Ordering::SeqCst), 2);
+        // What waits behind others does not use up its time.
+        let (once, limit) = (
+            Patient::new(Arc::clone(&busy) as Arc<dyn Asks>, 1),
+            Duration::from_secs(1),
+        );
+        let held = once.places.acquire().await.unwrap();
+        let waiting = tokio::spawn({
+            let once = once.clone();
+            async move { once.ask_within(asking("right"), Some(limit)).await }
+        });
+        real_sleep(limit + Duration::from_millis(100)).await;
+        drop(held);
+        assert!(waiting.await.unwrap().unwrap().is_some());
+        let none = once
+            .ask_within(asking("right"), Some(Duration::from_micros(1)))
+            .await;
+        assert!(none.unwrap().is_none());
         assert_eq!(patient.ask(asking("wrong")).await.unwrap_err().message, "wrong");
     }
 }

@@ -56,6 +56,11 @@ impl BatchError {
         PortError::caller("bad_batch_input", message).into()
     }
 
+    /// Somebody stopped it.
+    pub(super) fn cancelled() -> Self {
+        PortError::caller("batch_job_cancelled", "it was cancelled before it was answered").into()
+    }
+
     /// A fault of ours.
     pub(super) fn internal(message: impl Into<String>) -> Self {
         PortError::internal("internal", message).into()

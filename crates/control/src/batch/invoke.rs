@@ -5,15 +5,24 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use tidemill_core::clock::Timestamp;
+use tidemill_core::clock::{Timestamp, real_sleep};
+use tidemill_core::ports::Blame;
+use tidemill_store::batch_jobs::BatchJob;
 
 use super::ask::AskBody;
 use super::error::{BatchError, Result};
 use super::places::Places;
+use super::shape::{Shape, Spec};
 use super::worker::Worker;
+use crate::tracking::Caller;
 
 /// The largest body.
 const MOST: u64 = 64 << 20;
+
+/// An answer that cannot be written is tried for so long.
+const DELIVERY: Duration = Duration::from_mins(10);
+/// The first wait before that, and the longest.
+const DELIVERY_WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
 /// An asynchronous request.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -48,6 +57,39 @@ impl Invoke {
     }
 }
 
+/// What the file says of a request that has no answer.
+fn error_file(error: &BatchError) -> bytes::Bytes {
+    let said = json!({ "Message": error.message, "ErrorCode": error.code });
+    said.to_string().into()
+}
+
+/// Says in a single body's file that it was cancelled; whether that is there now.
+pub(super) async fn said_cancelled(job: &BatchJob, places: &Places) -> bool {
+    let Ok(Spec {
+        shape: Shape::Invoke(asked),
+        ..
+    }) = serde_json::from_value(job.spec.clone())
+    else {
+        return true;
+    };
+    let caller = Caller {
+        user: job.created_by.clone(),
+        workspace: job.workspace.clone(),
+    };
+    let said = match places.find(&asked.failure) {
+        Ok(place) => {
+            places
+                .write(&caller, &place, error_file(&BatchError::cancelled()))
+                .await
+        }
+        Err(error) => Err(error),
+    };
+    if let Err(error) = &said {
+        tracing::warn!(job = job.id, %error, "that an asynchronous request was cancelled cannot be written");
+    }
+    said.is_ok()
+}
+
 impl Worker {
     /// Answers the request, or writes why not.
     pub(super) async fn invoke(&self, asked: &Invoke, now: Timestamp) -> Result<()> {
@@ -55,12 +97,28 @@ impl Worker {
             Ok(bytes) => (&asked.output, bytes),
             Err(error) => {
                 tracing::warn!(%error, endpoint = %self.endpoint, id = asked.id, "an asynchronous request failed");
-                let said = json!({ "Message": error.message, "ErrorCode": error.code });
-                (&asked.failure, said.to_string().into())
+                (&asked.failure, error_file(&error))
             }
         };
+        self.deliver(location, bytes).await
+    }
+
+    /// Writes a file, again and again where it cannot be written now: the request was accepted, and its answer exists nowhere else.
+    async fn deliver(&self, location: &str, bytes: bytes::Bytes) -> Result<()> {
         let place = self.places.find(location)?;
-        self.places.write(&self.caller, &place, bytes).await
+        let mut waited = Duration::ZERO;
+        let mut wait = DELIVERY_WAITS.0;
+        loop {
+            match self.places.write(&self.caller, &place, bytes.clone()).await {
+                Err(error) if error.blame != Blame::Caller && waited < DELIVERY => {
+                    tracing::warn!(%error, location, "the answer to an asynchronous request cannot be written; trying again");
+                    real_sleep(wait).await;
+                    waited += wait;
+                    wait = (wait * 2).min(DELIVERY_WAITS.1);
+                }
+                written => return written,
+            }
+        }
     }
 
     async fn invoked(&self, asked: &Invoke, now: Timestamp) -> Result<bytes::Bytes> {
@@ -87,11 +145,11 @@ impl Worker {
             bytes: bytes.into(),
             parameters: asked.parameters.clone(),
         };
-        let answering = self.ask.ask(self.asking(body, Some(asked.id.clone())));
+        let asking = self.asking(body, Some(asked.id.clone()));
         let limit = Duration::from_secs(asked.timeout_s);
-        match tokio::time::timeout(limit, answering).await {
-            Ok(given) => Ok(given?.bytes()),
-            Err(_) => Err(BatchError::bad_input(format!(
+        match self.ask.ask_within(asking, Some(limit)).await? {
+            Some(given) => Ok(given.bytes()),
+            None => Err(BatchError::bad_input(format!(
                 "the model took longer than {} s (`InvocationTimeoutSeconds`)",
                 asked.timeout_s
             ))),

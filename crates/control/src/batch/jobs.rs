@@ -1,7 +1,7 @@
 //! Batch jobs: asked for, looked at, stopped, and done a few at a time.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,11 +15,13 @@ use tidemill_store::batch_jobs::{self, BatchEnd, BatchJob, BatchKind, BatchState
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
-use super::ask::{Asks, Patient};
+use super::ask::{Asks, Patient, Patients};
+use super::attempts::check_attempts;
 use super::error::{BatchError, Result};
+use super::invoke::said_cancelled;
 use super::places::Places;
 use super::shape::{JobView, NewJob, Spec};
-use super::worker::{Told, Worker};
+use super::worker::{Told, Worker, remove};
 use crate::tracking::{Caller, Tracking};
 
 /// So many jobs are worked on at once; the others wait for their turn. Single bodies do not wait for long jobs.
@@ -40,12 +42,6 @@ struct Live {
     invoked: bool,
     stop: watch::Sender<bool>,
     told: Arc<Told>,
-}
-
-/// Who is asked for single bodies, and for all else.
-struct Patients {
-    invoked: Patient,
-    others: Patient,
 }
 
 struct Inner {
@@ -214,6 +210,7 @@ impl Jobs {
 
     /// Asks a job to stop; one that has ended stays as it is.
     pub async fn stop(&self, id: &str) -> Result<JobView> {
+        let before = self.get(id).await?;
         let (key, now) = (id.to_owned(), self.now());
         self.inner
             .tracking
@@ -229,7 +226,20 @@ impl Jobs {
         {
             live.stop.send_replace(true);
         }
-        self.get(id).await
+        if before.job.kind != BatchKind::Invoke {
+            return self.get(id).await;
+        }
+        let key = id.to_owned();
+        let store = self.inner.tracking.store();
+        let Some(job) = store.read(move |tx| batch_jobs::get(tx, &key)).await? else {
+            // It has ended, and is forgotten.
+            return Ok(before);
+        };
+        if job.state == BatchState::Cancelled && said_cancelled(&job, &self.inner.places).await {
+            let key = id.to_owned();
+            store.write(move |tx| batch_jobs::delete(tx, &key)).await?;
+        }
+        self.view(job)
     }
 
     /// Forgets a job that has ended.
@@ -356,12 +366,12 @@ impl Jobs {
         let invoked = job.kind == BatchKind::Invoke;
         tracing::debug!(job = id, attempt, endpoint = %job.endpoint, "a batch job begins");
         let folder = self.inner.work.join(&id);
+        let asked = job.clone();
         let worker = self.worker(job, patient, Arc::clone(&told), folder.clone());
         let work = async {
-            match worker {
-                Ok(worker) => worker.run().await,
-                Err(error) => Err(error),
-            }
+            let worker = worker?;
+            check_attempts(&asked, &folder)?;
+            worker.run().await
         };
         let ended = tokio::select! {
             done = work => match done {
@@ -382,12 +392,18 @@ impl Jobs {
             progress: told.latest(),
             error: ended.1,
         };
-        self.ended(&id, attempt, end, invoked).await;
+        // A single body is forgotten once its files say what came of it: there are many.
+        let forget = invoked
+            && match end.state {
+                BatchState::Succeeded => true,
+                BatchState::Cancelled => said_cancelled(&asked, &self.inner.places).await,
+                _ => false,
+            };
+        self.ended(&id, attempt, end, forget).await;
         remove(&folder);
     }
 
-    /// Stores the end, however long the store takes to come back. A single body is forgotten at once: its files say what came of it, and
-    /// there are many.
+    /// Stores the end, however long the store takes to come back.
     async fn ended(&self, id: &str, attempt: u32, end: BatchEnd, forget: bool) {
         loop {
             let (key, end, now) = (id.to_owned(), end.clone(), self.now());
@@ -473,13 +489,5 @@ async fn asked_to_stop(stopped: &mut watch::Receiver<bool>) {
     if stopped.wait_for(|stopped| *stopped).await.is_err() {
         // Nobody can ask any more.
         std::future::pending::<()>().await;
-    }
-}
-
-fn remove(folder: &Path) {
-    if folder.exists()
-        && let Err(error) = std::fs::remove_dir_all(folder)
-    {
-        tracing::warn!(%error, folder = %folder.display(), "what a batch job needed is still there");
     }
 }

@@ -11,6 +11,7 @@
 
 mod answers;
 pub mod ask;
+mod attempts;
 mod error;
 pub mod folder;
 mod invoke;
@@ -18,6 +19,7 @@ pub mod jobs;
 mod jsonpath;
 mod ledger;
 mod lines;
+mod origins;
 pub mod places;
 pub mod rows;
 mod shape;

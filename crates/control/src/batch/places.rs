@@ -54,7 +54,7 @@ pub struct Found {
 /// The places of jobs. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Places {
-    tracking: Tracking,
+    pub(super) tracking: Tracking,
     roots: Vec<PathBuf>,
     gs: BTreeMap<String, String>,
 }
@@ -172,6 +172,21 @@ impl PlaceUpload {
         match self {
             Self::Local(incoming, ..) => Ok(incoming.write(piece).await?),
             Self::Artifact(upload) => Ok(upload.write(piece).await?),
+        }
+    }
+
+    /// Takes the bytes of a file of this machine, piece by piece.
+    pub async fn pour(&mut self, file: &Path) -> Result<()> {
+        let failed = |error: std::io::Error| {
+            BatchError::internal(format!("cannot read `{}`: {error}", file.display()))
+        };
+        let mut reading = tokio::fs::File::open(file).await.map_err(failed)?;
+        loop {
+            let mut piece = bytes::BytesMut::with_capacity(PIECE);
+            if reading.read_buf(&mut piece).await.map_err(failed)? == 0 {
+                return Ok(());
+            }
+            self.write(piece.freeze()).await?;
         }
     }
 
@@ -401,18 +416,9 @@ impl Places {
 
     /// The same with the bytes of a file of this machine.
     pub(super) async fn write_file(&self, caller: &Caller, place: &Place, file: &Path) -> Result<()> {
-        let failed = |error: std::io::Error| {
-            BatchError::internal(format!("cannot read `{}`: {error}", file.display()))
-        };
         let mut upload = self.upload(caller, place).await?;
-        let mut reading = tokio::fs::File::open(file).await.map_err(failed)?;
-        loop {
-            let mut piece = bytes::BytesMut::with_capacity(PIECE);
-            if reading.read_buf(&mut piece).await.map_err(failed)? == 0 {
-                return upload.finish().await;
-            }
-            upload.write(piece.freeze()).await?;
-        }
+        upload.pour(file).await?;
+        upload.finish().await
     }
 
     /// Starts to write a file. What is dropped before its end leaves nothing.

@@ -19,8 +19,9 @@ use records::{Records, Writing};
 
 /// What goes into one request at most, whatever a job asks.
 const MOST: u64 = 64 << 20;
-/// So many requests of one job are under way at most.
+/// So many requests of one job are under way at most, and so many bytes of all of them.
 const MOST_AT_ONCE: u32 = 64;
+const MOST_UNDER_WAY: u64 = 100 << 20;
 
 /// What a batch transform is to do.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -58,6 +59,7 @@ impl Transform {
     pub(super) fn check(&self, places: &Places) -> Result<()> {
         places.find(&self.input)?;
         places.find(&self.output)?;
+        self.check_size()?;
         let (input, output) = (
             JsonPath::parse(&self.input_filter)?,
             JsonPath::parse(&self.output_filter)?,
@@ -78,6 +80,20 @@ impl Transform {
             return Err(BatchError::refused(format!(
                 "`JoinSource` and `OutputFilter` need an `Accept` that is the `ContentType`: they are `{}` and `{}`",
                 self.accept, self.content_type
+            )));
+        }
+        Ok(())
+    }
+
+    /// Refuses more bytes under way at once than `SageMaker` allows.
+    pub(super) fn check_size(&self) -> Result<()> {
+        let under_way = self.most().saturating_mul(u64::from(self.at_once.max(1)));
+        if under_way > MOST_UNDER_WAY {
+            return Err(BatchError::refused(format!(
+                "`MaxConcurrentTransforms` times `MaxPayloadInMB` is {} MB, expected at most {} (a `MaxPayloadInMB` of 0 counts as {})",
+                under_way >> 20,
+                MOST_UNDER_WAY >> 20,
+                MOST >> 20
             )));
         }
         Ok(())
@@ -236,7 +252,11 @@ impl FileWork<'_> {
             let answer = self.answer(&batch).await?;
             Ok::<_, BatchError>((batch.lines.len() as u64, answer))
         });
-        let at_once = self.asked.at_once.clamp(1, MOST_AT_ONCE) as usize;
+        // A job that was stored earlier may ask for more.
+        let fits = u32::try_from(MOST_UNDER_WAY / most.max(1))
+            .unwrap_or(u32::MAX)
+            .max(1);
+        let at_once = self.asked.at_once.clamp(1, MOST_AT_ONCE.min(fits)) as usize;
         let mut answers = std::pin::pin!(answers.buffered(at_once));
         while let Some(answered) = answers.next().await {
             let (rows, answer) = answered?;
@@ -302,18 +322,20 @@ impl FileWork<'_> {
             },
             Some(id),
         );
-        let answering = self.worker.ask.ask(asking);
-        let given = match self.asked.timeout_s {
-            None => answering.await,
-            Some(seconds) => {
-                let limit = std::time::Duration::from_secs(seconds);
-                tokio::time::timeout(limit, answering).await.unwrap_or_else(|_| {
-                    Err(BatchError::bad_input(format!(
-                        "a request took longer than {seconds} s (`InvocationsTimeoutInSeconds`)"
-                    )))
-                })
-            }
-        };
+        let limit = self.asked.timeout_s;
+        let given = self
+            .worker
+            .ask
+            .ask_within(asking, limit.map(std::time::Duration::from_secs))
+            .await;
+        let given = given.and_then(|given| {
+            given.ok_or_else(|| {
+                BatchError::bad_input(format!(
+                    "a request took longer than {} s (`InvocationsTimeoutInSeconds`)",
+                    limit.unwrap_or_default()
+                ))
+            })
+        });
         let answer = given.map_err(located)?.bytes();
         self.records.written(&batch.lines, answer).map_err(located)
     }

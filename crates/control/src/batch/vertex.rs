@@ -17,6 +17,8 @@ use super::worker::Worker;
 
 /// The longest line.
 const LONGEST: usize = 16 << 20;
+/// Lines of so many bytes together end a batch, however few they are.
+const BATCH_BYTES: usize = 8 << 20;
 /// Requests that are under way at once.
 const AT_ONCE: usize = 4;
 
@@ -200,13 +202,7 @@ impl Worker {
         let target = output.below("prediction.errors_stats-00000-of-00001");
         let mut upload = self.places.upload(&self.caller, &target).await?;
         for number in 0..files {
-            let path = self.errors_of(number);
-            let text = tokio::fs::read(&path).await.map_err(|error| {
-                BatchError::internal(format!("cannot read `{}`: {error}", path.display()))
-            })?;
-            if !text.is_empty() {
-                upload.write(text.into()).await?;
-            }
+            upload.pour(&self.errors_of(number)).await?;
         }
         upload.finish().await
     }
@@ -272,12 +268,15 @@ impl FileWork<'_> {
                     first_line: 0,
                     instances: Vec::new(),
                 };
+                let mut bytes = 0;
                 while batch.instances.len() < size
+                    && bytes < BATCH_BYTES
                     && let Some(line) = lines.next().await?
                 {
                     if batch.instances.is_empty() {
                         batch.first_line = line.number;
                     }
+                    bytes += line.text.len();
                     batch.instances.push(instance(how, &names, &line));
                 }
                 let any = !batch.instances.is_empty();

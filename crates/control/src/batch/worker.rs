@@ -170,6 +170,15 @@ fn within(fetched: &Path, input: &Place) -> PathBuf {
     folder.canonicalize().unwrap_or_else(|_| folder.to_owned())
 }
 
+/// Removes what a job needed while it was worked on.
+pub(super) fn remove(folder: &Path) {
+    if folder.exists()
+        && let Err(error) = std::fs::remove_dir_all(folder)
+    {
+        tracing::warn!(%error, folder = %folder.display(), "what a batch job needed is still there");
+    }
+}
+
 impl AskRows for Worker {
     type Error = BatchError;
 

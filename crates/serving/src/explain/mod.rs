@@ -23,6 +23,10 @@ use shapley::{MOST_EXACT, Plan};
 pub(crate) const ROWS_AT_ONCE: usize = 2_048;
 /// More rows than this are never asked for one explanation.
 const MOST_ASKED: usize = 1 << 20;
+/// More than this is never kept of one row: features of all mixed rows, or numbers of all answers.
+const MOST_KEPT: usize = 1 << 26;
+/// So many bytes of mixed rows are asked at a time, if it is more than one row.
+const BYTES_AT_ONCE: usize = 32 << 20;
 
 /// How an explanation is found.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -206,6 +210,13 @@ pub(crate) async fn by_asking(
             mixing.rows
         )));
     }
+    if each.saturating_mul(features) > MOST_KEPT {
+        return Err(wrong(format!(
+            "explaining a row of {features} features takes {each} answers, and of these times the features at most {MOST_KEPT} are kept; lower \
+             `samples`, or explain by fewer features"
+        )));
+    }
+    let at_once = at_once.min(BYTES_AT_ONCE / mixing.row_bytes().max(1)).max(1);
     let mut rng = SeededRng::new(options.seed);
     let mut plan = exact.then(|| Plan::exact(features));
     let mut explanation = Explanation {
@@ -224,11 +235,18 @@ pub(crate) async fn by_asking(
         }
         let Some(plan) = &plan else { continue };
         let mut answers = Vec::new();
-        for points in plan.points().chunks(at_once.max(1)) {
+        for points in plan.points().chunks(at_once) {
             let answer = ask(mixing.mixed(row, points)?).await?;
             let (name, numbers) = answered(&answer, options, points.len())?;
             explanation.outputs = numbers.len() / points.len();
             explanation.output = name;
+            if each.saturating_mul(explanation.outputs) > MOST_KEPT {
+                return Err(wrong(format!(
+                    "output `{}` has {} numbers a row, and of {each} answers at most {MOST_KEPT} numbers are kept; lower `samples`, or name \
+                     another `output`",
+                    explanation.output, explanation.outputs
+                )));
+            }
             answers.extend(numbers);
         }
         if answers.len() != plan.points().len() * explanation.outputs {
@@ -332,6 +350,16 @@ impl Mixing {
             rows,
             features,
         })
+    }
+
+    /// How much memory a mixed row takes.
+    fn row_bytes(&self) -> usize {
+        // A text is shared, and told by this.
+        let size = |tensor: &Tensor| tensor.datatype.size().unwrap_or(size_of::<Option<Bytes>>());
+        self.tensors
+            .iter()
+            .map(|tensor| width(tensor) * size(tensor))
+            .sum()
     }
 
     /// A request of a row for each point: each feature the row's own, or the baseline's.

@@ -113,3 +113,16 @@ async fn what_would_take_too_long_is_refused_before_the_model_is_asked() {
     let error = by_asking(wide(), &[], &long, 8, &asks).await.unwrap_err();
     assert!(error.message.contains("lower `samples`"), "{error}");
 }
+
+#[tokio::test]
+async fn what_would_take_too_much_memory_is_refused_before_anything_is_planned() {
+    let features = 150_528;
+    let image = Tensor::of_f64("x", vec![1, features], &vec![0.0; features]).unwrap();
+    let few = ExplainOptions {
+        samples: 3,
+        ..options()
+    };
+    let error = by_asking(vec![image], &[], &few, 8, &asks).await.unwrap_err();
+    assert_eq!(error.code, "not_explainable");
+    assert!(error.message.contains("by fewer features"), "{error}");
+}

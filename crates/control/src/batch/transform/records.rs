@@ -241,6 +241,22 @@ mod tests {
     }
 
     #[test]
+    fn a_transform_has_no_more_bytes_under_way_than_sagemaker_allows() {
+        let of = |megabytes: u64, at_once| Transform {
+            max_payload: megabytes << 20,
+            at_once,
+            ..transform("text/csv", "$", "$", false)
+        };
+        for (megabytes, at_once) in [(0, 1), (6, 16), (1, 64), (100, 1)] {
+            of(megabytes, at_once).check_size().unwrap();
+        }
+        for (megabytes, at_once) in [(0, 2), (6, 17), (64, 64)] {
+            let error = of(megabytes, at_once).check_size().unwrap_err();
+            assert!(error.message.contains("expected at most 100"), "{error}");
+        }
+    }
+
+    #[test]
     fn csv_is_filtered_joined_and_written_as_it_came() {
         let records = Records::of(&transform("text/csv", "$[1:]", "$[0,-1]", true)).unwrap();
         let rows = lines(&["id-1,1.50,\"a,b\"", "id-2,2,c"]);

@@ -3,8 +3,10 @@
 //! What a request names is turned into a [`super::Place`] by the functions that later read it, and that place is compared with the
 //! places of what is stored. Texts are never compared: one place has many spellings.
 
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
+use tidemill_store::objects::Folder;
 use tidemill_store::users as rows;
 
 use super::super::registry::ModelsUri;
@@ -180,10 +182,20 @@ impl Tracking {
         let Some(place) = unless_elsewhere(self.place_of(caller, &location, "").await)? else {
             return Ok(Owners::Elsewhere);
         };
-        if self.holds_a_root(&place) {
+        self.owners_near(caller, &place).await
+    }
+
+    /// Who has something at, above or below a file or folder of this machine, whether or not the server reads artifacts there.
+    pub async fn owners_of_path(&self, caller: &Caller, path: &Path) -> Result<Owners> {
+        let place = Place::File(Folder::at(path), String::new());
+        self.owners_near(caller, &place).await
+    }
+
+    async fn owners_near(&self, caller: &Caller, place: &Place) -> Result<Owners> {
+        if self.holds_a_root(place) {
             return Ok(Owners::Nobody);
         }
-        let spot = Spot::of(&place);
+        let spot = Spot::of(place);
         let (all, kept) = (self.grounds().await?, self.kept_around(&spot).await?);
         let near = all
             .iter()
@@ -346,7 +358,7 @@ impl Tracking {
 mod tests {
     use tidemill_core::clock::{Timestamp, VirtualClock};
     use tidemill_store::Store;
-    use tidemill_store::objects::{Bucket, Folder};
+    use tidemill_store::objects::Bucket;
 
     use super::super::super::TrackingOptions;
     use super::super::{Destination, Place};
