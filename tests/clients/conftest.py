@@ -24,6 +24,15 @@ def binary() -> str:
     return path
 
 
+def worker_env() -> dict:
+    """What a server needs whose Python, uv and ONNX Runtime are those of these tests."""
+    env = {"TIDEMILL_PYTHON": os.environ.get("TIDEMILL_PYTHON") or sys.executable}
+    env["TIDEMILL_UV"] = str(Path(sys.executable).with_name("uv"))
+    if runtime := list(Path(pd.__file__).parents[1].glob("onnxruntime/capi/libonnxruntime.so.*")):
+        env["TIDEMILL_ONNXRUNTIME"] = str(runtime[0])
+    return env
+
+
 @dataclass
 class Project:
     """A project folder, and the server behind it once it is up."""

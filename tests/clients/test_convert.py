@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import subprocess
-import sys
 
 import joblib
 import lightgbm
@@ -14,7 +13,7 @@ import pandas as pd
 import pytest
 import requests
 import xgboost
-from conftest import Project, binary
+from conftest import Project, binary, worker_env
 from mlflow.models import infer_signature
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
@@ -64,7 +63,7 @@ MODELS = pickles()
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("convert")
-    project = Project(folder, "", {"TIDEMILL_PYTHON": os.environ.get("TIDEMILL_PYTHON") or sys.executable})
+    project = Project(folder, "", worker_env())
     project.up()
     yield project
     project.stop()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import requests
 import tritonclient.http as triton
-from conftest import Project, binary
+from conftest import Project, binary, worker_env
 
 APP = '''
 import os
@@ -56,12 +56,7 @@ def break_down():
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("deploy")
-    # The server's own Python is that of these tests.
-    env = {"TIDEMILL_PYTHON": os.environ.get("TIDEMILL_PYTHON") or sys.executable}
-    env["TIDEMILL_UV"] = str(Path(sys.executable).with_name("uv"))
-    if runtime := list(Path(np.__file__).parents[1].glob("onnxruntime/capi/libonnxruntime.so.*")):
-        env["TIDEMILL_ONNXRUNTIME"] = str(runtime[0])
-    project = Project(folder, "", env)
+    project = Project(folder, "", worker_env())
     (folder / "app.py").write_text(APP)
     (folder / "weights.txt").write_text("2.5")
     (folder / ".env").write_text("PASSWORD=hunter2")

@@ -1,12 +1,10 @@
 """Graphs are deployed like models, version after version; what a bandit has learnt survives the end of the server."""
 
 import json
-import os
-import sys
 
 import pytest
 import requests
-from conftest import Project
+from conftest import Project, worker_env
 
 APP = """
 def one(x: float):
@@ -27,7 +25,7 @@ serving: {timeout: 5s}
 
 @pytest.fixture
 def server(tmp_path):
-    project = Project(tmp_path, "", {"TIDEMILL_PYTHON": os.environ.get("TIDEMILL_PYTHON") or sys.executable})
+    project = Project(tmp_path, "", worker_env())
     (tmp_path / "app.py").write_text(APP)
     project.up()
     yield project

@@ -1,8 +1,6 @@
 """Deployed functions as the field's stock clients ask them: tensors, repository, limits, streams. The same checks over HTTP and gRPC."""
 
 import json
-import os
-import sys
 import threading
 import time
 
@@ -13,7 +11,7 @@ import requests
 import tritonclient.grpc
 import tritonclient.http
 from botocore.config import Config
-from conftest import Project
+from conftest import Project, worker_env
 from tritonclient.utils import InferenceServerException
 
 APP = '''
@@ -56,7 +54,7 @@ NAMES = ["identity", "double", "slow", "count", "nap"]
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("by-clients")
-    project = Project(folder, "", {"TIDEMILL_PYTHON": os.environ.get("TIDEMILL_PYTHON") or sys.executable})
+    project = Project(folder, "", worker_env())
     (folder / "app.py").write_text(APP)
     project.up()
     for name in NAMES:

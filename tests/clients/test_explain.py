@@ -3,8 +3,6 @@
 import itertools
 import json
 import math
-import os
-import sys
 
 import boto3
 import lightgbm
@@ -13,7 +11,7 @@ import pytest
 import requests
 import xgboost
 from botocore.config import Config
-from conftest import Project
+from conftest import Project, worker_env
 from google.api_core import exceptions
 from google.auth.credentials import AnonymousCredentials
 from google.cloud.aiplatform_v1.services.prediction_service import PredictionServiceClient
@@ -53,8 +51,7 @@ def models():
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, models):
     folder = tmp_path_factory.mktemp("explain")
-    python = os.environ.get("TIDEMILL_PYTHON") or sys.executable
-    project = Project(folder, "", {"TIDEMILL_PYTHON": python})
+    project = Project(folder, "", worker_env())
     (folder / "app.py").write_text(APP)
     models["classes"].save_model(folder / "classes.txt")
     models["binary"].save_model(folder / "binary.txt")

@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 import requests
 import tritonclient.http as triton
 from botocore.config import Config
-from conftest import Project, binary, numbers_in
+from conftest import Project, binary, numbers_in, worker_env
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.pyfunc import scoring_server
@@ -111,7 +110,7 @@ MODELS = {
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mlflow-models")
-    project = Project(folder, "", {"TIDEMILL_PYTHON": os.environ.get("TIDEMILL_PYTHON") or sys.executable}).up()
+    project = Project(folder, "", worker_env()).up()
     mlflow.set_tracking_uri(project.url)
     project.peers = {}
     for name, (model, signature) in MODELS.items():

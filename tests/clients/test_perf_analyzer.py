@@ -1,14 +1,12 @@
 """Triton's load generator: it asks for metadata, configuration and statistics, and sends binary tensors."""
 
 import csv
-import os
 import platform
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import Project
+from conftest import Project, worker_env
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(
@@ -52,7 +50,7 @@ def count(upto: np.ndarray):
 
 def test_perf_analyzer_measures_a_stream_of_a_model_that_answers_in_pieces(program, tmp_path):
     (tmp_path / "app.py").write_text(FUNCTION)
-    server = Project(tmp_path, "", {"TIDEMILL_PYTHON": os.environ.get("TIDEMILL_PYTHON") or sys.executable}).up()
+    server = Project(tmp_path, "", worker_env()).up()
     try:
         server.run("deploy", "app.py:count", "--json")
         report = tmp_path / "report.csv"

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sys
 import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 import requests
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton
-from conftest import Project, rows
+from conftest import Project, rows, worker_env
 from deltalake import DeltaTable
 
 APP = '''
@@ -40,7 +39,7 @@ def count(upto: int):
 
 @pytest.fixture
 def server(tmp_path):
-    project = Project(tmp_path, "", {"TIDEMILL_PYTHON": os.environ.get("TIDEMILL_PYTHON") or sys.executable})
+    project = Project(tmp_path, "", worker_env())
     (tmp_path / "app.py").write_text(APP)
     project.up()
     yield project
