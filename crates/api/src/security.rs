@@ -114,6 +114,13 @@ enum Refused {
 }
 
 impl Refused {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Host(_) => "host_not_allowed",
+            Self::Origin => "origin_not_allowed",
+        }
+    }
+
     /// Programs that ask for predictions learn in their protocol's shape what to do; MLflow's clients and browsers get MLflow's words.
     fn told(self, path: &str) -> Response {
         let protocol = Protocol::of_path(path).filter(|protocol| {
@@ -127,18 +134,15 @@ impl Refused {
             };
             return (StatusCode::FORBIDDEN, text).into_response();
         };
-        let (code, message) = match self {
-            Self::Host(host) => (
-                "host_not_allowed",
-                format!(
-                    "the request names the server `{host}`, which it does not know as its own: start it with `--allowed-hosts {host}`, or \
-                     ask by its address"
-                ),
+        let code = self.code();
+        let message = match self {
+            Self::Host(host) => format!(
+                "the request names the server `{host}`, which it does not know as its own: start it with `--allowed-hosts {host}`, or ask \
+                 by its address"
             ),
-            Self::Origin => (
-                "origin_not_allowed",
-                "the request comes from a page elsewhere: start the server with `--cors-allowed-origins` and that page's origin".to_owned(),
-            ),
+            Self::Origin => {
+                "the request comes from a page elsewhere: start the server with `--cors-allowed-origins` and that page's origin".to_owned()
+            }
         };
         let error = ApiError {
             kind: Kind::Denied,

@@ -82,6 +82,16 @@ pub struct CallFault {
     pub message: String,
 }
 
+impl CallFault {
+    /// Stands for a message where values are redacted: a model's message may repeat what it was asked, and nobody can tell where in it.
+    pub const REDACTED: &str = "the message is not recorded, because the deployment redacts values";
+
+    /// Whether it is that of a failure with this code and message.
+    pub fn is(&self, code: &str, message: &str) -> bool {
+        self.code == code && (self.message == message || self.message == Self::REDACTED)
+    }
+}
+
 /// A payload as it is recorded.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Recorded {
@@ -258,7 +268,8 @@ fn redacted_body(bytes: &[u8], redact: &[String]) -> Option<(Bytes, bool)> {
     Some((text.into(), redacted))
 }
 
-fn take_out(value: &mut serde_json::Value, names: &[String]) -> bool {
+/// Puts null for the values of these names, at any depth. Returns whether there were any.
+pub fn take_out(value: &mut serde_json::Value, names: &[String]) -> bool {
     use serde_json::Value;
     let mut found = false;
     match value {

@@ -381,7 +381,12 @@ impl<'a> Sheet<'a> {
                 if let Some(failures) = attempt.failures {
                     failures.add(rows.len() as u64);
                 }
-                self.note(&rows, &format!("{}{error}", attempt.reason));
+                if self.route.keep.redact.is_empty() {
+                    self.note(&rows, &format!("{}{error}", attempt.reason));
+                } else {
+                    // Its message may repeat a value that must not be recorded, and nobody can tell where in it.
+                    self.note(&rows, &format!("{}{}", attempt.reason, error.code));
+                }
             }
         }
         open.extend(rows);
@@ -396,11 +401,27 @@ impl<'a> Sheet<'a> {
                 self.refused.push(finding.clone());
             } else if !self.unfit.contains_key(row) {
                 self.counters.unfit_rows.add(1);
-                self.note(&[*row], &format!("{NOT_ASKED}{}", finding.message));
+                self.note(&[*row], &self.reason(finding));
                 self.unfit.insert(*row, finding.clone());
             }
         }
         unfit.iter().map(|(row, _)| *row).collect()
+    }
+
+    /// Why a row is not asked, in words that may be recorded. They are the answer's, too: a repeated request gets what was recorded.
+    fn reason(&self, finding: &Finding) -> String {
+        let (schema, redact) = (&self.route.schema, &self.route.keep.redact);
+        let secret = |place: &usize| {
+            schema
+                .features
+                .get(*place)
+                .is_some_and(|f| f.name == finding.field)
+        };
+        if redact.iter().any(secret) {
+            let (field, expected) = (&finding.field, &finding.expected);
+            return format!("{NOT_ASKED}field `{field}` is not {expected}");
+        }
+        format!("{NOT_ASKED}{}", finding.message)
     }
 
     /// Gives rows an answer that no model made.

@@ -159,6 +159,38 @@ async fn redacted_features_are_served_and_recorded_as_missing() {
 }
 
 #[tokio::test]
+async fn what_is_told_of_a_redacted_feature_does_not_repeat_its_value() {
+    let (_, champion) = deployment(1);
+    let dir = TempDir::new().unwrap();
+    let server = server(
+        &dir,
+        Route {
+            champion: Some(champion),
+            default: Some(vec![0.5]),
+            inputs: InputSpec {
+                unseen: UnseenPolicy::Fallback,
+                ..InputSpec::default()
+            },
+            keep: Keep {
+                redact: vec![1],
+                ..Keep::default()
+            },
+            ..route()
+        },
+    );
+    let asked = InferRequest {
+        rows: odd_rows(),
+        ..request(1)
+    };
+    server.predict(asked).await.unwrap();
+    let batch = logged(&server).await.pop().unwrap();
+    assert_eq!(
+        batch.degraded[1].as_deref(),
+        Some("not asked: field `c` is not a value that training has seen")
+    );
+}
+
+#[tokio::test]
 async fn a_share_of_the_requests_is_recorded_and_the_rest_counted() {
     let (_, champion) = deployment(1);
     let dir = TempDir::new().unwrap();

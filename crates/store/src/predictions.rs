@@ -107,6 +107,12 @@ pub fn record_file(tx: &mut Tx<'_>, file: &PredictionFile) -> Result<RecordedFil
     Ok(RecordedFile { id, created: true })
 }
 
+/// The file that was made from a segment.
+pub fn file_of_segment(tx: &ReadTx<'_>, segment: &str) -> Result<Option<PredictionFile>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM prediction_files WHERE segment = ?1");
+    tx.first(&sql, bind![segment], read)
+}
+
 /// The number of the newest file; 0 if there is none.
 pub fn newest(tx: &ReadTx<'_>) -> Result<i64, StoreError> {
     let sql = "SELECT coalesce(max(id), 0) FROM prediction_files";

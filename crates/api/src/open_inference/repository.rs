@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tidemill_core::ids::EndpointName;
 
@@ -12,7 +13,13 @@ use crate::error::ApiError;
 use crate::extract::Inflated;
 use crate::infer::describe::{check_load_parameters, index as listed, set_loaded};
 
-/// `POST /v2/repository/index`
+/// Which deployment a path names. It may name a repository too: there is one here, whatever clients call it.
+#[derive(Deserialize)]
+pub(crate) struct Named {
+    model: EndpointName,
+}
+
+/// `POST /v2/repository[/{repository}]/index`
 pub(crate) async fn index(State(app): State<App>, Inflated(body): Inflated) -> Result<Json<Value>, ApiError> {
     let asked = optional_object(&body)?;
     let ready = asked.get("ready").and_then(Value::as_bool).unwrap_or(false);
@@ -20,10 +27,10 @@ pub(crate) async fn index(State(app): State<App>, Inflated(body): Inflated) -> R
     Ok(Json(listed(&app, ready).into_iter().map(entry).collect()))
 }
 
-/// `POST /v2/repository/models/{model}/load`
+/// `POST /v2/repository[/{repository}]/models/{model}/load`
 pub(crate) async fn load(
     State(app): State<App>,
-    Path(model): Path<EndpointName>,
+    Path(Named { model }): Path<Named>,
     Inflated(body): Inflated,
 ) -> Result<StatusCode, ApiError> {
     let asked = optional_object(&body)?;
@@ -37,10 +44,10 @@ pub(crate) async fn load(
     Ok(StatusCode::OK)
 }
 
-/// `POST /v2/repository/models/{model}/unload`
+/// `POST /v2/repository[/{repository}]/models/{model}/unload`
 pub(crate) async fn unload(
     State(app): State<App>,
-    Path(model): Path<EndpointName>,
+    Path(Named { model }): Path<Named>,
     Inflated(body): Inflated,
 ) -> Result<StatusCode, ApiError> {
     // `unload_dependents` changes nothing: nothing here depends on a deployment by being loaded.

@@ -200,6 +200,24 @@ async fn a_body_of_bytes_alone_is_the_only_input_and_is_answered_in_bytes() {
 }
 
 #[tokio::test]
+async fn a_repository_may_be_named_and_is_the_one_there_is() {
+    let app = App::new();
+    let all = app.post("/v2/repository/index", json!({})).await.json();
+    assert_eq!(
+        app.post("/v2/repository/models_of_ours/index", json!({}))
+            .await
+            .json(),
+        all
+    );
+    let ready = async || app.get("/v2/models/double/ready").await.status.as_u16();
+    let path = |verb: &str| format!("/v2/repository/ours/models/double/{verb}");
+    assert_eq!(app.post(&path("unload"), json!({})).await.status, 200);
+    assert_ne!(ready().await, 200);
+    assert_eq!(app.post(&path("load"), json!({})).await.status, 200);
+    assert_eq!(ready().await, 200);
+}
+
+#[tokio::test]
 async fn a_tensor_without_dimensions_holds_one_value() {
     let app = App::new();
     let scalar = json!({"inputs": [{"name": "FP64", "datatype": "FP64", "shape": [], "data": [3]}]});

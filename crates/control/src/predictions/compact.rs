@@ -53,7 +53,10 @@ impl Predictions {
             }
             moved += kept;
         }
-        self.tell_tables().await?;
+        // The tables are a copy for others: what holds them up holds up nothing else, and is tried again.
+        if let Err(error) = self.tell_tables().await {
+            tracing::error!(%error, "the Delta tables of the prediction log are behind");
+        }
         Ok(moved)
     }
 
@@ -91,6 +94,7 @@ impl Predictions {
         if place > 0 {
             name = format!("{name}/{place}");
         }
+        let name = self.free_name(name, digest, &ids).await?;
         let file = PredictionFile {
             id: 0,
             segment: name,
@@ -113,6 +117,35 @@ impl Predictions {
             self.inner.batches.put(recorded.id, Arc::new(batches));
         }
         Ok(rows)
+    }
+
+    /// Under which name a file is recorded: its own, unless that is taken by a file with other predictions. The log numbers its segments by
+    /// what is in its folder, so the numbers begin anew where the folder was lost, or is older than the database.
+    async fn free_name(&self, name: String, digest: Digest, ids: &Ids) -> Result<String> {
+        let wanted = name.clone();
+        let taken = self
+            .store()
+            .read(move |tx| index::file_of_segment(tx, &wanted))
+            .await?;
+        let Some(taken) = taken.filter(|taken| taken.digest != digest) else {
+            return Ok(name);
+        };
+        // The same predictions in other bytes: written once more after a crash, by another version of this program.
+        let same = match self.ids_of(&taken).await {
+            Ok(known) => *known == *ids,
+            Err(error) => {
+                tracing::warn!(file = %taken.digest, %error, "what a file of the prediction log holds cannot be told");
+                false
+            }
+        };
+        if same {
+            return Ok(name);
+        }
+        tracing::warn!(
+            segment = name,
+            "the name of a segment of the prediction log is taken by another; both are kept"
+        );
+        Ok(format!("{name}@{digest}"))
     }
 
     async fn set_aside(&self, segment: SegmentId, kept: u64, damage: ServeError) -> Result<()> {

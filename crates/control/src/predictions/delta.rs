@@ -5,9 +5,11 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use tidemill_core::clock::Timestamp;
 use tidemill_core::ids::{self, EndpointName};
+use tidemill_store::StoreError;
 use tidemill_store::objects::ObjectKey;
 use tidemill_store::predictions::{self as index, PredictionFile, PredictionTable};
 
@@ -34,8 +36,15 @@ impl Predictions {
             for file in files {
                 by_endpoint.entry(file.endpoint.clone()).or_default().push(file);
             }
+            let mut failed = None;
             for (endpoint, files) in by_endpoint {
-                self.tell_table(endpoint, files).await?;
+                if let Err(error) = self.tell_table(endpoint, files).await {
+                    failed.get_or_insert(error);
+                }
+            }
+            // The others have gone on; these would only fail again now.
+            if let Some(error) = failed {
+                return Err(error);
             }
         }
     }
@@ -53,13 +62,11 @@ impl Predictions {
         let before = table.columns.clone();
         let (mut adds, mut inside, mut unfit) = (Vec::new(), Vec::new(), Vec::new());
         for file in files {
-            let bytes = self.store().objects().get(&key_of(&file)).await?;
-            let told = self
-                .inner
-                .codec
-                .delta_columns(&bytes)
-                .map_err(|error| error.to_string())
-                .and_then(|(rows, columns)| Ok((rows, merged(&table.columns, columns)?)));
+            let told = self.whole(&file).await?.and_then(|bytes| {
+                let told = self.inner.codec.delta_columns(&bytes);
+                let (rows, columns) = told.map_err(|error| error.to_string())?;
+                Ok((rows, merged(&table.columns, columns)?))
+            });
             match told {
                 Ok((rows, columns)) => {
                     table.columns = columns;
@@ -67,7 +74,7 @@ impl Predictions {
                     inside.push(file.id);
                 }
                 Err(reason) => {
-                    tracing::warn!(endpoint = %table.endpoint, file = %file.digest, reason, "a file of the prediction log does not fit into its Delta table");
+                    tracing::warn!(endpoint = %table.endpoint, file = %file.digest, reason, "a file of the prediction log is left out of its Delta table");
                     unfit.push(file.id);
                 }
             }
@@ -91,6 +98,17 @@ impl Predictions {
             .write(move |tx| index::note_table(tx, &table, &inside, &unfit))
             .await?;
         Ok(())
+    }
+
+    /// A file's bytes, or why it can never be had: it is gone, or not what was stored. Other errors pass.
+    async fn whole(&self, file: &PredictionFile) -> Result<std::result::Result<Bytes, String>> {
+        let (objects, key) = (self.store().objects(), key_of(file));
+        match objects.get(&key).await {
+            Ok(bytes) => Ok(Ok(bytes)),
+            Err(damage @ StoreError::Corrupt { .. }) => Ok(Err(damage.to_string())),
+            Err(_) if objects.head(&key).await?.is_none() => Ok(Err("it is gone".to_owned())),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Writes the next entry and returns its number. An entry that is there already was written before a crash; the new one follows it.

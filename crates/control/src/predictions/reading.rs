@@ -182,12 +182,47 @@ impl Predictions {
         if !calls.is_empty() {
             return Ok(calls.into_iter().map(Box::new).map(Prediction::Call).collect());
         }
-        let batches = self.between(endpoint, since, until).await?;
-        let rows = batches.into_iter().rev().flat_map(|batch| {
+        let batches = self.batches(endpoint, since, until, limit).await?;
+        let rows = batches.into_iter().flat_map(|batch| {
             let rows = 0..batch.rows();
             rows.map(move |row| Prediction::Row(Arc::clone(&batch), row))
         });
         Ok(rows.take(limit).collect())
+    }
+
+    /// The latest batches of an endpoint in `[from, until)`, the newest first, as many as `limit` rows need. Files that are older than all
+    /// of them are not read.
+    async fn batches(
+        &self,
+        endpoint: &EndpointName,
+        from: Timestamp,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Arc<PredictionBatch>>> {
+        // The log first, as above.
+        let mut batches = self.log().live_batches(endpoint, from, until).await?;
+        let name = endpoint.clone();
+        let mut files = self
+            .store()
+            .read(move |tx| index::files_between(tx, &name, FileKind::Rows, from, until))
+            .await?;
+        files.sort_by_key(|file| std::cmp::Reverse(file.until_at));
+        let first = |batch: &PredictionBatch| batch.ids.first().cloned();
+        let mut seen: HashSet<PredictionId> = batches.iter().filter_map(|batch| first(batch)).collect();
+        let mut enough = keep_newest(&mut batches, limit);
+        for file in files {
+            let oldest = batches.last().map(|batch| batch.at);
+            if enough && oldest.is_none_or(|oldest| file.until_at < oldest) {
+                break;
+            }
+            let held = self.file_batches(&file).await?;
+            let wanted = held.iter().filter(|batch| {
+                (from..until).contains(&batch.at) && first(batch).is_none_or(|id| seen.insert(id))
+            });
+            batches.extend(wanted.cloned());
+            enough = keep_newest(&mut batches, limit);
+        }
+        Ok(batches)
     }
 
     /// The files that hold an id, the one in which it was recorded first before all others.
@@ -218,7 +253,7 @@ impl Predictions {
     }
 
     /// The ids of a file: remembered, or as they stand beside it, or from the file itself.
-    async fn ids_of(&self, file: &PredictionFile) -> Result<Arc<Ids>> {
+    pub(super) async fn ids_of(&self, file: &PredictionFile) -> Result<Arc<Ids>> {
         if let Some(ids) = self.inner.ids.get(file.id) {
             return Ok(ids);
         }
@@ -337,6 +372,20 @@ impl Predictions {
                 .await?;
         }
     }
+}
+
+/// Leaves the newest batches, the newest first, as many as `limit` rows need. Returns whether there are so many rows.
+fn keep_newest(batches: &mut Vec<Arc<PredictionBatch>>, limit: usize) -> bool {
+    batches.sort_by_key(|batch| std::cmp::Reverse(batch.at));
+    let mut rows = 0;
+    let needed = batches.iter().take_while(|batch| {
+        let needed = rows < limit;
+        rows += batch.rows();
+        needed
+    });
+    let needed = needed.count();
+    batches.truncate(needed);
+    rows >= limit
 }
 
 pub(super) fn key_of(file: &PredictionFile) -> ObjectKey {

@@ -1,7 +1,7 @@
 //! Replay of a prediction: the very version that answered is asked again, and what it says is compared bit by bit.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tidemill_core::calls::{CallRecord, Recorded, RecordedTensor, RecordedValues};
 use tidemill_core::ids::{EndpointName, PredictionId, VersionNumber};
 use tidemill_core::predictions::{PredictionBatch, Role};
@@ -123,6 +123,10 @@ pub(crate) async fn of_call(store: &Store, hosting: &Hosting, call: &CallRecord)
     let endpoint = facts.by.clone().unwrap_or_else(|| facts.endpoint.clone());
     let mut notes = Vec::new();
     check_bundle(store, hosting, call, &endpoint, &mut notes).await?;
+    let parameters: Map<String, Value> = serde_json::from_str(&facts.parameters).unwrap_or_default();
+    if parameters.values().any(Value::is_null) {
+        notes.push("a parameter that is null may have been redacted".to_owned());
+    }
     let pieces = match (facts.streamed, facts.cut_short) {
         (false, _) => None,
         (true, true) => Some(call.answers.len()),
@@ -130,7 +134,7 @@ pub(crate) async fn of_call(store: &Store, hosting: &Hosting, call: &CallRecord)
     };
     let context = CallContext {
         request_id: facts.request_id.clone(),
-        parameters: serde_json::from_str(&facts.parameters).unwrap_or_default(),
+        parameters,
         outputs: facts.outputs.clone(),
         key: facts.key.as_deref().map(Into::into),
         depth: facts.depth,
@@ -150,7 +154,7 @@ pub(crate) async fn of_call(store: &Store, hosting: &Hosting, call: &CallRecord)
             Value::Array(shown.collect())
         }
         (Err(error), Some(fault)) => {
-            if error.code() != fault.code || error.to_string() != fault.message {
+            if !fault.is(error.code(), &error.to_string()) {
                 differences.push(format!(
                     "it failed with `{}`, and fails otherwise now",
                     fault.code

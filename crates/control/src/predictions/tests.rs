@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidemill_core::calls::CallRecord;
 use tidemill_core::clock::{Clock, Timestamp, VirtualClock};
+use tidemill_core::digest::Digest;
 use tidemill_core::frame::{Column, Feature, FeatureKind, FeatureSchema, Frame, Scores};
 use tidemill_core::ids::{self, PredictionId, VersionNumber};
 use tidemill_core::ports::{BatchWriter, CallColumn, CallWriter, PortError, PredictionCodec};
@@ -14,9 +15,11 @@ use tidemill_core::predictions::{BatchShape, LabelValue, PredictionBatch, Role};
 use tidemill_serving::{LogOptions, PredictionLog, SegmentId};
 use tidemill_store::labels::{self, LabelKind, LabelRow, WaitingLabel};
 use tidemill_store::objects::ObjectKey;
+use tidemill_store::predictions::{FileKind, PredictionFile};
 use tidemill_store::{Store, events, predictions as index};
 
 use super::{Prediction, Predictions};
+use crate::error::ControlError;
 
 struct Json;
 
@@ -330,4 +333,104 @@ async fn the_files_of_an_endpoint_are_a_delta_table_that_takes_new_columns() {
     // Nothing new, no entry.
     place.predictions.compact().await.unwrap();
     assert_eq!(objects.head(&entry(3)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_file_that_is_gone_or_damaged_is_left_out_of_the_table_and_holds_up_nothing() {
+    let place = Place::new();
+    let file = |name: &str| PredictionFile {
+        id: 0,
+        segment: name.to_owned(),
+        endpoint: "a".into(),
+        kind: FileKind::Rows,
+        day: at(1).day(),
+        digest: Digest::of(name.as_bytes()),
+        size: 1,
+        rows: 1,
+        from_at: at(1),
+        until_at: at(1),
+        created_at: at(1),
+    };
+    let (gone, damaged) = (file("gone"), file("damaged"));
+    let objects = place.store.objects();
+    let key = super::reading::key_of(&damaged);
+    objects.put(&key, b"damaged".as_slice().into()).await.unwrap();
+    fs::write(objects.file(&key).unwrap(), b"other").unwrap();
+    place
+        .store
+        .write(move |tx| {
+            index::record_file(tx, &gone)?;
+            index::record_file(tx, &damaged)
+        })
+        .await
+        .unwrap();
+    place.serve("a", 2, "x").await;
+    assert_eq!(place.predictions.compact().await.unwrap(), 1);
+    let left = place.store.read(|tx| index::outside_tables(tx, 9)).await.unwrap();
+    assert_eq!(left, []);
+    let entry = ObjectKey::PredictionTableEntry {
+        endpoint: "a".into(),
+        version: 0,
+    };
+    let text = String::from_utf8(objects.get(&entry).await.unwrap().to_vec()).unwrap();
+    assert_eq!(text.matches("\"add\"").count(), 1, "{text}");
+}
+
+#[tokio::test]
+async fn the_latest_rows_are_read_from_as_few_files_as_hold_them() {
+    let place = Place::new();
+    for second in [1, 2, 3, 4] {
+        place.serve("a", second, "x").await;
+        place.predictions.compact().await.unwrap();
+    }
+    let live = place.serve("a", 5, "x").await;
+    let oldest = place
+        .store
+        .read(|tx| index::files_at(tx, at(1), 0))
+        .await
+        .unwrap();
+    let objects = place.store.objects();
+    objects.delete(&super::reading::key_of(&oldest[0])).await.unwrap();
+    let fresh = Predictions::new(
+        place.store.clone(),
+        place.log.clone(),
+        Arc::new(Json),
+        Arc::new(VirtualClock::new(at(9))),
+    );
+    let times = async |limit: usize| -> Result<Vec<Timestamp>, ControlError> {
+        let latest = fresh
+            .latest(&"a".into(), Some(Timestamp::from_micros(0)), limit)
+            .await?;
+        Ok(latest
+            .into_iter()
+            .map(|found| match found {
+                Prediction::Row(batch, _) => batch.at,
+                Prediction::Call(call) => call.facts.at,
+            })
+            .collect())
+    };
+    assert_eq!(times(1).await.unwrap(), [at(5)]);
+    assert_eq!(times(4).await.unwrap(), [at(5), at(4), at(3), at(2)]);
+    // Only whoever wants the oldest, too, finds that its file is gone.
+    times(5).await.unwrap_err();
+    assert_eq!(place.found(&live).await, Some(at(5)));
+}
+
+#[tokio::test]
+async fn a_segment_whose_name_is_taken_by_another_is_kept_beside_it() {
+    let place = Place::new();
+    let first = place.serve("a", 1, "x").await;
+    place.predictions.compact().await.unwrap();
+    // The folder of the log is lost, and numbers begin anew.
+    let (log, _) = PredictionLog::open(&place.dir.path().join("other"), LogOptions::default()).unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(VirtualClock::new(at(9)));
+    let place = Place {
+        predictions: Predictions::new(place.store.clone(), log.clone(), Arc::new(Json), clock),
+        log,
+        ..place
+    };
+    let second = place.serve("a", 2, "x").await;
+    assert_eq!(place.predictions.compact().await.unwrap(), 1);
+    assert_eq!(place.found(&first).await, Some(at(1)));
+    assert_eq!(place.found(&second).await, Some(at(2)));
 }

@@ -84,9 +84,11 @@ pub(super) async fn ask_ready(
         waiting: Stopwatch::start(),
         reply,
     };
-    let said = version.ask_in_turn(pending, answer).await?;
-    if let Some(permit) = permit {
-        permit.answered(version.may_grow());
+    let said = version.ask_in_turn(pending, answer).await;
+    match (&said, permit) {
+        (Ok(_), Some(permit)) => permit.answered(version.may_grow()),
+        (Err(ServeError::Model { .. } | ServeError::Internal(_)), Some(permit)) => permit.failed(),
+        _ => {}
     }
-    Ok(said)
+    said
 }

@@ -34,6 +34,8 @@ struct Window {
     calls: u64,
     seconds: f64,
     most_at_once: usize,
+    /// Calls that failed: they have left the line too, but how long they took says nothing.
+    failed: u64,
     /// Calls that had come when it began.
     came_before: u64,
 }
@@ -45,6 +47,7 @@ impl Window {
             calls: 0,
             seconds: 0.0,
             most_at_once: 0,
+            failed: 0,
             came_before,
         }
     }
@@ -71,7 +74,7 @@ pub(super) struct Limit {
     refused: AtomicU64,
 }
 
-/// A call under way. Dropped without a word it was neither quick nor slow: refused, failed, or its caller went away.
+/// A call under way. Dropped without a word it was neither quick nor slow: refused, or its caller went away.
 #[derive(Debug)]
 pub(super) struct UnderWay {
     limit: Arc<Limit>,
@@ -95,6 +98,12 @@ impl Limit {
             since: Stopwatch::start(),
             refused: AtomicU64::new(0),
         }
+    }
+
+    /// A call that the model failed to answer has left the line.
+    fn failed(&self) {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        window.0.failed += 1;
     }
 
     fn load(cell: &AtomicU64) -> f64 {
@@ -180,7 +189,7 @@ impl Limit {
         let came = self.came.load(Ordering::Relaxed);
         let seen = Seen {
             came: came - window.came_before,
-            answered: window.calls,
+            answered: window.calls + window.failed,
             lasted,
             under_way: self.under_way(),
             least: self.least.load(Ordering::Relaxed),
@@ -213,6 +222,11 @@ impl UnderWay {
     /// The call was answered. `may_grow`: there are to be more replicas yet.
     pub fn answered(self, may_grow: bool) {
         self.limit.ended(self.since.elapsed(), self.alone, may_grow);
+    }
+
+    /// The model failed to answer.
+    pub fn failed(self) {
+        self.limit.failed();
     }
 }
 

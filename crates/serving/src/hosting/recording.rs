@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
 use futures_core::Stream;
-use tidemill_core::calls::{CallFacts, CallFault, Recorded};
+use serde_json::Value;
+use tidemill_core::calls::{CallFacts, CallFault, Recorded, take_out};
 use tidemill_core::clock::Stopwatch;
 use tidemill_core::digest::sticky_position;
 use tidemill_core::ids::{self, PredictionId};
@@ -61,11 +62,7 @@ impl Recording {
             }
         };
         let at = host.now();
-        let parameters = if context.parameters.is_empty() {
-            String::new()
-        } else {
-            serde_json::to_string(&context.parameters).unwrap_or_default()
-        };
+        let parameters = parameters(context, keep);
         let facts = CallFacts {
             id: PredictionId::new(ids::fresh(at)),
             endpoint: host.name().clone(),
@@ -131,7 +128,7 @@ impl Recording {
                 vec![recorded(&self.log, &answer.payload, &self.spec.log)]
             }
             Err(error) => {
-                self.facts.fault = Some(fault(error));
+                self.facts.fault = Some(fault(error, &self.spec.log));
                 Vec::new()
             }
         };
@@ -140,9 +137,12 @@ impl Recording {
         let id = self.facts.id.clone();
         match self.spec.log.on_failure {
             LogFailure::Drop => {
-                let taken = self.log.offer_call(self.draft, &answers, self.facts);
-                result.map(|answer| CallAnswer {
-                    prediction_id: taken.then_some(id),
+                let offered = self.log.offer_call(self.draft, &answers, self.facts);
+                let answer = result?;
+                // Who is told an id may rely on it.
+                let recorded = self.log.is_recorded(offered).await;
+                Ok(CallAnswer {
+                    prediction_id: recorded.then_some(id),
                     ..answer
                 })
             }
@@ -193,10 +193,26 @@ fn recorded(log: &PredictionLog, payload: &Payload, keep: &CallLogSpec) -> Recor
     recorded
 }
 
-fn fault(error: &ServeError) -> CallFault {
+/// What may be recorded of a call's parameters.
+fn parameters(context: &CallContext, keep: &CallLogSpec) -> String {
+    if context.parameters.is_empty() {
+        return String::new();
+    }
+    let mut parameters = Value::Object(context.parameters.clone());
+    take_out(&mut parameters, &keep.redact);
+    parameters.to_string()
+}
+
+/// What may be recorded of a failure.
+fn fault(error: &ServeError, keep: &CallLogSpec) -> CallFault {
+    let message = if keep.redact.is_empty() {
+        error.to_string()
+    } else {
+        CallFault::REDACTED.to_owned()
+    };
     CallFault {
         code: error.code().to_owned(),
-        message: error.to_string(),
+        message,
     }
 }
 
@@ -244,7 +260,9 @@ impl Stream for RecordedStream {
                 };
                 this.sent.push(piece);
             }
-            (Some(Err(error)), Some(recording)) => recording.facts.fault = Some(fault(error)),
+            (Some(Err(error)), Some(recording)) => {
+                recording.facts.fault = Some(fault(error, &recording.spec.log));
+            }
             (None, _) => this.end(false),
             (Some(_), None) => {}
         }

@@ -18,7 +18,7 @@ use tidemill_core::tensors::{DataType, Tensor, TensorSpec};
 
 use super::{Call, Hosted, HostedVersion};
 use crate::error::ServeError;
-use crate::log::{LogEntry, LogOptions, PredictionLog};
+use crate::log::{Durability, LogEntry, LogOptions, PredictionLog};
 use crate::routing::Router;
 use crate::server::Server;
 
@@ -84,11 +84,15 @@ struct Place {
 
 impl Place {
     fn new(settings: &Value, streams: bool) -> Self {
+        Self::with(settings, streams, LogOptions::default())
+    }
+
+    fn with(settings: &Value, streams: bool, options: LogOptions) -> Self {
         let dir = TempDir::new().unwrap();
         let disk = Arc::new(AtomicU64::new(u64::MAX));
         let options = LogOptions {
             disk: Some(Arc::clone(&disk)),
-            ..LogOptions::default()
+            ..options
         };
         let (log, _) = PredictionLog::open(dir.path(), options).unwrap();
         let server = Server::new(Arc::new(Router::new()), log, Arc::new(WallClock));
@@ -181,6 +185,17 @@ async fn what_may_not_be_recorded_is_not_and_what_is_too_large_is_marked() {
     assert!(!recorded.inputs.is_whole() && recorded.answers[0].is_whole());
     let file = std::fs::read(place.dir.path().join("00000000000000000000.wal")).unwrap();
     assert!(!file.windows(3).any(|part| part == b"Ada"));
+    let mut asked = call(-1.0);
+    asked.context.parameters = json!({ "a": 1, "of": { "name": "Ada" } })
+        .as_object()
+        .cloned()
+        .unwrap();
+    let failed = place.server.hosting().call(asked).await.unwrap_err();
+    let facts = place.calls().await.pop().unwrap().facts;
+    assert_eq!(facts.parameters, r#"{"a":1,"of":{"name":null}}"#);
+    let fault = facts.fault.unwrap();
+    assert_eq!(fault.code, failed.code());
+    assert!(!fault.message.contains("below zero"), "{}", fault.message);
 
     let place = Place::new(&json!({ "log": { "max_bytes": 9 } }), false);
     place.server.hosting().call(call(1.0)).await.unwrap();
@@ -214,6 +229,35 @@ async fn on_a_full_disk_a_call_is_answered_and_counted_or_refused_as_its_deploym
     place.disk.store(u64::MAX, Ordering::SeqCst);
     let answer = place.server.hosting().call(call(1.0)).await.unwrap();
     assert!(answer.prediction_id.is_some());
+}
+
+#[tokio::test]
+async fn a_call_that_waits_in_line_is_told_its_id_once_it_is_recorded_and_not_before() {
+    for (failures, told) in [(0, true), (1_000, false)] {
+        let options = LogOptions {
+            durability: Durability::Synced,
+            fsync_failures: Some(Arc::new(AtomicU64::new(failures))),
+            ..LogOptions::default()
+        };
+        let place = Place::with(&json!({}), false, options);
+        // The first moments of a disk may be slow ones.
+        let mut ids = Vec::new();
+        for _ in 0..20 {
+            ids.extend(
+                place
+                    .server
+                    .hosting()
+                    .call(call(1.0))
+                    .await
+                    .unwrap()
+                    .prediction_id,
+            );
+        }
+        assert_eq!(!ids.is_empty(), told);
+        for id in ids {
+            assert!(place.server.log().find(&id).await.unwrap().is_some());
+        }
+    }
 }
 
 #[tokio::test]

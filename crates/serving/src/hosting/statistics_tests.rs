@@ -269,3 +269,16 @@ async fn an_answer_in_pieces_ends_when_the_callers_time_is_over() {
     // The replica is free again.
     assert_eq!(pieces(&hosting, call(1.0)).await.len(), 1);
 }
+
+#[tokio::test]
+async fn a_caller_who_stops_reading_keeps_the_replica_no_longer_than_its_time() {
+    let hosting = hosting(true, 100);
+    hosting.load(&EndpointName::new("steps")).await.unwrap();
+    let mut unread = hosting.stream(hurried(3.0, 50)).await.unwrap();
+    unread.next().await.unwrap().unwrap();
+    // Another needs the only slot, and gets it although the first is still there.
+    assert_eq!(pieces(&hosting, hurried(1.0, 2_000)).await.len(), 1);
+    let late = unread.next().await.unwrap().unwrap_err();
+    assert_eq!(late.code(), "deadline_passed");
+    assert!(unread.next().await.is_none());
+}

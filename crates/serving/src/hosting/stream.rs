@@ -1,13 +1,15 @@
 //! Answers in pieces: begun, counted piece by piece, and ended when the caller's time is over.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use tidemill_core::clock::{Clock, Stopwatch};
-use tidemill_core::servable::{Answers, Payload};
+use tidemill_core::ports::PortError;
+use tidemill_core::servable::{Answers, Deadline, Payload};
+use tokio::task::AbortHandle;
 
 use super::ask::ready;
 use super::call::CallTimes;
@@ -69,7 +71,8 @@ impl Host {
                     times: CallTimes::default(),
                 };
                 let answers = Box::pin(InPieces {
-                    answers: Some((answers, slot)),
+                    answers: Held::until(context.deadline, answers, slot),
+                    ended: false,
                     over: Box::pin(over(context.deadline)),
                     version: Arc::clone(version),
                     clock: self.clock(),
@@ -96,10 +99,61 @@ impl Host {
     }
 }
 
+/// The model's answers and the slot, which is held until the last piece: the replica works on this call so long. Both go when the caller's
+/// time is over, even if nobody reads any more.
+struct Held {
+    kept: Arc<Mutex<Option<(Answers, Slot)>>>,
+    /// Lets go of them.
+    timer: Option<AbortHandle>,
+}
+
+impl Held {
+    fn until(deadline: Option<Deadline>, answers: Answers, slot: Slot) -> Self {
+        let kept = Arc::new(Mutex::new(Some((answers, slot))));
+        let timer = deadline.map(|deadline| {
+            let late = Arc::clone(&kept);
+            let timer = tokio::spawn(async move {
+                over(Some(deadline)).await;
+                let gone = lock(&late).take();
+                drop(gone);
+            });
+            timer.abort_handle()
+        });
+        Self { kept, timer }
+    }
+
+    fn let_go(&self) {
+        // Not while the lock is held.
+        let gone = lock(&self.kept).take();
+        drop(gone);
+    }
+
+    /// `None`: they are gone, because the time is over.
+    fn poll_next(&self, context: &mut Context<'_>) -> Option<Poll<Option<Result<Payload, PortError>>>> {
+        let mut kept = lock(&self.kept);
+        let (answers, _) = kept.as_mut()?;
+        Some(answers.as_mut().poll_next(context))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(timer) = &self.timer {
+            timer.abort();
+        }
+        self.let_go();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The pieces as the model gives them, until its answer or the caller's time is over.
 struct InPieces {
-    /// The slot is held until the last piece: the replica works on this call so long.
-    answers: Option<(Answers, Slot)>,
+    answers: Held,
+    /// The last piece was given, or the time is over.
+    ended: bool,
     over: Pin<Box<dyn Future<Output = ()> + Send>>,
     version: Arc<Version>,
     clock: Arc<dyn Clock>,
@@ -134,16 +188,22 @@ impl Stream for InPieces {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        let Some((answers, _)) = &mut this.answers else {
+        if this.ended {
             return Poll::Ready(None);
-        };
-        // Before the pieces: a model that always has one ready would go on for ever.
-        if this.over.as_mut().poll(context).is_ready() {
-            let late = this.version.late("its answer was not over in time");
-            this.answers = None;
-            return this.fail(late);
         }
-        match std::task::ready!(answers.as_mut().poll_next(context)) {
+        // Before the pieces: a model that always has one ready would go on for ever.
+        let late = this.over.as_mut().poll(context).is_ready();
+        let next = if late {
+            None
+        } else {
+            this.answers.poll_next(context)
+        };
+        let Some(next) = next else {
+            this.ended = true;
+            this.answers.let_go();
+            return this.fail(this.version.late("its answer was not over in time"));
+        };
+        match std::task::ready!(next) {
             Some(Ok(payload)) => {
                 this.note(Piece::Came);
                 Poll::Ready(Some(Ok(CallAnswer {
@@ -158,7 +218,8 @@ impl Stream for InPieces {
                 this.fail(error)
             }
             None => {
-                this.answers = None;
+                this.ended = true;
+                this.answers.let_go();
                 if this.counted.is_open() {
                     this.note(Piece::Over);
                     let infer = this.began.nanos();
@@ -174,7 +235,7 @@ impl Stream for InPieces {
 impl Drop for InPieces {
     fn drop(&mut self) {
         // That the caller went away is counted with the call.
-        if self.answers.is_some() && self.counted.is_open() {
+        if !self.ended && self.counted.is_open() {
             self.note(Piece::Cancelled);
         }
     }

@@ -285,18 +285,27 @@ async fn an_overload_is_refused_so_that_the_rest_is_answered_nearly_as_quickly_a
         ..ServingSpec::default()
     };
     let hosting = hosting(&lab, spec);
-    for i in 0..5 {
+    let mut quiet = Vec::new();
+    for i in 0..9 {
+        let watch = Stopwatch::start();
         hosting.call(call(f64::from(i))).await.unwrap();
+        quiet.push(watch.elapsed());
     }
-    // Calls that come whether the others are answered or not, four times as many as the model answers.
+    quiet.sort_unstable();
+    // Calls that come whether they are answered or refused, four times as many as the model answers, however fast this machine is.
     let mut calls = Vec::new();
-    for _ in 0..600 {
-        let hosting = hosting.clone();
-        calls.push(tokio::spawn(async move {
-            let watch = Stopwatch::start();
-            (hosting.call(call(0.0)).await, watch.elapsed())
-        }));
-        real_sleep(Duration::from_micros(1_500)).await;
+    let mut worked = lab.seen.lock().unwrap().len() - 1;
+    while calls.len() < 600 {
+        let seen = lab.seen.lock().unwrap().len();
+        for _ in 0..4 * (seen - worked) {
+            let hosting = hosting.clone();
+            calls.push(tokio::spawn(async move {
+                let watch = Stopwatch::start();
+                (hosting.call(call(0.0)).await, watch.elapsed())
+            }));
+        }
+        worked = seen;
+        real_sleep(Duration::from_millis(1)).await;
     }
     let (mut late, mut refused) = (Vec::new(), 0);
     for (i, ended) in futures_util::future::join_all(calls)
@@ -315,9 +324,10 @@ async fn an_overload_is_refused_so_that_the_rest_is_answered_nearly_as_quickly_a
     late.sort_unstable();
     assert!(refused > 100, "{refused} refused");
     let median = late[late.len() / 2];
+    let usual = quiet[quiet.len() / 2];
     assert!(
-        median < Duration::from_millis(60),
-        "in a line that only grows, half of them took {median:?}"
+        median < 6 * usual,
+        "in a line that only grows, half of them took {median:?}, alone {usual:?}"
     );
 }
 

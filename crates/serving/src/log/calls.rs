@@ -1,9 +1,10 @@
 //! Calls of deployments in the log: recorded without anybody waiting for it.
 
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use tidemill_core::calls::{CallFacts, CallRecord, Recorded};
-use tidemill_core::clock::Timestamp;
+use tidemill_core::clock::{Timestamp, real_sleep};
 use tidemill_core::ids::EndpointName;
 use tokio::sync::oneshot;
 
@@ -15,18 +16,32 @@ use crate::error::ServeError;
 /// Bytes of calls that may wait to be written, beyond which they are dropped: the disk stalls.
 const MAX_WAITING: usize = 8 << 20;
 
+/// So long the answer to a call waits for its record, at most.
+const MOMENT: Duration = Duration::from_millis(20);
+
+/// What became of a call that was offered.
+#[derive(Debug)]
+pub(crate) enum Offered {
+    /// The kernel has it.
+    Written,
+    /// It waits in line, in memory.
+    Waiting(oneshot::Receiver<Result<(), ServeError>>),
+    /// It is not recorded, and counted.
+    Dropped,
+}
+
 /// Bytes of calls that wait to be written.
 pub(super) type Waiting = std::sync::Arc<AtomicUsize>;
 
 impl PredictionLog {
     /// Records a call. Where nothing holds the disk up it is in the kernel's hands when this returns; else it waits in a line of limited
-    /// length, or is dropped and counted. Returns whether it was taken.
-    pub(crate) fn offer_call(&self, draft: CallDraft, answers: &[Recorded], facts: CallFacts) -> bool {
+    /// length, or is dropped and counted.
+    pub(crate) fn offer_call(&self, draft: CallDraft, answers: &[Recorded], facts: CallFacts) -> Offered {
         let dropped = |error: Option<ServeError>| {
             if let Some(error) = error {
                 tracing::debug!(%error, "a call could not be recorded");
             }
-            false
+            Offered::Dropped
         };
         let record = match draft.finish(answers, &facts) {
             Ok(record) => record,
@@ -40,8 +55,13 @@ impl PredictionLog {
             && let Some(appended) = self.inner.tail.try_append(&record, note.lent())
         {
             return match appended {
-                Ok(true) => self.send(Command::Rotate).is_ok(),
-                Ok(false) => true,
+                Ok(full) => {
+                    // It is written all the same if nobody is there to rotate any more.
+                    if full && self.send(Command::Rotate).is_err() {
+                        tracing::debug!("the log is closed, and its segment stays full");
+                    }
+                    Offered::Written
+                }
                 Err(error) => dropped(Some(error)),
             };
         }
@@ -49,8 +69,8 @@ impl PredictionLog {
             self.counters().dropped_calls.add(1);
             return dropped(None);
         };
-        // Nobody listens: what becomes of it is counted.
-        let (done, _) = oneshot::channel();
+        // What becomes of it is counted, also where nobody listens.
+        let (done, acknowledged) = oneshot::channel();
         let append = Append {
             record,
             note,
@@ -58,7 +78,24 @@ impl PredictionLog {
             done,
             _charge: Some(charge),
         };
-        self.send(Command::Append(Box::new(append))).is_ok()
+        match self.send(Command::Append(Box::new(append))) {
+            Ok(()) => Offered::Waiting(acknowledged),
+            Err(error) => dropped(Some(error)),
+        }
+    }
+
+    /// Whether an offered call is recorded by now: one that waits in line is in memory only. Where the disk keeps up it is waited for a
+    /// moment.
+    pub(crate) async fn is_recorded(&self, offered: Offered) -> bool {
+        match offered {
+            Offered::Written => true,
+            Offered::Dropped => false,
+            Offered::Waiting(_) if self.inner.tail.is_stalled() => false,
+            Offered::Waiting(acknowledged) => tokio::select! {
+                written = acknowledged => matches!(written, Ok(Ok(()))),
+                () = real_sleep(MOMENT) => false,
+            },
+        }
     }
 
     /// Records a call and waits until it is recorded.

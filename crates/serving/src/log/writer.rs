@@ -102,7 +102,12 @@ impl Tail {
 
     /// Whether callers append by themselves.
     pub fn is_direct(&self) -> bool {
-        matches!(self.options.durability, Durability::Written { .. }) && !self.stalled.load(Ordering::Relaxed)
+        matches!(self.options.durability, Durability::Written { .. }) && !self.is_stalled()
+    }
+
+    /// Whether the disk holds up whoever writes.
+    pub fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed)
     }
 
     /// Appends one batch here and now. Returns whether the segment is full and has to be rotated.
