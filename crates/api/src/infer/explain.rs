@@ -60,12 +60,13 @@ pub(crate) async fn explain(
     Ok(Explained { version, explanation })
 }
 
-/// What answered was the endpoint's default.
+/// To an instance at least the endpoint's default answered.
 pub(crate) fn no_model_answered(name: &str) -> ApiError {
     ApiError::bad_request(
         "not_explainable",
         format!(
-            "`{name}` answered with its default, which no model gave, so there is nothing to explain; ask again when a version answers"
+            "`{name}` answered an instance with its default, which no model gave, so there is nothing to explain; send the others without it, or ask \
+                 again when a version answers"
         ),
     )
 }

@@ -29,10 +29,16 @@ pub(super) fn wanted(headers: &HeaderMap) -> Result<Option<bool>, ApiError> {
     }
 }
 
-/// The version that answered.
+/// The version that answered; the default's, if that answered a row.
 pub(super) fn version(scored: &Scored) -> Option<VersionNumber> {
     match scored {
-        Scored::Table { response } => response.versions.first().copied(),
+        Scored::Table { response } => {
+            let mut versions = response.versions.iter();
+            let default = versions
+                .clone()
+                .find(|version| **version == VersionNumber::DEFAULT);
+            default.or(versions.next()).copied()
+        }
         Scored::Hosted { answer, .. } => Some(answer.version),
     }
 }

@@ -76,10 +76,13 @@ pub(super) async fn explain(
     };
     target.check_version(app)?;
     let Predicted {
-        predictions, version, ..
+        predictions,
+        version,
+        by_models,
+        ..
     } = predicted(app, target, body.clone()).await?;
     // What answered is explained; an answer that no model gave cannot be.
-    if version == VersionNumber::DEFAULT {
+    if !by_models {
         return Err(explain::no_model_answered(name));
     }
     let target = Target::of(app, &name.into(), Some(version))?;

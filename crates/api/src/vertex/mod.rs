@@ -75,6 +75,7 @@ async fn predict(
         predictions,
         version,
         metadata,
+        ..
     } = predicted(app, target, body).await?;
     let (project, location) = (&path.project, &path.location);
     Ok(Json(json!({
@@ -92,6 +93,8 @@ async fn predict(
 struct Predicted {
     predictions: Value,
     version: VersionNumber,
+    /// Whether a model gave the answer to every instance.
+    by_models: bool,
     metadata: Map<String, Value>,
 }
 
@@ -111,17 +114,19 @@ async fn predicted(app: &App, target: Target, body: Bytes) -> Result<Predicted, 
     let mut metadata = Map::new();
     let scored = score::score(app, target, instances(body)).await?;
     let predictions = reply::by_instance(&scored)?;
-    let version = match scored {
+    let (version, by_models) = match scored {
         Scored::Table { response } => {
             metadata.insert("predictionIds".to_owned(), json!(response.ids));
             metadata.insert("modelVersions".to_owned(), json!(response.versions));
-            response.versions.first().copied().unwrap_or_default()
+            let version = response.versions.first().copied().unwrap_or_default();
+            (version, !response.versions.contains(&VersionNumber::DEFAULT))
         }
-        Scored::Hosted { answer, .. } => answer.version,
+        Scored::Hosted { answer, .. } => (answer.version, true),
     };
     Ok(Predicted {
         predictions,
         version,
+        by_models,
         metadata,
     })
 }

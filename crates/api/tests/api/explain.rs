@@ -135,6 +135,33 @@ async fn what_cannot_be_explained_says_why() {
 }
 
 #[tokio::test]
+async fn what_the_default_answered_is_not_explained_by_the_champion() {
+    let app = App::new();
+    let router = app.fake.served().router();
+    let mut careful = tidemill_serving::Route::clone(&router.route(&"grades".into()).unwrap());
+    careful.endpoint = "careful".into();
+    careful.inputs.nulls = tidemill_core::spec::NullPolicy::Fallback;
+    careful.fallback = vec![tidemill_serving::Step::Abstain];
+    router.put(careful);
+    let asked = |row: Value| json!({ "instances": [[5, 1], row] });
+    let known = app.post(&vertex("careful:explain"), asked(json!([4, 1]))).await;
+    assert_eq!(known.status, 200, "{}", known.text);
+    {
+        let row = json!([null, 1]);
+        let reply = app.post(&vertex("careful:explain"), asked(row.clone())).await;
+        assert_eq!(reply.status, 400, "{}", reply.text);
+        assert!(reply.text.contains("no model gave"), "{}", reply.text);
+        let request = axum::http::Request::post("/endpoints/careful/invocations")
+            .header("content-type", "application/json")
+            .header("x-amzn-sagemaker-enable-explanations", "`true`");
+        let body = axum::body::Body::from(asked(row).to_string());
+        let reply = app.send(request.body(body).unwrap()).await;
+        assert!(reply.status.is_client_error(), "{}", reply.text);
+        assert!(reply.text.contains("no model gave"), "{}", reply.text);
+    }
+}
+
+#[tokio::test]
 async fn vertex_explains_the_predicted_class_or_those_that_are_asked_for() {
     let app = App::new();
     let reply = app
