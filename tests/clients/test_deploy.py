@@ -251,6 +251,7 @@ def test_a_version_of_the_registry_is_deployed_by_its_alias(server):
     rows = pd.DataFrame({"rooms": [1.0, 2.0, 3.0], "floor": [3, 1, 2]})
     model = LinearRegression().fit(rows, [1.0, 2.0, 3.5])
     mlflow.set_tracking_uri(server.url)
+    mlflow.set_experiment("deployed")
     with mlflow.start_run():
         mlflow.sklearn.log_model(
             model, name="m", registered_model_name="houses", signature=infer_signature(rows, model.predict(rows)),

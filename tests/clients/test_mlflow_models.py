@@ -112,6 +112,7 @@ def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mlflow-models")
     project = Project(folder, "", worker_env()).up()
     mlflow.set_tracking_uri(project.url)
+    mlflow.set_experiment("models")
     project.peers = {}
     for name, (model, signature) in MODELS.items():
         with mlflow.start_run():
