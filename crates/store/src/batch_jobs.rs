@@ -165,7 +165,7 @@ pub fn list(
     limit: u32,
 ) -> Result<Vec<BatchJob>, StoreError> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM batch_jobs WHERE (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR id < ?2) ORDER BY id DESC LIMIT ?3"
+        "SELECT {COLUMNS} FROM batch_jobs WHERE (kind = ?1 OR ?1 IS NULL) AND (id < ?2 OR ?2 IS NULL) ORDER BY id DESC LIMIT ?3"
     );
     tx.rows(&sql, bind![kind, before, limit], read)
 }
