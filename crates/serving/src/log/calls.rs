@@ -146,12 +146,8 @@ impl PredictionLog {
         blocking(move || {
             let mut calls = Vec::new();
             for id in segments {
-                let path = id.path(&dir);
-                let found = match recovery::read_growing(&path) {
-                    Ok(found) => found,
-                    // It has become Parquet since the index was asked.
-                    Err(_) if !path.exists() => continue,
-                    Err(error) => return Err(error),
+                let Some(found) = recovery::read_unless_moved(&id.path(&dir))? else {
+                    continue;
                 };
                 for found in found {
                     let note = found.record.entry.note();

@@ -193,6 +193,15 @@ pub(super) fn read_growing(path: &Path) -> Result<Vec<Found>, ServeError> {
     Ok(walk(&read(path)?).records)
 }
 
+/// The same; `None` where the segment is not there any more, because it has become Parquet since the index was asked.
+pub(super) fn read_unless_moved(path: &Path) -> Result<Option<Vec<Found>>, ServeError> {
+    match read_growing(path) {
+        Ok(found) => Ok(Some(found)),
+        Err(_) if !path.exists() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// The record that begins at `offset`.
 pub(super) fn read_at(path: &Path, offset: u64) -> Result<Record, ServeError> {
     let failed = |source| ServeError::log("read", path, source);
